@@ -1,0 +1,66 @@
+"""A transformer block of open_clip with its queries, keys and values in the open."""
+
+from jaxtyping import Float
+from open_clip.transformer import ResidualAttentionBlock
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from crane.errors import UsageError
+
+Heads = Float[Tensor, "B heads T d"]
+
+
+class Block(nn.Module):
+    """One frozen pre-norm block, in the four steps that the streams of Crane are made of.
+
+    The weights are those of the block given, not copies: LN1, W_qkv, Proj, LN2 and MLP of the
+    specification.
+
+    Args:
+        block: A residual attention block of an open_clip tower.
+
+    Raises:
+        UsageError: The block is of another architecture (cross attention, query-key norms, ...).
+    """
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        if not isinstance(block, ResidualAttentionBlock) or hasattr(block, "ln_1_kv"):
+            raise UsageError(
+                "a tower of ordinary pre-norm attention blocks",
+                type(block).__name__,
+                key="backbone",
+            )
+        self.ln_1, self.attn, self.scale_1 = block.ln_1, block.attn, block.ls_1
+        self.ln_2, self.feed_forward, self.scale_2 = block.ln_2, block.mlp, block.ls_2
+
+    def qkv(self, x: Float[Tensor, "B T D"]) -> tuple[Heads, Heads, Heads]:
+        """Queries, keys and values of each head, from one product: W_qkv LN1(x)."""
+        flat = F.linear(self.ln_1(x), self.attn.in_proj_weight, self.attn.in_proj_bias)
+        q, k, v = flat.unflatten(-1, (3, self.attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        return q, k, v
+
+    def values(self, x: Float[Tensor, "B T D"]) -> Heads:
+        """The values alone."""
+        width = x.shape[-1]
+        weight, bias = self.attn.in_proj_weight[2 * width :], self.attn.in_proj_bias[2 * width :]
+        flat = F.linear(self.ln_1(x), weight, bias)
+        return flat.unflatten(-1, (self.attn.num_heads, -1)).transpose(1, 2)
+
+    def project(self, attended: Heads) -> Float[Tensor, "B T D"]:
+        """What attention adds to its stream: Proj of the heads side by side."""
+        out: Tensor = self.scale_1(self.attn.out_proj(attended.transpose(1, 2).flatten(2)))
+        return out
+
+    def mlp(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+        """What the feed-forward part adds to its stream: MLP(LN2(x))."""
+        out: Tensor = self.scale_2(self.feed_forward(self.ln_2(x)))
+        return out
+
+    def forward(
+        self, x: Float[Tensor, "B T D"], *, causal: bool = False
+    ) -> Float[Tensor, "B T D"]:
+        """The ordinary block: softmax attention, then the feed-forward part, both residual."""
+        q, k, v = self.qkv(x)
+        x = x + self.project(F.scaled_dot_product_attention(q, k, v, is_causal=causal))
+        return x + self.mlp(x)

@@ -1,0 +1,96 @@
+"""The frozen text tower of CLIP, from token embeddings on."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from crane.backbones.block import Block
+from crane.errors import UsageError
+
+Tokenizer = Callable[[str], Int[Tensor, "1 77"]]
+
+
+class TextTower(nn.Module):
+    """CLIP's text transformer for rows of embeddings, so that some of them can be learned.
+
+    Args:
+        model: An open_clip model, or the text tower of one.
+        tokenizer: Sentences to padded token ids, (1, context length).
+
+    Raises:
+        UsageError: The text tower is not a causal transformer that reads its last token.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        tower = getattr(model, "text", model)
+        pool_type = getattr(tower, "pool_type", getattr(tower, "text_pool_type", "argmax"))
+        projection = getattr(tower, "text_projection", None)
+        mask = getattr(tower, "attn_mask", None)
+        if not isinstance(projection, Tensor) or mask is None or pool_type not in ("argmax", "eos"):
+            raise UsageError(
+                "a text tower of CLIP (causal, pooled at the end token, one projection matrix)",
+                f"{type(tower).__name__} with pooling {pool_type!r}",
+                key="backbone",
+            )
+        self.token_embedding, self.ln_final = tower.token_embedding, tower.ln_final
+        self.positions = tower.positional_embedding
+        self.projection = projection
+        self.blocks = nn.ModuleList(Block(block) for block in tower.transformer.resblocks)
+        self.tokenizer = tokenizer
+
+    @property
+    def width(self) -> int:
+        """D, the width of a token."""
+        return int(self.positions.shape[1])
+
+    @property
+    def joint_width(self) -> int:
+        """E, the width that images and texts share."""
+        return int(self.projection.shape[1])
+
+    @property
+    def max_length(self) -> int:
+        """The most tokens a sentence can have, start and end included."""
+        return int(self.positions.shape[0])
+
+    def tokenize(self, sentence: str) -> Int[Tensor, " L"]:
+        """Token ids of a sentence from its start token to its end token, without padding.
+
+        The end token has the highest id of the vocabulary, as in all of CLIP's tokenizers.
+
+        Raises:
+            UsageError: The sentence does not fit the tower, or it is empty.
+        """
+        ids = self.tokenizer(sentence)[0]
+        length = int(ids.argmax()) + 1
+        if not sentence.strip() or length >= self.max_length:
+            raise UsageError(
+                f"words of one to {self.max_length - 2} tokens", sentence, key="prompt.words"
+            )
+        return ids[:length]
+
+    def forward(
+        self,
+        rows: Float[Tensor, "R L D"],
+        ends: Int[Tensor, " R"],
+        deep: Float[Tensor, "J R K D"],
+    ) -> Float[Tensor, "R E"]:
+        """Embeddings of sentences given as rows of token embeddings.
+
+        Args:
+            rows: Token embeddings. Attention is causal, so what comes after an end does not matter.
+            ends: Position of each row's end token, where the sentence is read.
+            deep: Learned tokens: set j takes positions 1 to K of the input of block j + 1.
+        """
+        x = rows + self.positions[: rows.shape[1]]
+        num_sets, _, num_tokens, _ = deep.shape
+        for level, block in enumerate(self.blocks):
+            if 1 <= level <= num_sets:
+                x = torch.cat([x[:, :1], deep[level - 1].to(x.dtype), x[:, 1 + num_tokens :]], 1)
+            x = block(x, causal=True)
+        at_end = x[torch.arange(len(x), device=x.device), ends]
+        sentences: Tensor = self.ln_final(at_end) @ self.projection
+        return sentences

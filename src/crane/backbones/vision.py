@@ -1,0 +1,99 @@
+"""The frozen vision tower of CLIP."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from open_clip.transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from crane.backbones.block import Block
+from crane.errors import UsageError
+
+
+class VisionTower(nn.Module):
+    """The parts of a CLIP vision transformer: `embed`, `blocks`, `to_joint`.
+
+    The order in which they run is the model's affair, since Crane runs two streams through them.
+
+    Args:
+        tower: A vision transformer of open_clip with a class token.
+        mean: Channel means that the weights were trained with, for RGB in [0, 1].
+        std: Channel standard deviations, likewise.
+
+    Raises:
+        UsageError: The tower has no class token (it pools or averages patches instead).
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, tower: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        if not isinstance(tower, VisionTransformer):
+            raise UsageError(
+                "a vision transformer of open_clip with a class token",
+                f"{type(tower).__module__}.{type(tower).__name__}",
+                key="backbone",
+            )
+        if tower.attn_pool is not None or tower.pool_type != "tok" or tower.final_ln_after_pool:
+            raise UsageError(
+                "a vision transformer whose image embedding is its class token",
+                f"pooling {tower.pool_type!r}, attentional pooling {tower.attn_pool is not None}",
+                key="backbone",
+            )
+        self.conv, self.ln_pre, self.ln_post = tower.conv1, tower.ln_pre, tower.ln_post
+        self.class_token = tower.class_embedding
+        self.positions = tower.positional_embedding
+        self.projection = tower.proj
+        self.blocks = nn.ModuleList(Block(block) for block in tower.transformer.resblocks)
+        self.position_grid: tuple[int, int] = tuple(tower.grid_size)
+        self.patch_size: tuple[int, int] = tuple(tower.patch_size)
+        self.register_buffer("mean", torch.tensor(list(mean)).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(list(std)).view(3, 1, 1), persistent=False)
+
+    @property
+    def joint_width(self) -> int:
+        """E, the width that images and texts share."""
+        return int(self.projection.shape[1])
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of patches of an image of so many pixels.
+
+        Raises:
+            UsageError: The size is not a multiple of the patch.
+        """
+        rows, columns = self.patch_size
+        if height % rows or width % columns or not height or not width:
+            raise UsageError(
+                f"an image size that is a multiple of the {rows}x{columns} patch",
+                (height, width),
+                key="image_size",
+            )
+        return height // rows, width // columns
+
+    def embed(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B T D"]:
+        """Images (RGB in [0, 1]) as a class token and one token a patch, positions added: h_0."""
+        grid = self.grid(*images.shape[-2:])
+        patches = self.conv((images - self.mean) / self.std).flatten(2).transpose(1, 2)
+        class_token = self.class_token.to(patches.dtype).expand(len(images), 1, -1)
+        tokens = torch.cat([class_token, patches], dim=1) + self.positions_for(grid)
+        embedded: Tensor = self.ln_pre(tokens)
+        return embedded
+
+    def positions_for(self, grid: tuple[int, int]) -> Float[Tensor, "T D"]:
+        """Position embeddings of a grid of patches, resized bilinearly where it is not the tower's.
+
+        Spec: align_corners=False, no antialiasing; the class token's position stays.
+        """
+        if grid == self.position_grid:
+            return self.positions
+        own = self.positions[1:].T.unflatten(1, self.position_grid).unsqueeze(0)
+        resized = F.interpolate(own, size=grid, mode="bilinear", align_corners=False)
+        return torch.cat([self.positions[:1], resized[0].flatten(1).T])
+
+    def to_joint(self, tokens: Float[Tensor, "B T D"]) -> Float[Tensor, "B T E"]:
+        """Tokens in the space that texts share: LN_post(x) · proj."""
+        joint: Tensor = self.ln_post(tokens) @ self.projection
+        return joint

@@ -1,0 +1,92 @@
+"""The vision side of Crane: CLIP's frozen tower, a second stream beside it, a guide's eyes."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from crane.attention import GuidedAttention, SecondStream
+from crane.backbones import VisionTower
+from crane.errors import UsageError
+from crane.types import VisionTokens
+
+
+class VisionEncoder(nn.Module):
+    """Images to a global embedding g and local embeddings: Z of E-Attn, D of D-Attn, or both.
+
+    Args:
+        tower: CLIP's vision tower.
+        stream: E-Attn; None leaves its local embedding out, which needs a guide.
+        guide: A frozen model of patch features; None is Crane, any guide is Crane+.
+        guided: D-Attn, how the guide's features become attention. Comes with a guide.
+
+    Raises:
+        UsageError: No local embedding is left, or the stream has more blocks than the tower.
+    """
+
+    def __init__(
+        self,
+        tower: VisionTower,
+        stream: SecondStream | None,
+        guide: nn.Module | None = None,
+        guided: GuidedAttention | None = None,
+    ) -> None:
+        super().__init__()
+        if stream is None and guide is None:
+            raise UsageError("an attention or a guide", "neither", key="attention or guide")
+        if (guide is None) != (guided is None):
+            raise UsageError("a guide together with its attention", (guide, guided), key="guide")
+        if stream is not None and not 0 <= stream.num_blocks <= len(tower.blocks):
+            raise UsageError(
+                f"0 to {len(tower.blocks)} blocks, as many as the backbone has",
+                stream.num_blocks,
+                key="attention.num_blocks",
+            )
+        if stream is not None and (stream.correlation is None) != (stream.num_blocks == 0):
+            raise UsageError(
+                "a correlation for a stream of one block or more, none for 0 blocks",
+                tuple(stream),
+                key="attention",
+            )
+        self.tower, self.guide = tower, guide
+        self.stream, self.guided = stream, guided
+
+    @torch.no_grad()
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> VisionTokens:
+        """See images (RGB in [0, 1]); nothing here is trained, so no gradient is kept."""
+        grid = self.tower.grid(*images.shape[-2:])
+        first = len(self.tower.blocks) - (self.stream.num_blocks if self.stream else 0)
+
+        h = self.tower.embed(images)
+        z = None
+        for number, block in enumerate(self.tower.blocks):
+            q, k, v = block.qkv(h)
+            if number >= first:  # E-Attn: beside the ViT, fed by it, without an MLP
+                z = (h if z is None else z) + block.project(self.stream.correlation(q, k, v))
+            before = h
+            after = h + block.project(F.scaled_dot_product_attention(q, k, v))
+            h = after + block.mlp(after)
+
+        local = []
+        if self.guide is not None:  # D-Attn: the last block's values, where the guide looks
+            features = self.guide(images)
+            u = after if self.guided.value_input == "after_attention" else before
+            values = block.values(u)[:, :, 1:].unflatten(2, grid)
+            local.append(block.project(self.guided(features, values)))
+        if self.stream is not None:
+            own = (h if z is None else z)[:, 1:]
+            local.append(own if self.guide is None else _resize(own, grid, features.shape[-2:]))
+        patches = torch.stack([F.normalize(self.tower.to_joint(x), dim=-1) for x in local])
+        global_ = F.normalize(self.tower.to_joint(h[:, :1]).squeeze(1), dim=-1)
+        return VisionTokens(global_, patches, grid if self.guide is None else features.shape[-2:])
+
+
+def _resize(
+    tokens: Float[Tensor, "B N D"], grid: tuple[int, int], to: tuple[int, int]
+) -> Float[Tensor, "B P D"]:
+    """Patches on another grid, bilinearly, before LN_post (spec, "D-Attn")."""
+    if grid == tuple(to):
+        return tokens
+    planes = tokens.transpose(1, 2).unflatten(2, grid)
+    resized = F.interpolate(planes, size=to, mode="bilinear", align_corners=False)
+    return resized.flatten(2).transpose(1, 2)
