@@ -137,6 +137,23 @@ class PromptLearner(nn.Module):
                 hint="or take prompt=none (static prompts)",
             )
 
+    def load(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Take learned values over.
+
+        Raises:
+            UsageError: They were learned for other sizes.
+        """
+        wanted = {name: tuple(value.shape) for name, value in self.state_dict().items()}
+        came = {name: tuple(value.shape) for name, value in state_dict.items()}
+        if came != wanted:
+            raise UsageError(
+                f"prompts of sizes {wanted}",
+                f"a checkpoint with {came}",
+                key="checkpoint",
+                hint="its backbone and prompt settings must be those of this configuration",
+            )
+        self.load_state_dict(dict(state_dict))
+
     def forward(self, image: Float[Tensor, "B D"] | None) -> PromptRows:
         """Rows for each image, or one pair of static rows.
 

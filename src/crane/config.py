@@ -1,0 +1,37 @@
+"""Where the configuration lives, and how to compose it outside the command line."""
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+
+
+def conf_dir() -> Path:
+    """The folder of configuration groups: inside an installed package, or `conf/` of a clone."""
+    installed = Path(str(files("crane"))) / "conf"
+    return installed if installed.is_dir() else Path(__file__).resolve().parents[2] / "conf"
+
+
+def compose(command: str, overrides: Sequence[str] = ()) -> DictConfig:
+    """The configuration of a command, as if it had been typed.
+
+    Args:
+        command: `train`, `test`, `predict` or `demo`.
+        overrides: What would follow it on the command line, such as `attention=vv`.
+
+    Returns:
+        The composed configuration. `run_dir` is the current folder unless overridden.
+
+    >>> compose("train", ["method=crane_plus", "attention=vv"]).scoring.fusion_weight
+    0.5
+    """
+    if not any(override.startswith("run_dir=") for override in overrides):
+        overrides = [*overrides, "run_dir=."]
+    if GlobalHydra.instance().is_initialized():
+        return hydra_compose(command, overrides=list(overrides))
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return hydra_compose(command, overrides=list(overrides))
