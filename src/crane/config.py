@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 
 def conf_dir() -> Path:
@@ -35,3 +36,14 @@ def compose(command: str, overrides: Sequence[str] = ()) -> DictConfig:
         return hydra_compose(command, overrides=list(overrides))
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return hydra_compose(command, overrides=list(overrides))
+
+
+def plain(config: DictConfig, *, resolve: bool = True) -> dict[str, Any]:
+    """A configuration as ordinary dictionaries and lists.
+
+    Args:
+        config: Any configuration.
+        resolve: Whether to fill interpolations such as `${image_size}` in.
+    """
+    container = OmegaConf.to_container(config, resolve=resolve)
+    return {str(key): value for key, value in dict(container).items()}  # type: ignore[arg-type]

@@ -50,9 +50,7 @@ class SumOfSelfCorrelations:
     def __call__(self, q: Heads, k: Heads, v: Heads) -> Heads:
         """Return Σ_t A(t) v."""
         terms = {"q": q, "k": k, "v": v}
-        first, *others = (
-            F.scaled_dot_product_attention(terms[t], terms[t], v) for t in self.of
-        )
+        first, *others = (F.scaled_dot_product_attention(terms[t], terms[t], v) for t in self.of)
         return sum(others, start=first)
 
 

@@ -57,9 +57,7 @@ class Block(nn.Module):
         out: Tensor = self.scale_2(self.feed_forward(self.ln_2(x)))
         return out
 
-    def forward(
-        self, x: Float[Tensor, "B T D"], *, causal: bool = False
-    ) -> Float[Tensor, "B T D"]:
+    def forward(self, x: Float[Tensor, "B T D"], *, causal: bool = False) -> Float[Tensor, "B T D"]:
         """The ordinary block: softmax attention, then the feed-forward part, both residual."""
         q, k, v = self.qkv(x)
         x = x + self.project(F.scaled_dot_product_attention(q, k, v, is_causal=causal))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from crane.backbones.text import TextTower, Tokenizer
 from crane.backbones.vision import VisionTower
-from crane.weights import load_open_clip, open_clip_from_state_dict
+from crane.weights import OpenClip, load_open_clip, open_clip_from_state_dict
 
 
 class Clip(nn.Module):
@@ -25,7 +25,7 @@ class Clip(nn.Module):
             token.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Tokenizer) -> None:
+    def __init__(self, model: OpenClip, tokenizer: Tokenizer) -> None:
         super().__init__()
         mean = getattr(model.visual, "image_mean", None) or OPENAI_DATASET_MEAN
         std = getattr(model.visual, "image_std", None) or OPENAI_DATASET_STD

@@ -1,6 +1,7 @@
 """The frozen text tower of CLIP, from token embeddings on."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from crane.backbones.block import Block
 from crane.errors import UsageError
 
-Tokenizer = Callable[[str], Int[Tensor, "1 77"]]
+Tokenizer = Callable[[str], Int[Tensor, "1 _"]]
 
 
 class TextTower(nn.Module):
@@ -23,9 +24,11 @@ class TextTower(nn.Module):
         UsageError: The text tower is not a causal transformer that reads its last token.
     """
 
+    positions: Tensor
+
     def __init__(self, model: nn.Module, tokenizer: Tokenizer) -> None:
         super().__init__()
-        tower = getattr(model, "text", model)
+        tower: Any = getattr(model, "text", model)
         pool_type = getattr(tower, "pool_type", getattr(tower, "text_pool_type", "argmax"))
         projection = getattr(tower, "text_projection", None)
         mask = getattr(tower, "attn_mask", None)
@@ -68,7 +71,7 @@ class TextTower(nn.Module):
         length = int(ids.argmax()) + 1
         if not sentence.strip() or length >= self.max_length:
             raise UsageError(
-                f"words of one to {self.max_length - 2} tokens", sentence, key="prompt.words"
+                f"words of one to {self.max_length - 3} tokens", sentence, key="prompt.words"
             )
         return ids[:length]
 

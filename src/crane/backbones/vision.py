@@ -1,6 +1,7 @@
 """The frozen vision tower of CLIP."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -26,6 +27,7 @@ class VisionTower(nn.Module):
         UsageError: The tower has no class token (it pools or averages patches instead).
     """
 
+    blocks: Sequence[Block]
     mean: Tensor
     std: Tensor
 
@@ -47,7 +49,8 @@ class VisionTower(nn.Module):
         self.class_token = tower.class_embedding
         self.positions = tower.positional_embedding
         self.projection = tower.proj
-        self.blocks = nn.ModuleList(Block(block) for block in tower.transformer.resblocks)
+        blocks = nn.ModuleList(Block(block) for block in tower.transformer.resblocks)
+        self.blocks = cast(Sequence[Block], blocks)
         self.position_grid: tuple[int, int] = tuple(tower.grid_size)
         self.patch_size: tuple[int, int] = tuple(tower.patch_size)
         self.register_buffer("mean", torch.tensor(list(mean)).view(3, 1, 1), persistent=False)

@@ -5,15 +5,16 @@ from typing import Any
 
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from crane.backbones import Clip, clip_from_state_dict
+from crane.config import plain
 from crane.models.crane import Crane
 from crane.models.official import is_official, prompts_from_official
 from crane.models.vision import VisionEncoder
 
-MODEL_KEYS = ("image_size", "backbone", "guide", "attention", "prompt", "scoring")
+MODEL_KEYS = ("image_size", "backbone", "guide", "attention", "prompt", "scoring", "method")
 """The keys of a configuration that say what a model is; checkpoints carry them."""
 
 
@@ -78,7 +79,9 @@ def load_prompts(model: Crane, state_dict: Mapping[str, Any]) -> None:
 
 
 def model_config(config: DictConfig) -> dict[str, Any]:
-    """The part of a configuration that a checkpoint carries, resolved."""
-    resolved = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(resolved, dict)
-    return {key: resolved[key] for key in (*MODEL_KEYS, "seed", "method")}
+    """The part of a configuration that a checkpoint carries.
+
+    Not resolved: folders such as `${weights_dir}` are those of whoever reads the checkpoint.
+    """
+    container = plain(config, resolve=False)
+    return {key: container[key] for key in MODEL_KEYS}

@@ -70,9 +70,7 @@ class Crane(nn.Module):
         text = self.encode_prompts(tokens, with_context=self.prompts.context_in_testing)
         return self.detect(tokens, text, (images.shape[-2], images.shape[-1]))
 
-    def encode_prompts(
-        self, tokens: VisionTokens, *, with_context: bool
-    ) -> Float[Tensor, "T 2 E"]:
+    def encode_prompts(self, tokens: VisionTokens, *, with_context: bool) -> Float[Tensor, "T 2 E"]:
         """Unit-norm t_n and t_a: a pair for each image with context, one pair without."""
         rows, ends, deep = self.prompts(tokens.global_ if with_context else None)
         return F.normalize(self.text(rows, ends, deep), dim=-1).unflatten(0, (-1, 2))
@@ -93,9 +91,7 @@ class Crane(nn.Module):
         """Logits of each patch of each local embedding."""
         return similarity_logits(tokens.patches, text, self.scoring.temperature)
 
-    def fuse(
-        self, tokens: VisionTokens, logits: Float[Tensor, "M B N 2"]
-    ) -> Float[Tensor, "B E"]:
+    def fuse(self, tokens: VisionTokens, logits: Float[Tensor, "M B N 2"]) -> Float[Tensor, "B E"]:
         """g⁺, the global embedding with the evidence of the patches in it."""
         return fuse(tokens.global_, tokens.patches, logits, self.scoring.fusion_weight)
 

@@ -36,8 +36,9 @@ def prompts_from_official(
     """
     state = content.get("prompt_learner", content)
     if not isinstance(state, Mapping):
-        raise UsageError("a state dict under prompt_learner", type(state).__name__,
-                         key="checkpoint")
+        raise UsageError(
+            "a state dict under prompt_learner", type(state).__name__, key="checkpoint"
+        )
     sets = sorted(
         (name for name in state if name.startswith("compound_prompts_text.")),
         key=lambda name: int(name.rsplit(".", 1)[1]),

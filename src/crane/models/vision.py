@@ -55,20 +55,25 @@ class VisionEncoder(nn.Module):
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> VisionTokens:
         """See images (RGB in [0, 1]); nothing here is trained, so no gradient is kept."""
         grid = self.tower.grid(*images.shape[-2:])
-        first = len(self.tower.blocks) - (self.stream.num_blocks if self.stream else 0)
+        correlate, num_blocks = self.stream or (None, 0)
+        first = len(self.tower.blocks) - num_blocks
 
         h = self.tower.embed(images)
         z = None
         for number, block in enumerate(self.tower.blocks):
             q, k, v = block.qkv(h)
-            if number >= first:  # E-Attn: beside the ViT, fed by it, without an MLP
-                z = (h if z is None else z) + block.project(self.stream.correlation(q, k, v))
+            if (
+                correlate is not None and number >= first
+            ):  # E-Attn: beside the ViT, fed by it, without an MLP
+                z = (h if z is None else z) + block.project(correlate(q, k, v))
             before = h
             after = h + block.project(F.scaled_dot_product_attention(q, k, v))
             h = after + block.mlp(after)
 
         local = []
-        if self.guide is not None:  # D-Attn: the last block's values, where the guide looks
+        if (
+            self.guide is not None and self.guided is not None
+        ):  # D-Attn: the last block's values, where the guide looks
             features = self.guide(images)
             u = after if self.guided.value_input == "after_attention" else before
             values = block.values(u)[:, :, 1:].unflatten(2, grid)

@@ -13,16 +13,12 @@ Tokens = Float[Tensor, "B _ D"]
 Context = Callable[[Tokens, Tokens, Tokens, Tokens], tuple[Tokens, ...]]
 
 
-def replace_prefix(
-    start: Tokens, words: Tokens, rest: Tokens, image: Tokens
-) -> tuple[Tokens, ...]:
+def replace_prefix(start: Tokens, words: Tokens, rest: Tokens, image: Tokens) -> tuple[Tokens, ...]:
     """The image takes the place of the first learned word."""
     return start, image, words[:, 1:], rest
 
 
-def replace_suffix(
-    start: Tokens, words: Tokens, rest: Tokens, image: Tokens
-) -> tuple[Tokens, ...]:
+def replace_suffix(start: Tokens, words: Tokens, rest: Tokens, image: Tokens) -> tuple[Tokens, ...]:
     """The image takes the place of the last learned word."""
     return start, words[:, :-1], image, rest
 

@@ -1,7 +1,7 @@
 """The only trained parameters: words before "object" and "damaged object", and deep tokens."""
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -15,6 +15,7 @@ STATES = ("normal", "anomalous")
 """The two sentences, in the order of the image labels."""
 
 
+@runtime_checkable
 class TextEncoder(Protocol):
     """What the prompts need of a text tower."""
 
@@ -108,16 +109,21 @@ class PromptLearner(nn.Module):
         depth: int,
     ) -> None:
         if set(words) != set(STATES):
-            raise UsageError("one sentence for each of normal, anomalous", dict(words),
-                             key="prompt.words")
+            raise UsageError(
+                "one sentence for each of normal, anomalous", dict(words), key="prompt.words"
+            )
         if not 1 <= depth <= len(text.blocks):
             raise UsageError(
-                f"a depth of 1 to {len(text.blocks)}, the blocks of the text tower", depth,
+                f"a depth of 1 to {len(text.blocks)}, the blocks of the text tower",
+                depth,
                 key="prompt.depth",
             )
         if num_words < 1 or num_deep < 1:
-            raise UsageError("at least one learned token", (num_words, num_deep),
-                             key="prompt.num_words or prompt.num_deep")
+            raise UsageError(
+                "at least one learned token",
+                (num_words, num_deep),
+                key="prompt.num_words or prompt.num_deep",
+            )
         longest = max(len(text.tokenize(words[state])) for state in STATES) + num_words + 1
         if longest > text.max_length or num_deep >= longest - 1:
             raise UsageError(
@@ -126,8 +132,18 @@ class PromptLearner(nn.Module):
                 key="prompt.num_words or prompt.num_deep",
             )
         if not 0.0 <= self.context_in_training <= 1.0:
-            raise UsageError("a probability from 0 to 1", self.context_in_training,
-                             key="prompt.context_in_training")
+            raise UsageError(
+                "a probability from 0 to 1",
+                self.context_in_training,
+                key="prompt.context_in_training",
+            )
+        if self.context is None and (self.context_in_training or self.context_in_testing):
+            raise UsageError(
+                "context_in_training 0 and context_in_testing false, as static prompts have none",
+                (self.context_in_training, self.context_in_testing),
+                key="prompt",
+                hint="or choose how the image enters, such as prompt=pad_suffix",
+            )
         if self.context is not None and text.width != text.joint_width:
             raise UsageError(
                 "a backbone whose joint width equals its text width, since the image's embedding "
@@ -180,8 +196,9 @@ class PromptLearner(nn.Module):
         tokens = embedded.expand(num_images, -1, -1)
         start, rest = tokens[:, :1], tokens[:, 1:]
         words = self.words[state].expand(num_images, -1, -1)
-        if image is None or self.context is None:
-            parts: tuple[Tensor, ...] = (start, words, rest)
-        else:
-            parts = self.context(start, words, rest, image.to(words.dtype).unsqueeze(1))
+        if image is None:
+            return torch.cat([start, words, rest], dim=1)
+        if self.context is None:
+            raise UsageError("a context for image embeddings", self.context, key="prompt")
+        parts = self.context(start, words, rest, image.to(words.dtype).unsqueeze(1))
         return torch.cat(parts, dim=1)

@@ -30,9 +30,7 @@ def upsample(
     return F.interpolate(planes, size=size, mode=mode, align_corners=align_corners)
 
 
-def mean_of_softmax_maps(
-    logits: PatchLogits, grid: tuple[int, int], size: tuple[int, int]
-) -> Map:
+def mean_of_softmax_maps(logits: PatchLogits, grid: tuple[int, int], size: tuple[int, int]) -> Map:
     """The mean over local embeddings of anomalous probabilities, each upsampled.
 
     Published for Crane, and for Crane+ on medical sets and DAGM (spec, "Published evaluation").

@@ -1,0 +1,28 @@
+"""Training and testing with Lightning."""
+
+from crane.training.callbacks import DrawOverlays, KeepPrompts
+from crane.training.checkpoint import (
+    PromptCheckpoint,
+    adopt_config,
+    load_model,
+    read_checkpoint,
+    save_prompts,
+)
+from crane.training.loggers import wandb_logger
+from crane.training.module import CraneModule
+from crane.training.run import RunSummary, test, train
+
+__all__ = [
+    "CraneModule",
+    "DrawOverlays",
+    "KeepPrompts",
+    "PromptCheckpoint",
+    "RunSummary",
+    "adopt_config",
+    "load_model",
+    "read_checkpoint",
+    "save_prompts",
+    "test",
+    "train",
+    "wandb_logger",
+]

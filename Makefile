@@ -1,0 +1,53 @@
+# `make help` lists what there is. Everything runs in a virtual environment that make sets up.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+export OMP_NUM_THREADS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow check format bench reproduce clean
+
+help:  ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-11s %s\n", $$1, $$2}'
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "crane needs Python 3.10 or newer; name one: make PYTHON=python3.11 ..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+		{ rm -rf $(VENV); echo "Python's venv module is missing; on Debian: apt install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@echo "installing crane and what it needs (about 6 GB with PyTorch, some minutes)"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev
+	@touch $@
+
+setup: $(READY)  ## Set up the environment
+
+demo: $(READY)  ## Train Crane and Crane+ on one domain, test on others, draw heat maps (no downloads)
+	$(BIN)/crane demo
+
+test: $(READY)  ## Run the tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+test-slow: $(READY)  ## Run the tests that take minutes or gigabytes
+	$(BIN)/python -m pytest -m slow
+
+check: $(READY)  ## Check format, lint, types and import layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY)  ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY)  ## Measure speed and memory; writes the tables of benchmarks/
+	$(BIN)/python -m benchmarks
+
+reproduce: $(READY)  ## Plan the paper's table: what it needs and what is missing
+	$(BIN)/crane weights method=crane_plus
+
+clean:  ## Remove the environment and everything that runs left here
+	rm -rf $(VENV) runs outputs multirun .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,150 @@
+"""What each command does with its configuration."""
+
+import logging
+from pathlib import Path
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.markup import escape
+
+from crane import prediction, training
+from crane.config import plain
+from crane.errors import UsageError
+from crane.models import build_model, load_prompts
+from crane.prediction import LoadOptions, OutputOptions, Threshold
+from crane.reporting import class_table, mean_table
+from crane.training import RunSummary, adopt_config, read_checkpoint
+from crane.weights import PRESENT, WeightStatus, weight_status, weights_needed
+
+logger = logging.getLogger(__name__)
+
+
+def train(config: DictConfig) -> None:
+    """Learn prompts on the source, then test on every target."""
+    show(config, training.train(config))
+
+
+def test(config: DictConfig) -> None:
+    """Test a checkpoint on every target."""
+    checkpoint = read_checkpoint(config.checkpoint)
+    config = adopt_config(config, checkpoint, HydraConfig.get().overrides.task)
+    show(config, training.test(config, checkpoint))
+
+
+def show(config: DictConfig, summary: RunSummary) -> None:
+    """Print the tables of a run, and where the rest is."""
+    console = Console(highlight=False)
+    columns = list(config.table_columns)
+    for result in summary.results:
+        console.print(class_table(result, columns))
+    if len(summary.results) > 1:
+        means = mean_table({config.method.name: summary.results}, columns, title="Means")
+        console.print(means)
+    console.print(f"prompts   {escape(shown(summary.checkpoint))}", soft_wrap=True)
+    for gallery in (path for path in summary.overlays if path.name == "gallery.png"):
+        console.print(f"pictures  {escape(shown(gallery))}", soft_wrap=True)
+    console.print(
+        f"the rest  {escape(shown(summary.folder))}: results.csv, results.json, config.yaml, "
+        "record.json",
+        soft_wrap=True,
+    )
+
+
+def shown(path: Path) -> str:
+    """A path from the current folder where it lies below it."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def predict(config: DictConfig) -> None:
+    """Score images of the user's own."""
+    checkpoint = read_checkpoint(config.checkpoint)
+    config = adopt_config(config, checkpoint, HydraConfig.get().overrides.task)
+    if config.threshold is not None and config.calibration.input is not None:
+        raise UsageError(
+            "a threshold or images to calibrate one on",
+            "both",
+            key="threshold or calibration.input",
+        )
+    output = Path(config.output)
+    images = prediction.find_images(config.input, exclude=output)
+    model = build_model(config)
+    load_prompts(model, checkpoint.prompts)
+    device = _device(config.accelerator)
+    model.to(device)
+    loading = LoadOptions(config.image_size, config.batch_size, config.num_workers, config.on_error)
+    scale = instantiate(config.overlay.scale)
+    threshold = None if config.threshold is None else Threshold(float(config.threshold))
+    if config.calibration.input is not None:
+        threshold = prediction.calibrate_on(
+            model,
+            prediction.find_images(config.calibration.input),
+            config.calibration.false_alarm_rate,
+            loading,
+            device=device,
+            show_progress=True,
+        )
+    summary = prediction.predict(
+        model,
+        images,
+        output=output,
+        loading=loading,
+        outputs=OutputOptions(config.maps, config.overlays, scale, config.overlay.alpha),
+        threshold=threshold,
+        device=device,
+        show_progress=True,
+    )
+    for image, reason in summary.skipped:
+        logger.warning("skipped %s: %s", image, reason)
+    logger.info("%d of %d images scored: %s", summary.num_scored, summary.num_images, summary.csv)
+
+
+def _device(accelerator: str) -> torch.device:
+    names = {"cpu": "cpu", "gpu": "cuda", "cuda": "cuda", "mps": "mps"}
+    if accelerator == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    if accelerator not in names:
+        raise UsageError(f"auto or one of {', '.join(names)}", accelerator, key="accelerator")
+    return torch.device(names[accelerator])
+
+
+def weights(config: DictConfig) -> None:
+    """List the weights that a configuration needs, and verify those present."""
+    names = weights_needed(plain(config))
+    console = Console(highlight=False)
+    if not names:
+        console.print("This configuration needs no weight files: everything is random.")
+        return
+    statuses = [weight_status(name, config.weights_dir) for name in names]
+    for status in statuses:
+        _print_status(console, status, str(config.weights_dir))
+    absent = [status.name for status in statuses if status.state != PRESENT]
+    if absent:
+        raise UsageError(
+            "every file present and whole",
+            f"{len(absent)} of {len(names)} not: {', '.join(absent)}",
+            key="weights_dir",
+            hint="with allow_download=true (the default) they are fetched on first use",
+        )
+
+
+def _print_status(console: Console, status: WeightStatus, folder: str) -> None:
+    colour = "green" if status.state == PRESENT else "red"
+    checked = ", sha256 verified" if status.verified else ""
+    console.print(f"[bold]{escape(status.name)}[/bold]: [{colour}]{status.state}[/]{checked}")
+    facts = [("at", str(status.path))] if status.path else [("put it in", folder)]
+    if status.entry is not None:
+        facts += [
+            ("file", " or ".join(status.entry.files)),
+            ("from", status.entry.source),
+            ("sha256", status.entry.sha256 or "not known"),
+            ("size", f"about {status.entry.size_mb} MB"),
+            ("licence", status.entry.licence),
+        ]
+    for name, value in facts:
+        console.print(f"  {name:<10} {escape(value)}", soft_wrap=True)

@@ -1,0 +1,93 @@
+"""Help that is read from the configuration itself: its comments say what each option is."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from crane.cli.overrides import groups
+from crane.config import conf_dir
+
+EXAMPLES = {
+    "train": (
+        "crane train method=crane_plus source=[mvtec] targets=[visa,mpdd]",
+        "crane train backbone=tiny source=[embedded_parts] attention=vv prompt=pad_prefix",
+        "crane train -m attention=vv,qq+kk+vv seed=1,2,3   # every combination",
+    ),
+    "test": (
+        "crane test checkpoint=runs/train/…/prompts/epoch_5.safetensors targets=[mpdd,btad]",
+        "crane test checkpoint=epoch_5.pth method=crane_plus targets=[mvtec]   # official",
+    ),
+    "predict": (
+        "crane predict checkpoint=epoch_5.safetensors input=photos/",
+        "crane predict checkpoint=epoch_5.safetensors input='*.png' calibration.input=good/",
+    ),
+    "weights": ("crane weights method=crane_plus",),
+    "demo": ("crane demo",),
+}
+
+
+def overview(commands: Iterable[str]) -> None:
+    """Print what crane is and its commands."""
+    console = Console(highlight=False)
+    console.print("[bold]crane[/bold]: zero-shot anomaly detection with Crane and Crane+\n")
+    table = Table.grid(padding=(0, 3))
+    for name in commands:
+        table.add_row(f"  crane {name}", escape(_comment(conf_dir() / f"{name}.yaml", whole=True)))
+    console.print(table)
+    console.print("\n[bold]crane COMMAND --help[/bold] lists its groups, options and keys.")
+
+
+def command_help(command: str) -> None:
+    """Print a command's groups with their options, its own keys, and examples."""
+    console = Console(highlight=False)
+    file = conf_dir() / f"{command}.yaml"
+    console.print(f"[bold]crane {command}[/bold] KEY=VALUE …\n")
+    console.print(escape(_comment(file, whole=True)) + "\n")
+    console.print("[bold]Groups[/bold]: GROUP=OPTION chooses one, GROUP.KEY=VALUE changes a value")
+    used = file.read_text()
+    for group, names in groups().items():
+        if f" {group}:" in used or f" {group}@" in used:
+            console.print(f"\n  [bold cyan]{group}[/bold cyan]{_where(group)}")
+            table = Table.grid(padding=(0, 2))
+            for name in names:
+                comment = _comment(conf_dir() / group / f"{name}.yaml")
+                table.add_row(f"    {name}", f"[dim]{escape(comment)}[/dim]")
+            console.print(table)
+    console.print("\n[bold]Keys[/bold]")
+    for line in [*(conf_dir() / "base/run.yaml").read_text().splitlines(), *_own_keys(file)]:
+        if line and not line.startswith("#"):
+            console.print(f"  {escape(line)}", soft_wrap=True)
+    console.print("\n[bold]Examples[/bold]")
+    for example in EXAMPLES[command]:
+        console.print(f"  {escape(example)}", soft_wrap=True)
+    console.print(
+        "\n[bold]More[/bold]\n  --cfg job     the whole configuration, nothing run"
+        "\n  -m            multirun: comma-separated values are swept"
+        "\n  --hydra-help  Hydra's own flags"
+    )
+
+
+def _where(group: str) -> str:
+    return "  (source=[…] and targets=[…])" if group == "dataset" else ""
+
+
+def _comment(file: Path, *, whole: bool = False) -> str:
+    lines = [line for line in file.read_text().splitlines() if not line.startswith("# @package")]
+    comment: list[str] = []
+    for line in lines:
+        if not line.startswith("#"):
+            break
+        comment.append(line.removeprefix("#").strip())
+    text = " ".join(comment)
+    if whole:
+        return text.split(": ", 1)[-1]
+    return text.split(". ")[0].removesuffix(".")
+
+
+def _own_keys(file: Path) -> list[str]:
+    """The lines after the defaults list, without Hydra's."""
+    own = file.read_text().split("- _self_", 1)[-1].split("\nhydra:", 1)[0].splitlines()
+    return [line for line in own if line.strip()]

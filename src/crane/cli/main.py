@@ -1,0 +1,81 @@
+"""`crane COMMAND`: each command is a Hydra app."""
+
+import logging
+import sys
+import warnings
+from collections.abc import Callable
+from importlib import import_module
+
+import hydra
+from omegaconf import DictConfig
+
+from crane.cli.help import command_help, overview
+from crane.cli.overrides import check_overrides, with_short_names
+from crane.config import conf_dir
+from crane.errors import UsageError
+
+Command = Callable[[DictConfig], None]
+
+COMMANDS = {
+    "train": "crane.cli.commands",
+    "test": "crane.cli.commands",
+    "predict": "crane.cli.commands",
+    "weights": "crane.cli.commands",
+    "demo": "crane.cli.demo",
+}
+"""Command to the module that has a function of its name; imported when it runs."""
+
+REMARKS = (
+    r"Experiment logs directory",  # the logger and the results share a run's folder
+    r".*module\(s\) in eval mode at the start of training",  # the frozen towers, as they should be
+    r".*is smaller than the logging interval",
+    r".*does not have many workers",  # num_workers=auto has chosen
+    r".*isinstance\(treespec, LeafSpec\)",
+)
+"""Warnings of Lightning about what is meant to be so."""
+
+
+def main() -> None:
+    """Run the command named first; exits with 2 on a user's mistake."""
+    name, arguments = (sys.argv[1] if len(sys.argv) > 1 else "--help"), sys.argv[2:]
+    if name in ("-h", "--help"):
+        overview(COMMANDS)
+        return
+    try:
+        if name not in COMMANDS:
+            raise UsageError(f"a command out of {', '.join(COMMANDS)}", name)
+        if {"-h", "--help"} & set(arguments):
+            command_help(name)
+            return
+        arguments = with_short_names(arguments)
+        check_overrides(name, arguments)
+    except UsageError as error:
+        _refuse(error)
+    _quieten()
+    sys.argv = [f"crane {name}", *arguments]
+    hydra.main(config_path=str(conf_dir()), config_name=name, version_base="1.3")(
+        _reporting_mistakes(name)
+    )()
+
+
+def _reporting_mistakes(name: str) -> Command:
+    def run(config: DictConfig) -> None:
+        command: Command = getattr(import_module(COMMANDS[name]), name)
+        try:
+            command(config)
+        except UsageError as error:
+            _refuse(error)
+
+    return run
+
+
+def _quieten() -> None:
+    for remark in REMARKS:
+        warnings.filterwarnings("ignore", message=remark)
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _refuse(error: UsageError) -> None:
+    print(f"crane: {error}", file=sys.stderr)
+    raise SystemExit(2)

@@ -1,0 +1,129 @@
+"""What every guide does: take an RGB image, give patch features of another frozen model.
+
+A guide tells D-Attn which patches belong together (arXiv 2504.11055, section on D-Attn; spec:
+"D-Attn (Crane+), correlations of another model"). It is never trained.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from crane.errors import UsageError
+
+KEY = "guide.features"
+"""Where a guide stands in the configuration, for error messages."""
+
+
+def resize(image: Float[Tensor, "B C H W"], height: int, width: int) -> Float[Tensor, "B C h w"]:
+    """Resize bilinearly as the official code does for SAM (align_corners=False, no antialias).
+
+    >>> resize(torch.ones(1, 3, 4, 4), 6, 2).shape
+    torch.Size([1, 3, 6, 2])
+    """
+    return F.interpolate(image, size=(height, width), mode="bilinear", align_corners=False)
+
+
+def resize_to_patches(image: Float[Tensor, "B C H W"], patch_size: int) -> Float[Tensor, "B C h w"]:
+    """Resize an image to the nearest whole number of patches, at least one.
+
+    >>> resize_to_patches(torch.ones(1, 3, 518, 520), 8).shape
+    torch.Size([1, 3, 520, 520])
+    """
+    height, width = (max(1, round(side / patch_size)) * patch_size for side in image.shape[-2:])
+    return image if image.shape[-2:] == (height, width) else resize(image, height, width)
+
+
+def crop_to_patches(image: Float[Tensor, "B C H W"], patch_size: int) -> Float[Tensor, "B C h w"]:
+    """Drop the rows and columns beyond the last whole patch, at the bottom and on the right.
+
+    The official code does this to 518 px images for DINO ViT-B/8, whose patch convolution ignores
+    the rest; the features then are taken to span the whole image.
+
+    >>> crop_to_patches(torch.ones(1, 3, 518, 520), 8).shape
+    torch.Size([1, 3, 512, 520])
+    """
+    height, width = (side // patch_size * patch_size for side in image.shape[-2:])
+    return image[..., :height, :width]
+
+
+FITS: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "resize": resize_to_patches,
+    "crop": crop_to_patches,
+}
+"""Ways to make an image a whole number of patches."""
+
+
+class Guide(nn.Module, ABC):
+    """A frozen model that gives patch features of an image.
+
+    Args:
+        model: The model; it is frozen and stays in evaluation mode.
+        patch_size: Side of its patches in pixels.
+        image_size: Side in pixels of the square the image is resized to first; None keeps its size.
+        fit: How sides that are no multiple of the patch become one, a key of `FITS`.
+        mean: Mean of the model's normalisation, per channel, for RGB in [0, 1].
+        std: Standard deviation of the model's normalisation, per channel.
+
+    Raises:
+        UsageError: `fit` is unknown, `image_size` below one patch, or `mean` or `std` unusable.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        patch_size: int,
+        image_size: int | None,
+        fit: str,
+        mean: Sequence[float],
+        std: Sequence[float],
+    ) -> None:
+        super().__init__()
+        if fit not in FITS:
+            raise UsageError(f"one of {', '.join(FITS)}", fit, key=f"{KEY}.fit")
+        if image_size is not None and image_size < patch_size:
+            wanted = f"null or at least one patch of {patch_size} px"
+            raise UsageError(wanted, image_size, key=f"{KEY}.image_size")
+        self.model = model.requires_grad_(False)
+        self.patch_size, self.image_size, self.fit = patch_size, image_size, FITS[fit]
+        if min(std) <= 0:
+            raise UsageError("numbers above 0", list(std), key=f"{KEY}.std")
+        for name, value in (("mean", mean), ("std", std)):
+            if len(value) != 3:
+                raise UsageError("three numbers", list(value), key=f"{KEY}.{name}")
+            channels = torch.tensor(value, dtype=torch.float32).view(3, 1, 1)
+            self.register_buffer(name, channels, persistent=False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> "Guide":
+        """Stay in evaluation mode: a guide is frozen."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
+        """Compute the last layer's patch features, normalised by the model's final norm.
+
+        Args:
+            images: RGB in [0, 1]; values outside (bicubic resizing makes some) are clamped.
+
+        Raises:
+            UsageError: The image is smaller than one patch.
+        """
+        images = images.clamp(0, 1)
+        if self.image_size is not None:
+            images = resize(images, self.image_size, self.image_size)
+        images = self.fit(images, self.patch_size)
+        if 0 in images.shape:
+            raise UsageError(f"images of at least one patch ({self.patch_size} px)", "smaller ones")
+        return self._features((images - self.mean) / self.std)
+
+    @abstractmethod
+    def _features(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
+        """Run the model on normalised images whose sides are multiples of the patch."""

@@ -1,0 +1,163 @@
+"""What happens beside training and testing: prompts kept, pictures made."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+
+from crane.data import Index
+from crane.errors import UsageError
+from crane.reporting import OverlayWriter, PanelStyle
+from crane.training.checkpoint import save_prompts
+from crane.training.module import CraneModule
+from crane.types import Batch, Prediction
+
+
+class KeepPrompts(Callback):
+    """Writes the prompts of every epoch to `epoch_N.safetensors`, N counting from 1.
+
+    Args:
+        folder: Where they go.
+        monitor: The validation value that decides which epoch is best.
+        sources: Fingerprint of each source data set, kept beside the prompts.
+    """
+
+    def __init__(self, folder: Path, monitor: str, sources: Mapping[str, str]) -> None:
+        self.folder, self.monitor, self.sources = folder, monitor, dict(sources)
+        self.values: dict[int, float] = {}
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep this epoch's prompts; validation has run by now."""
+        assert isinstance(pl_module, CraneModule)
+        epoch = trainer.current_epoch + 1
+        measured = {k: float(v) for k, v in trainer.callback_metrics.items() if k[:4] == "val/"}
+        if self.monitor in measured:
+            self.values[epoch] = measured[self.monitor]
+        if trainer.is_global_zero:
+            info = {
+                "epoch": epoch,
+                "step": trainer.global_step,
+                "sources": self.sources,
+                "validation": measured,
+            }
+            save_prompts(self.path(epoch), pl_module.model, pl_module.config, info)
+
+    def path(self, epoch: int) -> Path:
+        """The file of an epoch's prompts."""
+        return self.folder / f"epoch_{epoch}.safetensors"
+
+    def check_choice(self, epoch: int | str, num_epochs: int, num_validation: int) -> None:
+        """Refuse, before any training, a choice that cannot be met.
+
+        Args:
+            epoch: `last`, `best` or a number.
+            num_epochs: How many will be trained.
+            num_validation: Held-out images of the source.
+
+        Raises:
+            UsageError: There will be no such epoch, or nothing to say which is best.
+        """
+        if epoch == "best" and num_validation == 0:
+            raise UsageError(
+                "a held-out part of the source to choose the best epoch on",
+                "none",
+                key="data.validation_fraction or epoch",
+            )
+        is_number = isinstance(epoch, int) and 1 <= epoch <= num_epochs
+        if epoch not in ("last", "best") and not is_number:
+            raise UsageError(f"last, best or an epoch from 1 to {num_epochs}", epoch, key="epoch")
+
+    def choose(self, epoch: int | str, last: int) -> Path:
+        """The file of the epoch asked for.
+
+        Args:
+            epoch: `last`, `best` (by the monitored value, the earliest of equals) or a number.
+            last: The last epoch trained.
+
+        Raises:
+            UsageError: Nothing says which is best.
+        """
+        if epoch != "best":
+            return self.path(last if epoch == "last" else int(epoch))
+        finite = {number: v for number, v in self.values.items() if not math.isnan(v)}
+        if not finite:
+            raise UsageError(
+                f"a value of {self.monitor} for at least one epoch", self.values, key="monitor"
+            )
+        return self.path(max(finite, key=lambda number: finite[number]))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed training needs to choose as if it had not stopped."""
+        return {"values": self.values}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up where a checkpoint left off."""
+        self.values = dict(state_dict["values"])
+
+
+class DrawOverlays(Callback):
+    """Draws some test images of each target with their maps, on one fixed colour scale.
+
+    On several processes, the pictures are of the images that the first one tested.
+
+    Args:
+        folder: A folder a data set is made in it.
+        targets: The data sets, in the order of their loaders.
+        style: Colours and sizes.
+        choose: Which images: `random`, `best` or `worst`.
+        num_anomalous: Anomalous images a class.
+        num_normal: Normal images a class.
+        num_columns: Panels side by side in a data set's gallery.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        targets: Mapping[str, Index],
+        *,
+        style: PanelStyle,
+        choose: str,
+        num_anomalous: int,
+        num_normal: int,
+        num_columns: int,
+    ) -> None:
+        self.indices = list(targets.values())
+        self.writers = [
+            OverlayWriter(
+                folder / name,
+                title=name,
+                style=style,
+                choose=choose,
+                num_anomalous=num_anomalous,
+                num_normal=num_normal,
+                num_columns=num_columns,
+            )
+            for name in targets
+        ]
+        self.files: list[Path] = []
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Offer each image of the batch to the writer of its data set."""
+        if not trainer.is_global_zero:
+            return
+        prediction = Prediction(**outputs)
+        samples, writer = self.indices[dataloader_idx].samples, self.writers[dataloader_idx]
+        for position, number in enumerate(batch["index"].tolist()):
+            mask = batch["mask"][position] if batch["has_mask"][position] else None
+            score = float(prediction.score[position])
+            writer.add(samples[number], score, prediction.map[position].float(), mask)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw."""
+        if trainer.is_global_zero:
+            self.files = [file for writer in self.writers for file in writer.close()]

@@ -1,0 +1,145 @@
+"""Checkpoints: learned prompts and the configuration of their model, never the frozen towers."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf, open_dict
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from crane.config import compose
+from crane.errors import UsageError
+from crane.models import MODEL_KEYS, Crane, build_model, is_official, load_prompts
+
+FORMAT = "crane-prompts-1"
+PROMPTS = "model.prompts."
+"""How the prompts' tensors are prefixed in a Lightning checkpoint."""
+
+
+@dataclass(frozen=True)
+class PromptCheckpoint:
+    """What a checkpoint file holds."""
+
+    prompts: dict[str, Any]
+    """Learned tensors, under our names or the official code's."""
+    config: dict[str, Any] | None
+    """The model's configuration (`crane.models.MODEL_KEYS`); None in official checkpoints."""
+    info: dict[str, Any] = field(default_factory=dict)
+    """Where the prompts come from: epoch, step, source fingerprints, validation values."""
+
+
+def save_prompts(path: Path, model: Crane, config: dict[str, Any], info: dict[str, Any]) -> None:
+    """Write a model's prompts as safetensors; configuration and origin are in its metadata.
+
+    The file appears whole or not at all.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {k: v.detach().cpu().contiguous() for k, v in model.prompts.state_dict().items()}
+    metadata = {"format": FORMAT, "config": json.dumps(config), "info": json.dumps(info)}
+    unfinished = path.with_suffix(".unfinished")
+    save_file(tensors, unfinished, metadata=metadata)
+    unfinished.replace(path)
+
+
+def read_checkpoint(path: str | Path) -> PromptCheckpoint:
+    """Read prompts: ours (.safetensors), Lightning's (.ckpt) or the official code's (.pth).
+
+    Nothing in a file is executed: pickles are read with `weights_only=True`.
+
+    Raises:
+        UsageError: There is no such file, or it holds no prompts.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise UsageError("a checkpoint file", str(path), key="checkpoint")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UsageError(
+            "prompts of crane (.safetensors, .ckpt) or of the official code (.pth)",
+            str(path),
+            key="checkpoint",
+            hint=f"reading failed: {str(error).splitlines()[0]}",
+        ) from error
+    if isinstance(content, dict) and "crane" in content:
+        state: dict[str, Tensor] = content["state_dict"]
+        prompts = {k.removeprefix(PROMPTS): v for k, v in state.items() if k.startswith(PROMPTS)}
+        return PromptCheckpoint(prompts, json.loads(content["crane"]["config"]), {})
+    if isinstance(content, dict) and is_official(content):
+        return PromptCheckpoint(content, None, {})
+    raise UsageError("a file of prompts", f"{path}, which holds none", key="checkpoint")
+
+
+def _read_safetensors(path: Path) -> PromptCheckpoint:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            prompts = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise UsageError(
+            "a whole safetensors file", str(path), key="checkpoint", hint=str(error)
+        ) from error
+    if metadata.get("format") != FORMAT:
+        raise UsageError(
+            f"prompts in the format {FORMAT}",
+            f"{path} in the format {metadata.get('format')}",
+            key="checkpoint",
+        )
+    return PromptCheckpoint(
+        prompts, json.loads(metadata["config"]), json.loads(metadata.get("info", "{}"))
+    )
+
+
+def adopt_config(
+    config: DictConfig, checkpoint: PromptCheckpoint, overrides: Sequence[str]
+) -> DictConfig:
+    """A command's configuration with the model of a checkpoint in it.
+
+    Args:
+        config: As composed for the command.
+        checkpoint: What was read; one without a configuration leaves `config` as it is.
+        overrides: What the user typed, such as `guide=none` or `scoring.blur_sigma=2`: it stands.
+    """
+    if checkpoint.config is None:
+        return config
+    typed = {
+        override.key_or_group
+        for override in OverridesParser.create().parse_overrides(list(overrides))
+        if override.key_or_group is not None
+    }
+    chosen = {"guide", "scoring"} & set(MODEL_KEYS) if "method" in typed else set()
+    adopted = config.copy()
+    with open_dict(adopted):
+        for key in MODEL_KEYS:
+            if key not in typed | chosen:
+                adopted[key] = checkpoint.config[key]
+        for key in typed:
+            if "." in key and key.split(".")[0] in MODEL_KEYS:
+                OmegaConf.update(adopted, key, OmegaConf.select(config, key))
+    return adopted
+
+
+def load_model(path: str | Path, overrides: Sequence[str] = ()) -> Crane:
+    """The model of a checkpoint, ready to predict.
+
+    Args:
+        path: Prompts of `crane train`, or of the official code.
+        overrides: Changes to its configuration, as on the command line; an official checkpoint
+            has none, so say at least `method=crane` or `method=crane_plus`.
+
+    Raises:
+        UsageError: The file is no checkpoint, does not fit, or weights are missing.
+    """
+    checkpoint = read_checkpoint(path)
+    config = compose("test", [*overrides, f"checkpoint='{path}'"])
+    model = build_model(adopt_config(config, checkpoint, overrides))
+    load_prompts(model, checkpoint.prompts)
+    return model

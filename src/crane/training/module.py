@@ -1,0 +1,185 @@
+"""Crane as a LightningModule: what a step, a validation and a test are."""
+
+import json
+import logging
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+
+from crane.errors import UsageError
+from crane.metrics import Evaluation
+from crane.models import Crane, CraneLoss
+from crane.reporting import DatasetResult
+from crane.training.checkpoint import PROMPTS
+from crane.training.results import dataset_result
+from crane.types import Batch, Prediction
+
+logger = logging.getLogger(__name__)
+
+NAN = math.nan
+Evaluate = Callable[[int, Sequence[str] | None], Evaluation]
+"""Number of classes, and the images' names where known, to the metrics of one data set."""
+
+
+class CraneModule(LightningModule):
+    """Trains the prompts of a Crane, and tests them on one data set after another.
+
+    Works with `crane.data.CraneDataModule`. Logged names: `train/loss`, `train/focal`,
+    `train/dice`, `train/image`; `val/METRIC` and `val/mean` on the held-out part of the source;
+    `test/DATASET/METRIC` for means over classes.
+
+    Args:
+        model: The detector; only its prompts are trained.
+        loss: What is minimised; None for a module that only tests.
+        optimizer: From parameters to an optimizer; likewise.
+        evaluate: From class names to metrics.
+        seed: Of the decision, step by step, whether the image context is used.
+        config: The model's configuration, which checkpoints carry.
+    """
+
+    def __init__(
+        self,
+        model: Crane,
+        loss: CraneLoss | None,
+        optimizer: Callable[..., torch.optim.Optimizer] | None,
+        evaluate: Evaluate,
+        *,
+        seed: int,
+        config: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = loss
+        self.optimizer = optimizer
+        self.evaluate = evaluate
+        self.seed = seed
+        self.config = config
+        self.strict_loading = False  # checkpoints hold the prompts only; see on_load_checkpoint
+        self.evaluations = nn.ModuleList()
+        self.results: tuple[DatasetResult, ...] = ()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam over the prompts, as published."""
+        if self.optimizer is None:
+            raise UsageError("an optimizer", self.optimizer, key="optimizer")
+        return self.optimizer(self.model.prompts.parameters())
+
+    def forward(self, images: Tensor) -> Prediction:
+        """Score images (B, 3, H, W) in [0, 1] and their pixels."""
+        prediction: Prediction = self.model(images)
+        return prediction
+
+    def on_fit_start(self) -> None:
+        """Say so when there is nothing to learn places from."""
+        if not self.trainer.datamodule.has_masks:  # type: ignore[attr-defined]
+            logger.warning(
+                "the source has no masks: the focal and Dice losses are off, and only the image "
+                "loss trains the prompts; maps will localise less well"
+            )
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One step on a batch of the source."""
+        if self.loss is None:
+            raise UsageError("a loss", self.loss, key="loss")
+        tokens = self.model.vision(batch["image"])
+        text = self.model.encode_prompts(tokens, with_context=self._draw_context())
+        losses = self.loss(
+            self.model,
+            tokens,
+            text,
+            mask=batch["mask"],
+            has_mask=batch["has_mask"],
+            label=batch["label"],
+        )
+        values = {"loss": losses.total, **losses._asdict()}
+        del values["total"]
+        self.log_dict(
+            {f"train/{name}": value.detach() for name, value in values.items()},
+            prog_bar=True,
+            batch_size=len(batch["label"]),
+        )
+        return losses.total
+
+    def _draw_context(self) -> bool:
+        """Whether this step uses the image context: the same on every process and on resuming."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.global_step)
+        draw = torch.rand((), generator=generator).item()
+        return draw < self.model.prompts.context_in_training
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin the metrics of the held-out source."""
+        names = self.trainer.datamodule.source_class_names  # type: ignore[attr-defined]
+        self.evaluations = nn.ModuleList([self.evaluate(len(names), None)]).to(self.device)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Evaluate a batch of the held-out source."""
+        self._evaluate(batch, 0)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means over classes; `val/mean` is that of image AUROC and AUPRO."""
+        means = self._evaluation(0).compute().mean
+        chosen = [means[k] for k in ("image_auroc", "aupro") if not math.isnan(means.get(k, NAN))]
+        mean = math.fsum(chosen) / len(chosen) if chosen else NAN
+        self.log_dict({f"val/{name}": value for name, value in {**means, "mean": mean}.items()})
+
+    def on_test_start(self) -> None:
+        """Begin the metrics of each target."""
+        targets = self.trainer.datamodule.targets.values()  # type: ignore[attr-defined]
+        self.evaluations = nn.ModuleList(
+            self.evaluate(len(index.class_names), [str(s.image) for s in index.samples])
+            for index in targets
+        ).to(self.device)
+
+    def test_step(
+        self, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> dict[str, Tensor]:
+        """Evaluate a batch of a target; what is returned reaches the callbacks."""
+        return self._evaluate(batch, dataloader_idx)._asdict()
+
+    def on_test_epoch_end(self) -> None:
+        """Compute the results of every target, and log their means over classes."""
+        targets = self.trainer.datamodule.targets  # type: ignore[attr-defined]
+        self.results = tuple(
+            dataset_result(name, index, self._evaluation(number).compute())
+            for number, (name, index) in enumerate(targets.items())
+        )
+        for result in self.results:
+            self.log_dict({f"test/{result.dataset}/{k}": v for k, v in result.means.items()})
+
+    def _evaluation(self, number: int) -> Evaluation:
+        evaluation = self.evaluations[number]
+        assert isinstance(evaluation, Evaluation)
+        return evaluation
+
+    def _evaluate(self, batch: Batch, number: int) -> Prediction:
+        prediction = self(batch["image"])
+        self._evaluation(number).update(
+            prediction.score.float(),
+            prediction.map.float(),
+            batch["label"],
+            batch["mask"],
+            batch["has_mask"],
+            batch["class_id"],
+            batch["index"],
+        )
+        return prediction
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the prompts and the configuration; the towers are frozen and come from elsewhere."""
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {k: v for k, v in state.items() if k.startswith(PROMPTS)}
+        checkpoint["crane"] = {"config": json.dumps(self.config)}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint whose prompts are not this model's."""
+        wanted = {PROMPTS + name for name in self.model.prompts.state_dict()}
+        if set(checkpoint["state_dict"]) != wanted:
+            raise UsageError(
+                f"a checkpoint with {sorted(wanted)}",
+                sorted(checkpoint["state_dict"]),
+                key="resume",
+            )

@@ -1,0 +1,189 @@
+"""Whole runs: train on one data set and test on many, or test a checkpoint."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from lightning import Callback, Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from omegaconf import DictConfig
+
+from crane.config import plain
+from crane.data import CraneDataModule
+from crane.errors import UsageError
+from crane.metrics import Evaluation
+from crane.models import Crane, build_model, load_prompts, model_config
+from crane.reporting import (
+    DatasetResult,
+    PanelStyle,
+    RunRecord,
+    begin_record,
+    write_record,
+    write_results_csv,
+    write_results_json,
+)
+from crane.training.callbacks import DrawOverlays, KeepPrompts
+from crane.training.checkpoint import PromptCheckpoint, read_checkpoint
+from crane.training.module import CraneModule
+from crane.weights import RANDOM, sha256, weight_status, weights_needed
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run leaves behind."""
+
+    folder: Path
+    """Where everything was written."""
+    checkpoint: Path
+    """The prompts that were tested, or of the last epoch."""
+    results: tuple[DatasetResult, ...]
+    """One for each target."""
+    overlays: tuple[Path, ...]
+    """Pictures of test images."""
+
+
+def train(config: DictConfig) -> RunSummary:
+    """Learn prompts on the sources of a configuration, then test on its targets.
+
+    Args:
+        config: Of `crane train`.
+
+    Returns:
+        What was written, and the results.
+
+    Raises:
+        UsageError: Something in the configuration does not fit; most of it before any work.
+    """
+    seed_everything(config.seed, workers=True, verbose=False)
+    data: CraneDataModule = instantiate(config.data)
+    if not data.source:
+        raise UsageError("at least one source data set", "none", key="source")
+    model = build_model(config)
+    loss = instantiate(config.loss)
+    optimizer = instantiate(config.optimizer, _convert_="all")
+    module = _module(config, model, loss=loss, optimizer=optimizer)
+
+    folder = Path(config.run_dir)
+    sources = {k: v for k, v in data.fingerprints().items() if k.startswith("source.")}
+    keep = KeepPrompts(folder / "prompts", config.monitor, sources)
+    keep.check_choice(config.epoch, config.trainer.max_epochs, data.num_validation)
+    resumable = ModelCheckpoint(
+        folder / "checkpoints", filename="last", save_top_k=1, enable_version_counter=False
+    )
+    draw = _draw_overlays(config, data)
+    trainer = _trainer(config, [keep, resumable, draw])
+    record = _begin(config, trainer, data, _weights(config))
+    resume = None if config.resume is None else str(Path(config.resume).expanduser())
+    trainer.fit(module, data, ckpt_path=resume)
+
+    chosen = keep.choose(config.epoch, last=trainer.current_epoch)
+    if config.test and data.targets:
+        load_prompts(model, read_checkpoint(chosen).prompts)
+        _test(trainer, module, data, folder)
+    _end(config, trainer, record)
+    return RunSummary(folder, chosen, module.results, tuple(draw.files))
+
+
+def test(config: DictConfig, checkpoint: PromptCheckpoint) -> RunSummary:
+    """Test learned prompts on the targets of a configuration.
+
+    Args:
+        config: Of `crane test`, with the checkpoint's model in it (`adopt_config`).
+        checkpoint: The prompts.
+
+    Raises:
+        UsageError: Something in the configuration does not fit.
+    """
+    seed_everything(config.seed, workers=True, verbose=False)
+    data: CraneDataModule = instantiate(config.data)
+    if not data.targets:
+        raise UsageError("at least one target data set", "none", key="targets")
+    model = build_model(config)
+    load_prompts(model, checkpoint.prompts)
+    module = _module(config, model, loss=None, optimizer=None)
+
+    folder, prompts = Path(config.run_dir), Path(config.checkpoint).expanduser()
+    draw = _draw_overlays(config, data)
+    trainer = _trainer(config, [draw])
+    record = _begin(config, trainer, data, {**_weights(config), "prompts": sha256(prompts)})
+    _test(trainer, module, data, folder)
+    _end(config, trainer, record)
+    return RunSummary(folder, prompts, module.results, tuple(draw.files))
+
+
+def _test(trainer: Trainer, module: CraneModule, data: CraneDataModule, folder: Path) -> None:
+    """Test on every target and write the tables."""
+    trainer.test(module, data, verbose=False)
+    if trainer.is_global_zero:
+        write_results_csv(module.results, folder / "results.csv")
+        write_results_json(module.results, folder / "results.json")
+
+
+def _draw_overlays(config: DictConfig, data: CraneDataModule) -> DrawOverlays:
+    overlay = config.overlay
+    return DrawOverlays(
+        Path(config.run_dir) / "overlays",
+        data.targets,
+        style=PanelStyle(instantiate(overlay.scale), overlay.alpha, overlay.tile),
+        choose=overlay.choose,
+        num_anomalous=overlay.num_anomalous,
+        num_normal=overlay.num_normal,
+        num_columns=overlay.num_columns,
+    )
+
+
+def _begin(
+    config: DictConfig, trainer: Trainer, data: CraneDataModule, weights: Mapping[str, str]
+) -> RunRecord:
+    """Write what the run is before it begins, so that one cut short can be understood."""
+    record = begin_record(
+        seed=config.seed,
+        device=f"{trainer.num_nodes} x {trainer.num_devices} {trainer.strategy.root_device.type}",
+        data=data.fingerprints(),
+        weights=weights,
+    )
+    if trainer.is_global_zero:
+        write_record(Path(config.run_dir), record, plain(config))
+    if trainer.logger is not None:
+        trainer.logger.log_hyperparams(plain(config))
+    return record
+
+
+def _end(config: DictConfig, trainer: Trainer, record: RunRecord) -> None:
+    if trainer.is_global_zero:
+        write_record(Path(config.run_dir), record.finished(), plain(config))
+
+
+def _module(config: DictConfig, model: Crane, **parts: Any) -> CraneModule:
+    build = instantiate(config.metrics)
+
+    def evaluate(num_classes: int, names: Sequence[str] | None) -> Evaluation:
+        evaluation: Evaluation = build(num_classes=num_classes, names=names)
+        return evaluation
+
+    return CraneModule(
+        model, evaluate=evaluate, seed=config.seed, config=model_config(config), **parts
+    )
+
+
+def _trainer(config: DictConfig, callbacks: list[Callback]) -> Trainer:
+    if config.trainer.enable_progress_bar:
+        callbacks = [*callbacks, RichProgressBar()]
+    run_logger = instantiate(config.logger) if config.logger is not None else False
+    trainer: Trainer = instantiate(
+        config.trainer, callbacks=callbacks, logger=run_logger, _convert_="all"
+    )
+    return trainer
+
+
+def _weights(config: DictConfig) -> Mapping[str, str]:
+    """The sha256 of every weight file that the model was made of."""
+    needed = weights_needed(plain(config))
+    found = {name: weight_status(name, config.weights_dir, verify=False) for name in needed}
+    hashes = {name: sha256(s.path) for name, s in found.items() if s.path is not None}
+    return hashes or {"backbone": f"{RANDOM}, seed {config.backbone.model.seed}"}

@@ -1,0 +1,41 @@
+"""Frozen weights: which there are, where they lie, how they are read and checked."""
+
+from crane.weights.catalogue import CATALOGUE, RANDOM, WeightFile, describe
+from crane.weights.clip import OpenClip, load_open_clip, open_clip_from_state_dict
+from crane.weights.files import (
+    MISSING,
+    PRESENT,
+    WRONG_CHECKSUM,
+    WeightStatus,
+    find_weights,
+    published_name,
+    sha256,
+    weight_status,
+    weights_needed,
+)
+from crane.weights.hub_code import find_hub_code, hub_code_folder
+from crane.weights.state_dict import is_torchscript, load_state_dict, openai_geometry
+
+__all__ = [
+    "CATALOGUE",
+    "MISSING",
+    "PRESENT",
+    "RANDOM",
+    "WRONG_CHECKSUM",
+    "OpenClip",
+    "WeightFile",
+    "WeightStatus",
+    "describe",
+    "find_hub_code",
+    "find_weights",
+    "hub_code_folder",
+    "is_torchscript",
+    "load_open_clip",
+    "load_state_dict",
+    "open_clip_from_state_dict",
+    "openai_geometry",
+    "published_name",
+    "sha256",
+    "weight_status",
+    "weights_needed",
+]

@@ -1,0 +1,252 @@
+"""Finding, fetching and checking weight files."""
+
+import hashlib
+import logging
+import re
+import urllib.error
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+from crane.errors import UsageError
+from crane.weights.catalogue import CATALOGUE, RANDOM, WeightFile, describe
+from crane.weights.hub_code import hub_code_folder
+
+log = logging.getLogger(__name__)
+
+PRESENT, MISSING, WRONG_CHECKSUM = "present", "missing", "wrong checksum"
+
+
+@dataclass(frozen=True)
+class WeightStatus:
+    """What is known about one needed file on this machine."""
+
+    name: str
+    """The name or path the configuration gives."""
+    state: str
+    """`PRESENT`, `MISSING` or `WRONG_CHECKSUM`."""
+    path: Path | None
+    """Where it lies; None if missing."""
+    size: int | None
+    """Bytes on disk; None if missing, and for a folder of code."""
+    verified: bool
+    """Whether its checksum is known and was compared."""
+    entry: WeightFile | None
+    """Its catalogue entry; None for a file of the user's own."""
+
+
+def find_weights(
+    name_or_path: str | Path,
+    weights_dir: str | Path,
+    allow_download: bool,
+    *,
+    key: str = "weights",
+    choices: Sequence[str] = tuple(CATALOGUE),
+) -> Path:
+    """Find a weight file, and fetch it if that is allowed.
+
+    Looked for in this order: the path itself; the weights folder; the caches that open_clip,
+    torch.hub and the Hugging Face hub keep; its source on the network, if allowed.
+
+    Args:
+        name_or_path: A published name (see `describe`), a path, or the name of a file in the
+            weights folder.
+        weights_dir: The weights folder; `~` is expanded. Downloads are put there.
+        allow_download: Whether a missing file is fetched; a log line announces it.
+        key: The configuration key that named the file, for the error message.
+        choices: Names to suggest if `name_or_path` is neither a name nor a file.
+
+    Raises:
+        UsageError: Not found and not fetched. Names the file, its source, its checksum where
+            known, and where to put it.
+    """
+    folder = Path(weights_dir).expanduser()
+    entry = describe(str(name_or_path))
+    if entry is None:
+        return _own_file(Path(name_or_path).expanduser(), folder, key, choices)
+    found = _local(entry, folder)
+    if found is not None:
+        return found
+    if allow_download:
+        return _download(entry, folder, key)
+    raise _missing(entry, folder, key, "no such file in that folder or the caches")
+
+
+def _own_file(given: Path, folder: Path, key: str, choices: Sequence[str]) -> Path:
+    for path in (given, folder / given):
+        if path.is_file():
+            return path
+    raise UsageError(
+        "a weight file or the name of published weights",
+        str(given),
+        key=key,
+        hint=f"there is no such file here or in {folder}; names: {', '.join(choices)}",
+    )
+
+
+def _local(entry: WeightFile, folder: Path) -> Path | None:
+    return next((path for path in _candidates(entry, folder) if path.is_file()), None)
+
+
+def _candidates(entry: WeightFile, folder: Path) -> Iterator[Path]:
+    for file in entry.files:
+        yield folder / file
+    if entry.url is not None:
+        file = PurePosixPath(entry.url).name
+        yield Path("~/.cache/clip").expanduser() / file  # open_clip and OpenAI's clip
+        yield Path(torch.hub.get_dir()) / "checkpoints" / file
+    if entry.hub_repo is not None:
+        for file in _hub_files(entry):
+            cached = try_to_load_from_cache(entry.hub_repo, file)
+            if isinstance(cached, str):  # otherwise None, or a mark that the file does not exist
+                yield Path(cached)
+
+
+def _hub_files(entry: WeightFile) -> Iterator[str]:
+    folder = PurePosixPath(entry.hub_repo or "").name
+    for file in map(PurePosixPath, entry.files):
+        if file.parent.name == folder:
+            yield file.name
+
+
+def _download(entry: WeightFile, folder: Path, key: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    log.info("Downloading %s from %s (%s)", entry.files[0], entry.source, entry.facts)
+    try:
+        if entry.url is not None:
+            path = folder / PurePosixPath(entry.url).name
+            torch.hub.download_url_to_file(entry.url, str(path), hash_prefix=entry.sha256)
+            return path
+        return _download_from_hub(entry, folder)
+    except (OSError, RuntimeError) as error:
+        # torch.hub raises RuntimeError for a wrong checksum; everything of the network is OSError.
+        reason = f"a failed download, {type(error).__name__}: {str(error).splitlines()[0]}"
+        raise _missing(entry, folder, key, reason) from error
+
+
+def _download_from_hub(entry: WeightFile, folder: Path) -> Path:
+    failure: OSError | None = None
+    for file in _hub_files(entry):
+        repo = str(entry.hub_repo)
+        fetch = partial(hf_hub_download, repo, file, local_dir=folder / PurePosixPath(repo).name)
+        try:
+            return Path(fetch())
+        except OSError as error:  # not every repository holds every format
+            failure = failure or error
+    raise failure or urllib.error.URLError("no file to fetch")
+
+
+def _missing(entry: WeightFile, folder: Path, key: str, reason: str) -> UsageError:
+    return UsageError(
+        f"the weights {entry.name!r} as {folder / entry.files[0]}",
+        reason,
+        key=f"{key} to a local file, or set allow_download=true",
+        hint=f"the file comes from {entry.source} ({entry.facts})",
+    )
+
+
+def sha256(path: str | Path) -> str:
+    """Compute the SHA-256 of a file without reading it whole.
+
+    Args:
+        path: Any file.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def weights_needed(config: Mapping[str, Any]) -> list[str]:
+    """List the weight files, and the code of torch.hub, that a configuration names.
+
+    Every mapping inside it that has a `weights` value counts, with `architecture` beside it where
+    the value is a tag of open_clip; likewise every `repo` whose `source` is `github`.
+
+    Args:
+        config: A plain (resolved) configuration.
+
+    Returns:
+        What `weight_status` takes, without repetition, in the order met.
+
+    >>> weights_needed({"backbone": {"architecture": "ViT-B-16", "weights": "openai"}})
+    ['ViT-B-16/openai']
+    >>> weights_needed({"guide": {"features": {"weights": "random"}}})
+    []
+    """
+    return list(dict.fromkeys(_named(config)))
+
+
+def _named(node: object) -> Iterator[str]:
+    if isinstance(node, Mapping):
+        weights = node.get("weights")
+        if isinstance(weights, (str, Path)) and weights != RANDOM:
+            yield published_name(node.get("architecture"), weights)
+        if isinstance(node.get("repo"), str) and node.get("source") == "github":
+            yield node["repo"]
+        children: Iterable[object] = node.values()
+    else:
+        children = node if isinstance(node, (list, tuple)) else ()
+    for child in children:
+        yield from _named(child)
+
+
+def published_name(architecture: object, weights: str | Path) -> str:
+    """Turn an open_clip architecture and tag into the name of the weight file.
+
+    Args:
+        architecture: An open_clip model name, or anything else.
+        weights: A tag of that model, a published name, or a path.
+
+    Returns:
+        `architecture/tag` if the tag is one of that model's, else `weights` unchanged.
+    """
+    combined = f"{architecture}/{weights}"
+    is_tag = isinstance(architecture, str) and describe(combined) is not None
+    return combined if is_tag else str(weights)
+
+
+def weight_status(
+    name_or_path: str | Path, weights_dir: str | Path, *, verify: bool = True
+) -> WeightStatus:
+    """Say whether what is needed is here and whole; fetches nothing.
+
+    Args:
+        name_or_path: As for `find_weights`, or a repository `owner/name:commit`.
+        weights_dir: The weights folder.
+        verify: Whether to compute the checksum where the catalogue states one (seconds per GB).
+    """
+    entry = describe(str(name_or_path))
+    path = _present(name_or_path, Path(weights_dir))
+    if path is None:
+        return WeightStatus(str(name_or_path), MISSING, None, None, verified=False, entry=entry)
+    known = _known_checksum(entry, path) if verify else None
+    state = PRESENT if known is None or sha256(path) == known else WRONG_CHECKSUM
+    size = path.stat().st_size if path.is_file() else None
+    return WeightStatus(str(name_or_path), state, path, size, known is not None, entry)
+
+
+def _present(name_or_path: str | Path, weights_dir: Path) -> Path | None:
+    if re.fullmatch(r"[\w.-]+/[\w.-]+:[0-9a-f]{7,40}", str(name_or_path)):
+        folder = hub_code_folder(str(name_or_path))
+        return folder if folder.is_dir() else None
+    try:
+        return find_weights(name_or_path, weights_dir, allow_download=False)
+    except UsageError:
+        return None
+
+
+def _known_checksum(entry: WeightFile | None, path: Path) -> str | None:
+    # The stated checksum is that of the file at the address, not of the hub's conversion of it.
+    if entry is None or entry.url is None or path.name != PurePosixPath(entry.url).name:
+        return None
+    return entry.sha256

@@ -1,0 +1,71 @@
+"""Models of `crane` with generated weights, built through the one public call.
+
+They take normalised images, as the slow reference and the golden files have them: the vision
+tower's own mean is set to 0 and its standard deviation to 1.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from crane.config import compose
+from crane.models import Crane, build_model
+
+ATTENTION_OPTION = {"(q+k+v)^2": "qkv_squared"}
+"""Options of the attention group that are not named as the variant is."""
+
+
+class FixedFeatures(nn.Module):
+    """A guide that has seen the images already: it answers with what it was given."""
+
+    def __init__(self, features: Tensor) -> None:
+        super().__init__()
+        self.features = features
+
+    def forward(self, images: Tensor) -> Tensor:
+        assert len(images) == len(self.features), "the features of other images"
+        return self.features
+
+
+def build(
+    overrides: Sequence[str],
+    clip: Mapping[str, Tensor],
+    prompts: Mapping[str, Tensor] | None = None,
+    features: Tensor | None = None,
+) -> Crane:
+    """`crane train OVERRIDES` with a CLIP under OpenAI's names, for images already normalised."""
+    guide = None if features is None else FixedFeatures(features)
+    model = build_model(
+        compose("train", list(overrides)),
+        clip_state_dict=clip,
+        prompt_state_dict=prompts,
+        guide=guide,
+    )
+    model.vision.tower.mean.zero_()
+    model.vision.tower.std.fill_(1.0)
+    return model
+
+
+def official_names(model: Crane) -> dict[str, nn.Parameter | Tensor]:
+    """A model's learned tensors under the official code's names."""
+    learned = model.prompts
+    deep = {f"compound_prompts_text.{j}": one for j, one in enumerate(learned.deep)}
+    return {"ctx_pos": learned.words["normal"], "ctx_neg": learned.words["anomalous"]} | deep
+
+
+def official_gradients(model: Crane) -> dict[str, Tensor]:
+    """Their gradients, likewise."""
+    learned = model.prompts
+    assert learned.deep.grad is not None
+    deep = {f"compound_prompts_text.{j}": one for j, one in enumerate(learned.deep.grad)}
+    words = {"ctx_pos": learned.words["normal"], "ctx_neg": learned.words["anomalous"]}
+    return {name: word.grad for name, word in words.items()} | deep
+
+
+def furthest(ours: Tensor, wanted: Tensor) -> float:
+    """The largest distance between two tensors of as many numbers."""
+    assert ours.numel() == wanted.numel(), (tuple(ours.shape), tuple(wanted.shape))
+    distance = (ours.detach().double().flatten() - wanted.double().flatten()).abs().max()
+    assert torch.isfinite(distance), "not a number"
+    return float(distance)

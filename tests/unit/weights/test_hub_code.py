@@ -1,0 +1,75 @@
+import io
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from crane.errors import UsageError
+from crane.weights import find_hub_code, hub_code_folder
+
+REPO = "facebookresearch/dinov2:b8931f7bf91576930313be2c6d6af376033b35f0"
+
+
+def find(repo=REPO, source="github", repo_dir=None, allow_download=False):
+    return find_hub_code(repo, source, repo_dir, allow_download, key="guide.features")
+
+
+def test_a_clone_is_found_by_its_hubconf(tmp_path):
+    (tmp_path / "hubconf.py").touch()
+    assert find(source="local", repo_dir=tmp_path) == tmp_path
+
+
+@pytest.mark.parametrize("repo_dir", [None, "/nowhere"])
+def test_a_clone_without_hubconf_is_refused(repo_dir):
+    with pytest.raises(UsageError, match=r"hubconf\.py.*guide\.features\.repo_dir"):
+        find(source="local", repo_dir=repo_dir)
+
+
+def test_the_copy_torch_hub_keeps_is_found():
+    folder = Path(torch.hub.get_dir()) / REPO.replace("/", "_").replace(":", "_")
+    folder.mkdir(parents=True)
+    assert find() == hub_code_folder(REPO) == folder
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_missing_code_says_where_it_comes_from_and_what_to_change(allowed):
+    with pytest.raises(UsageError) as caught:
+        find(allow_download=allowed)
+    address = f"https://github.com/facebookresearch/dinov2/archive/{REPO.partition(':')[2]}.zip"
+    for part in (
+        address,
+        "guide.features.source=local",
+        "guide.features.repo_dir",
+        "allow_download",
+    ):
+        assert part in str(caught.value)
+    assert ("failed download" in str(caught.value)) == allowed
+
+
+def test_allowed_code_is_fetched_at_its_commit_without_questions(monkeypatch):
+    asked = []
+
+    def download(url, path, *args, **kwargs):
+        asked.append(url)
+        content = io.BytesIO()
+        with zipfile.ZipFile(content, "w") as archive:
+            archive.writestr("facebookresearch-dinov2-b8931f7/", "")
+            archive.writestr("facebookresearch-dinov2-b8931f7/hubconf.py", "dependencies = []\n")
+        Path(path).write_bytes(content.getvalue())
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    folder = find(allow_download=True)
+    assert (folder / "hubconf.py").is_file()
+    assert asked == [f"https://github.com/facebookresearch/dinov2/zipball/{REPO.partition(':')[2]}"]
+
+
+@pytest.mark.parametrize("repo", ["facebookresearch/dinov2", "dinov2:abc", "a/b:"])
+def test_code_must_be_pinned(repo):
+    with pytest.raises(UsageError, match="pinned at a commit"):
+        find(repo)
+
+
+def test_other_sources_are_refused():
+    with pytest.raises(UsageError, match=r"github or local.*guide\.features\.source"):
+        find(source="gitlab")
