@@ -66,4 +66,4 @@ def published_aupro(maps, masks, limit=0.3, num_steps=200):
     fpr, pro = _curve(maps, masks, steps.astype(np.float32), np.greater)
     fpr, pro = fpr[fpr < limit], pro[fpr < limit]
     fpr = (fpr - fpr.min()) / (fpr.max() - fpr.min())
-    return abs(np.trapezoid(pro, fpr)) if hasattr(np, "trapezoid") else abs(np.trapz(pro, fpr))
+    return float(abs((np.diff(fpr) * (pro[1:] + pro[:-1])).sum()) / 2)

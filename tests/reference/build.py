@@ -5,12 +5,18 @@ tower's own mean is set to 0 and its standard deviation to 1.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
 
 import torch
+from omegaconf import OmegaConf
+from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor, nn
 
 from crane.config import compose
 from crane.models import Crane, build_model
+from crane.prompts import PromptLearner, pad_suffix
+from reference.generated import VOCABULARY
 
 ATTENTION_OPTION = {"(q+k+v)^2": "qkv_squared"}
 """Options of the attention group that are not named as the variant is."""
@@ -69,3 +75,52 @@ def furthest(ours: Tensor, wanted: Tensor) -> float:
     distance = (ours.detach().double().flatten() - wanted.double().flatten()).abs().max()
     assert torch.isfinite(distance), "not a number"
     return float(distance)
+
+
+class StubText(nn.Module):
+    """What prompts need of a text tower, of any width, without its weights.
+
+    Args:
+        width: Width of a token.
+        joint_width: Width of an embedded sentence; that of a token where it is None.
+        num_blocks: Blocks of the tower.
+        embedding: One vector for every token, (width,).
+        max_length: The most tokens of a sentence.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        joint_width: int | None = None,
+        num_blocks: int = 12,
+        embedding: Tensor | None = None,
+        max_length: int = 77,
+    ) -> None:
+        super().__init__()
+        one = torch.zeros(width) if embedding is None else embedding
+        self.token_embedding = nn.Embedding.from_pretrained(one.expand(VOCABULARY, width))
+        self.blocks = nn.ModuleList(nn.Identity() for _ in range(num_blocks))
+        self.width = width
+        self.joint_width = width if joint_width is None else joint_width
+        self.max_length = max_length
+
+    def tokenize(self, sentence: str) -> Tensor:
+        ids = _tokenizer()(sentence)[0]
+        return ids[: int(ids.argmax()) + 1]
+
+
+@lru_cache(maxsize=1)
+def _tokenizer() -> SimpleTokenizer:
+    return SimpleTokenizer()
+
+
+def stub_learner(text: StubText, **changes: object) -> PromptLearner:
+    """Prompts of the published sizes for a stub of a text tower; `changes` to its arguments."""
+    return PromptLearner(text, **(_published_prompt() | {"context": pad_suffix} | changes))
+
+
+@lru_cache(maxsize=1)
+def _published_prompt() -> dict[str, Any]:
+    published = OmegaConf.to_container(compose("train").prompt, resolve=True)
+    assert isinstance(published, dict)
+    return {name: value for name, value in published.items() if not name.startswith("_")}

@@ -1,0 +1,245 @@
+"""The source that trains and the targets that test, as loaders."""
+
+import logging
+from collections.abc import Mapping
+
+from lightning import LightningDataModule
+from torch.utils.data import Subset
+
+from crane.data.dataset import ImageDataset, SourceDataset
+from crane.data.index import Index
+from crane.data.loader import ImageLoader, auto_num_workers, image_loader
+from crane.data.mosaics import TrainingDataset
+from crane.data.samplers import EpochSampler, UnevenSampler, world
+from crane.data.selection import few_shots, hold_out, portion_of
+from crane.errors import UsageError
+
+logger = logging.getLogger(__name__)
+
+
+class CraneDataModule(LightningDataModule):
+    """One domain to train on, any number never seen in training to test on.
+
+    Validation images come from the source, so that an epoch is chosen without looking at a target.
+    They are held out first; `k_shot` and `portion` then choose from the rest.
+
+    Args:
+        source: data sets trained on together, by name; None or empty where nothing is trained.
+        targets: data sets to test on, by name.
+        image_size: side in pixels of images and masks.
+        batch_size: training images a step and process.
+        test_batch_size: validation and test images a batch and process.
+        num_workers: worker processes a loader, or "auto".
+        seed: of held-out images, shots, portions, training order and mosaics.
+        validation_fraction: share of each class and label of the source held out, in [0, 1).
+        k_shot: images a class to train on, half of them anomalous; 0 for all.
+        portion: share of each class and label to train on, in (0, 1].
+        mosaic_rate: share of training images replaced by 2 x 2 mosaics (see `TrainingDataset`).
+        mosaic_anomalous_rate: share of mosaics made of anomalous images.
+        drop_last: whether a last, smaller training batch is left out.
+
+    Raises:
+        UsageError: if a value is out of its range, or both `k_shot` and `portion` are set.
+    """
+
+    allow_zero_length_dataloader_with_multiple_devices = True
+    """A process may get no image of a small target."""
+
+    def __init__(
+        self,
+        source: Mapping[str, Index] | None,
+        targets: Mapping[str, Index],
+        *,
+        image_size: int,
+        batch_size: int,
+        test_batch_size: int,
+        num_workers: int | str,
+        seed: int,
+        validation_fraction: float,
+        k_shot: int,
+        portion: float,
+        mosaic_rate: float,
+        mosaic_anomalous_rate: float,
+        drop_last: bool,
+    ) -> None:
+        super().__init__()
+        _check_positive(
+            image_size=image_size, batch_size=batch_size, test_batch_size=test_batch_size
+        )
+        _check_shares(mosaic_rate=mosaic_rate, mosaic_anomalous_rate=mosaic_anomalous_rate)
+        _check_num_workers(num_workers)
+        _check_choice(validation_fraction, k_shot, portion)
+        self.source = dict(source or {})
+        self.targets = dict(targets)
+        self.batch_size = batch_size
+        self.test_batch_size = test_batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+        self.drop_last = drop_last
+        chosen = [
+            _choose(index, validation_fraction, k_shot, portion, seed)
+            for index in self.source.values()
+        ]
+        self._source_images = SourceDataset(self.source, image_size)
+        self._training = TrainingDataset(
+            self._source_images,
+            _joined(self._source_images, [training for training, _ in chosen]),
+            mosaic_rate=mosaic_rate,
+            mosaic_anomalous_rate=mosaic_anomalous_rate,
+            seed=seed,
+        )
+        held = _joined(self._source_images, [held for _, held in chosen])
+        self._validation = Subset(self._source_images, held)
+        self._tests = [ImageDataset(index, image_size) for index in self.targets.values()]
+        self._warn_of_shared_images()
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """The targets in the order of `test_dataloader`."""
+        return tuple(self.targets)
+
+    @property
+    def source_class_names(self) -> tuple[str, ...]:
+        """What `class_id` means in training and validation batches."""
+        return self._source_images.class_names
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether any image of the source has a mask; without, there is no local loss."""
+        return any(index.has_masks for index in self.source.values())
+
+    @property
+    def num_train(self) -> int:
+        """Images trained on."""
+        return len(self._training)
+
+    @property
+    def num_validation(self) -> int:
+        """Images of the source held out."""
+        return len(self._validation)
+
+    def fingerprints(self) -> dict[str, str]:
+        """Map `source.NAME` and `targets.NAME` to what identifies the data of a run."""
+        groups = {"source": self.source, "targets": self.targets}
+        return {
+            f"{group}.{name}": index.fingerprint()
+            for group, indices in groups.items()
+            for name, index in indices.items()
+        }
+
+    def train_dataloader(self) -> ImageLoader:
+        """Training batches, in an order fixed by (seed, epoch); can continue in mid-epoch.
+
+        Raises:
+            UsageError: without a source, or if there are fewer images than a batch and
+                `drop_last` is set.
+        """
+        if not self.source:
+            raise UsageError("a data set to train on", "none", key="dataset@source")
+        num_replicas, rank = self._world()
+        sampler = EpochSampler(self._training, num_replicas, rank, self.seed)
+        if self.drop_last and len(sampler) < self.batch_size:
+            raise UsageError(
+                f"at least {self.batch_size} training images a process, as drop_last is on",
+                len(sampler),
+                key="data.batch_size or data.drop_last",
+            )
+        return image_loader(
+            self._training,
+            sampler,
+            batch_size=self.batch_size,
+            num_workers=self._num_workers(),
+            seed=self.seed,
+            drop_last=self.drop_last,
+            is_kept=True,
+        )
+
+    def val_dataloader(self) -> list[ImageLoader]:
+        """One loader over the held-out images of all sources; an empty list if there are none."""
+        return [self._test_loader(self._validation, is_kept=True)] if self.num_validation else []
+
+    def test_dataloader(self) -> list[ImageLoader]:
+        """One loader a target; each image goes to exactly one process.
+
+        Raises:
+            UsageError: without a target.
+        """
+        if not self.targets:
+            raise UsageError("at least one data set to test on", "none", key="dataset@targets")
+        return [self._test_loader(images, is_kept=False) for images in self._tests]
+
+    def _test_loader(self, images: ImageDataset | Subset, *, is_kept: bool) -> ImageLoader:
+        return image_loader(
+            images,
+            UnevenSampler(len(images), *self._world()),
+            batch_size=self.test_batch_size,
+            num_workers=self._num_workers(),
+            seed=self.seed,
+            drop_last=False,
+            is_kept=is_kept,
+        )
+
+    def _world(self) -> tuple[int, int]:
+        if self.trainer is None:
+            return world(None, None)
+        return world(self.trainer.world_size, self.trainer.global_rank)
+
+    def _num_workers(self) -> int:
+        if isinstance(self.num_workers, int):
+            return self.num_workers
+        return auto_num_workers(1 if self.trainer is None else max(1, self.trainer.num_devices))
+
+    def _warn_of_shared_images(self) -> None:
+        seen = {s.image.resolve() for index in self.source.values() for s in index.samples}
+        for name, index in self.targets.items():
+            num_shared = sum(sample.image.resolve() in seen for sample in index.samples)
+            if num_shared:
+                logger.warning(
+                    "%d of %d images of target %s are the source's too: not a zero-shot test",
+                    num_shared,
+                    len(index.samples),
+                    name,
+                )
+
+
+def _choose(
+    index: Index, validation_fraction: float, k_shot: int, portion: float, seed: int
+) -> tuple[list[int], list[int]]:
+    """Positions to train on and to validate on."""
+    training, held = hold_out(index, validation_fraction, seed)
+    if k_shot:
+        training = few_shots(index, training, k_shot, seed)
+    return portion_of(index, training, portion, seed), held
+
+
+def _check_choice(validation_fraction: float, k_shot: int, portion: float) -> None:
+    if not 0 <= validation_fraction < 1:
+        raise UsageError("a share in [0, 1)", validation_fraction, key="data.validation_fraction")
+    if not 0 < portion <= 1:
+        raise UsageError("a share in (0, 1]", portion, key="data.portion")
+    if k_shot and portion != 1:
+        raise UsageError(
+            "either k_shot or portion", f"{k_shot} and {portion}", key="data.k_shot or data.portion"
+        )
+
+
+def _joined(images: SourceDataset, positions: list[list[int]]) -> list[int]:
+    """Positions in each part as positions in the whole."""
+    return [images.position(part, i) for part, local in enumerate(positions) for i in local]
+
+
+def _check_positive(**values: int) -> None:
+    for name, value in values.items():
+        if value < 1:
+            raise UsageError("a whole number of at least 1", value, key=f"data.{name}")
+
+
+def _check_shares(**values: float) -> None:
+    for name, value in values.items():
+        if not 0 <= value <= 1:
+            raise UsageError("a share in [0, 1]", value, key=f"data.{name}")
+
+
+def _check_num_workers(value: int | str) -> None:
+    if value != "auto" and not (isinstance(value, int) and value >= 0):
+        raise UsageError("a number of workers or auto", value, key="data.num_workers")

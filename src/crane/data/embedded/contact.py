@@ -1,0 +1,69 @@
+"""One picture that shows a data set: samples of each class and defect, the defects outlined."""
+
+import numpy as np
+from jaxtyping import Bool
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
+
+from crane.data.images import read_mask, read_rgb
+from crane.data.index import Index
+from crane.types import Sample
+
+_PAPER, _TEXT, _OUTLINE = (255, 255, 255), (40, 40, 40), (255, 0, 255)
+_GAP, _CAPTION = 4, 18
+
+
+def contact_sheet(
+    index: Index, *, num_each: int = 2, num_columns: int = 8, tile: int = 128, outline: bool = True
+) -> Image.Image:
+    """Lay out the first images of each class and kind of defect on one sheet.
+
+    Args:
+        index: The data set.
+        num_each: How many images of each class and defect, spread over those there are.
+        num_columns: Tiles in a row; each class begins a new row.
+        tile: Height and width of an image on the sheet, in pixels.
+        outline: Whether defects are outlined along their masks.
+    """
+    rows: list[list[Sample]] = []
+    for class_name in index.class_names:
+        chosen = _chosen([s for s in index.samples if s.class_name == class_name], num_each)
+        rows += [chosen[i : i + num_columns] for i in range(0, len(chosen), num_columns)]
+    width = max(len(row) for row in rows) * (tile + _GAP) + _GAP
+    sheet = Image.new("RGB", (width, len(rows) * (tile + _CAPTION + _GAP) + _GAP), _PAPER)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
+    for line, row in enumerate(rows):
+        for column, sample in enumerate(row):
+            x, y = _GAP + column * (tile + _GAP), _GAP + line * (tile + _CAPTION + _GAP)
+            sheet.paste(_tile(sample, tile, index.mask_threshold if outline else None), (x, y))
+            caption = f"{sample.class_name}: {sample.defect}"
+            draw.text((x, y + tile + 2), caption, fill=_TEXT, font=font)
+    return sheet
+
+
+def _chosen(samples: list[Sample], num_each: int) -> list[Sample]:
+    """The wanted number of each defect, the normal images first."""
+    defects = dict.fromkeys(sample.defect for sample in samples)
+    chosen: list[Sample] = []
+    for defect in defects:
+        same = [sample for sample in samples if sample.defect == defect]
+        places = np.linspace(0, len(same) - 1, min(num_each, len(same))).round().astype(int)
+        chosen += [same[place] for place in places]
+    return chosen
+
+
+def _tile(sample: Sample, size: int, mask_threshold: int | None) -> Image.Image:
+    image = read_rgb(sample.image).resize((size, size), Image.Resampling.LANCZOS)
+    if sample.mask is None or mask_threshold is None:
+        return image
+    mask = Image.fromarray(read_mask(sample.mask, mask_threshold))
+    small = np.asarray(mask.convert("L").resize((size, size), Image.Resampling.BOX)) > 0
+    pixels = np.array(image)
+    pixels[_around(small)] = _OUTLINE
+    return Image.fromarray(pixels)
+
+
+def _around(mask: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
+    """The line one pixel outside a mask."""
+    near: Bool[np.ndarray, "H W"] = ndimage.binary_dilation(mask)
+    return ndimage.binary_dilation(near, structure=np.ones((3, 3))) & ~near

@@ -1,0 +1,127 @@
+"""Which of the source's images train: held-out validation, few shots, portions.
+
+Every choice ranks the images of a class and label by a hash of the seed and their names. It is the
+same on every machine and in any order of files, a class added or left out changes nothing for the
+others, and a smaller choice is part of a larger one.
+"""
+
+import hashlib
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+from crane.data.index import Index
+from crane.errors import UsageError
+from crane.types import ANOMALOUS, NORMAL
+
+logger = logging.getLogger(__name__)
+
+
+def hold_out(index: Index, fraction: float, seed: int) -> tuple[list[int], list[int]]:
+    """Split an index into images to train on and images to validate on.
+
+    Of every class and label the fraction is taken, rounded to the nearest; at least one image, and
+    at least one is left to train on. A class's only image of a label trains.
+
+    Args:
+        index: the source.
+        fraction: share to hold out, in [0, 1); 0 holds out nothing.
+        seed: of the choice.
+
+    Returns:
+        Positions to train on and positions to validate on, both ascending.
+    """
+
+    def num_held(num: int) -> int:
+        return min(max(1, round(num * fraction)), num - 1) if fraction > 0 else 0
+
+    held = _choose(index, range(len(index.samples)), seed, "validation", num_held)
+    return sorted(set(range(len(index.samples))) - set(held)), held
+
+
+def few_shots(index: Index, positions: Sequence[int], k_shot: int, seed: int) -> list[int]:
+    """Keep k images a class: k/2 normal and k/2 anomalous (paper and official `k_shot`).
+
+    A class with fewer of a label keeps all it has, and a warning says so.
+
+    Args:
+        index: the source.
+        positions: the images to choose from.
+        k_shot: an even number k > 0.
+        seed: of the choice.
+
+    Returns:
+        The positions kept, ascending.
+
+    Raises:
+        UsageError: if k is odd or not positive.
+    """
+    if k_shot <= 0 or k_shot % 2:
+        raise UsageError(
+            "an even number of images a class, half of them anomalous", k_shot, key="data.k_shot"
+        )
+    for (class_name, label), found in _strata(index, positions).items():
+        if len(found) < k_shot // 2:
+            kind = "normal" if label == NORMAL else "anomalous"
+            logger.warning(
+                "%s/%s has %d %s images, fewer than the %d of k_shot %d",
+                index.name,
+                class_name,
+                len(found),
+                kind,
+                k_shot // 2,
+                k_shot,
+            )
+    return _choose(index, positions, seed, "k_shot", lambda num: min(k_shot // 2, num))
+
+
+def portion_of(index: Index, positions: Sequence[int], portion: float, seed: int) -> list[int]:
+    """Keep a share of every class and label, rounded down (official `portion`).
+
+    Args:
+        index: the source.
+        positions: the images to choose from.
+        portion: share to keep, in (0, 1].
+        seed: of the choice.
+
+    Returns:
+        The positions kept, ascending.
+
+    Raises:
+        UsageError: if nothing would be left.
+    """
+    kept = _choose(index, positions, seed, "portion", lambda num: int(num * portion))
+    if positions and not kept:
+        raise UsageError(
+            f"a portion that leaves images of {index.name} to train on", portion, key="data.portion"
+        )
+    return kept
+
+
+def _choose(
+    index: Index,
+    positions: Sequence[int],
+    seed: int,
+    purpose: str,
+    num_chosen: Callable[[int], int],
+) -> list[int]:
+    """Take from each class and label the images that rank first."""
+
+    def rank(position: int) -> bytes:
+        name = index.relative(index.samples[position].image)
+        return hashlib.sha256(f"{seed}/{purpose}/{name}".encode()).digest()
+
+    chosen: list[int] = []
+    for found in _strata(index, positions).values():
+        chosen += sorted(found, key=rank)[: num_chosen(len(found))]
+    return sorted(chosen)
+
+
+def _strata(index: Index, positions: Sequence[int]) -> dict[tuple[str, int], list[int]]:
+    """List the positions of each class and label, both labels of a class even if one is empty."""
+    strata: dict[tuple[str, int], list[int]] = defaultdict(list)
+    for position in positions:
+        sample = index.samples[position]
+        for label in (NORMAL, ANOMALOUS):
+            strata[sample.class_name, label] += [position] if label == sample.label else []
+    return strata

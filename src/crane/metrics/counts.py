@@ -1,0 +1,121 @@
+"""What every metric is computed from: one class's counts at falling scores, and a bounded value."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+
+class Counts(NamedTuple):
+    """Counts of one class in groups of scores, from the highest group to the lowest.
+
+    In exact mode a group is one distinct score; in streaming mode it is an occupied bin, and the
+    order of the scores inside is unknown. Images have no regions: S is 0 there.
+    """
+
+    lower: Float[np.ndarray, " K"]
+    """Lowest score of each group."""
+    upper: Float[np.ndarray, " K"]
+    """Highest score of each group."""
+    negatives: Int[np.ndarray, " K"]
+    """Normal pixels (or images) in each group."""
+    positives: Int[np.ndarray, " K"]
+    """Anomalous pixels (or images) in each group."""
+    regions: Float[np.ndarray, "S K"]
+    """Summed over regions, by size bin: the fraction of the region's pixels in each group."""
+    num_regions: Int[np.ndarray, " S"]
+    """Number of regions in each size bin."""
+    unit: str
+    """What is counted, as reasons name it: `image` or `pixel`."""
+
+    @property
+    def tied(self) -> Bool[np.ndarray, " K"]:
+        """Whether a group is known to hold one distinct score."""
+        return (self.lower == self.upper) | (self.negatives + self.positives == 1)
+
+
+@dataclass(frozen=True)
+class Value:
+    """A metric's value with a proven interval around it, or the reason why there is none.
+
+    >>> value = Value(0.5, low=0.25, high=0.625)
+    >>> value.error
+    0.25
+    >>> undefined("no region").value
+    nan
+    """
+
+    value: float
+    low: float
+    """The metric of the unbinned scores is at least this,"""
+    high: float
+    """and at most this."""
+    threshold: float | None = None
+    """Score at the optimum: scores at or above it count as anomalous, and give this very value."""
+    reason: str = ""
+    """Why there is no value; empty where there is one."""
+
+    @property
+    def error(self) -> float:
+        """Bound on the discretisation error: how far the exact value can be from this one."""
+        return max(self.value - self.low, self.high - self.value)
+
+
+Measure = Callable[[Counts], Value]
+"""A metric of one class, as a pure function."""
+
+
+def undefined(reason: str) -> Value:
+    """Return a metric without a value, for the given reason."""
+    return Value(math.nan, math.nan, math.nan, reason=reason)
+
+
+def missing_label(counts: Counts) -> str:
+    """Why two labels cannot be told apart here; empty if they can."""
+    num_negatives, num_positives = counts.negatives.sum(), counts.positives.sum()
+    if num_negatives + num_positives == 0:
+        return "no image" if counts.unit == "image" else "no image with a mask"
+    if num_positives == 0:
+        return f"no anomalous {counts.unit}"
+    return f"no normal {counts.unit}" if num_negatives == 0 else ""
+
+
+def missing_region(counts: Counts, size_bin: int | None) -> str:
+    """Why no region curve can be drawn here; empty if one can."""
+    if counts.num_regions.sum() == 0:
+        return "no region" if counts.negatives.sum() else "no image with a mask"
+    if counts.negatives.sum() == 0:
+        return "no normal pixel"
+    if size_bin is not None and counts.num_regions[size_bin] == 0:
+        return "no region of this size"
+    return ""
+
+
+def group_scores(
+    scores: Float[np.ndarray, " n"], anomalous: Bool[np.ndarray, " n"], unit: str
+) -> tuple[Counts, Int[np.ndarray, " n"]]:
+    """Group equal scores: exact counts (without regions), and the group of each score.
+
+    >>> counts, group = group_scores(np.array([0.1, 0.9, 0.9]), np.array([False, True, False]),
+    ...                              unit="image")
+    >>> counts.lower.tolist(), counts.positives.tolist(), group.tolist()
+    ([0.9, 0.1], [1, 0], [1, 0, 0])
+    """
+    distinct, group = np.unique(scores, return_inverse=True)
+    group = len(distinct) - 1 - group.reshape(-1)
+    total = np.bincount(group, minlength=len(distinct))
+    positives = np.bincount(group[anomalous], minlength=len(distinct))
+    falling = distinct[::-1].astype(np.float64)
+    counts = Counts(
+        lower=falling,
+        upper=falling,
+        negatives=total - positives,
+        positives=positives,
+        regions=np.zeros((0, len(distinct))),
+        num_regions=np.zeros(0, dtype=np.int64),
+        unit=unit,
+    )
+    return counts, group

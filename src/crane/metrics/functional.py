@@ -1,0 +1,101 @@
+"""Metrics of images or pixels as pure functions of one class's counts.
+
+Each returns a `Value`: the metric with every group of scores taken as tied, and the interval in
+which it must lie whatever the order of the scores inside the groups. Groups of one distinct score
+(exact mode; bins such as those of 0 and 1) add nothing to the interval.
+"""
+
+import numpy as np
+from jaxtyping import Float
+
+from crane.metrics.counts import Counts, Value, missing_label, undefined
+
+
+def auroc(counts: Counts) -> Value:
+    """Area under the ROC curve: the chance that an anomaly scores higher, ties counting half.
+
+    >>> from crane.metrics.counts import group_scores
+    >>> counts, _ = group_scores(np.array([0.1, 0.4, 0.4, 0.8]), np.array([0, 0, 1, 1]) > 0,
+    ...                          unit="image")
+    >>> auroc(counts).value
+    0.875
+    """
+    if reason := missing_label(counts):
+        return undefined(reason)
+    n, p = counts.negatives.astype(np.float64), counts.positives.astype(np.float64)
+    pairs = n.sum() * p.sum()
+    value = float((n * (np.cumsum(p) - p / 2)).sum() / pairs)
+    slack = float((n * p)[~counts.tied].sum() / 2 / pairs)
+    return Value(value, value - slack, value + slack)
+
+
+def average_precision(counts: Counts) -> Value:
+    """Average precision: precision at each group, weighted by the recall the group adds.
+
+    >>> from crane.metrics.counts import group_scores
+    >>> counts, _ = group_scores(np.array([0.1, 0.4, 0.4, 0.8]), np.array([0, 0, 1, 1]) > 0,
+    ...                          unit="image")
+    >>> round(average_precision(counts).value, 4)
+    0.8333
+    """
+    if reason := missing_label(counts):
+        return undefined(reason)
+    here = counts.positives > 0  # a group without positives adds no recall
+    p = counts.positives[here].astype(np.float64)
+    tp = np.cumsum(p)
+    fp = np.cumsum(counts.negatives)[here].astype(np.float64)
+    fp_before = fp - counts.negatives[here]
+    weighted = p * tp / (tp + fp)
+    # Best order: all positives tied above the negatives. Worst: negatives first, then the
+    # positives one by one; i / (i + fp) is concave in i, so its chord bounds the sum from below.
+    best = p * tp / (tp + fp_before)
+    first = tp - p + 1
+    worst = p * (first / (first + fp) + tp / (tp + fp)) / 2
+    tied = counts.tied[here]
+    low, high = np.where(tied, weighted, worst), np.where(tied, weighted, best)
+    value, lowest, highest = (float(terms.sum() / tp[-1]) for terms in (weighted, low, high))
+    return Value(value, lowest, highest)
+
+
+def f1_max(counts: Counts) -> Value:
+    """Find the highest F1 over all thresholds, and the highest threshold that reaches it.
+
+    >>> from crane.metrics.counts import group_scores
+    >>> counts, _ = group_scores(np.array([0.1, 0.4, 0.4, 0.8]), np.array([0, 0, 1, 1]) > 0,
+    ...                          unit="image")
+    >>> f1_max(counts).value, f1_max(counts).threshold
+    (0.8, 0.4)
+    """
+    return _best(counts, weight=2)
+
+
+def iou_max(counts: Counts) -> Value:
+    """Find the highest intersection over union over all thresholds, and its threshold.
+
+    >>> from crane.metrics.counts import group_scores
+    >>> counts, _ = group_scores(np.array([0.1, 0.4, 0.8]), np.array([0, 1, 1]) > 0, unit="pixel")
+    >>> iou_max(counts).value, iou_max(counts).threshold
+    (1.0, 0.4)
+    """
+    return _best(counts, weight=1)
+
+
+def _best(counts: Counts, weight: int) -> Value:
+    """Find the highest w TP / (w TP + FP + FN) over thresholds: F1 for w = 2, IoU for w = 1."""
+    if reason := missing_label(counts):
+        return undefined(reason)
+    tp = np.cumsum(counts.positives).astype(np.float64)
+    fp = np.cumsum(counts.negatives).astype(np.float64)
+    at_end = _overlap(tp, fp, tp[-1], weight)
+    best = int(at_end.argmax())
+    value = float(at_end[best])
+    # Inside a group, at best all its positives and none of its negatives are above the threshold.
+    inside = _overlap(tp, fp - counts.negatives, tp[-1], weight)[~counts.tied]
+    high = float(inside.max(initial=value))
+    return Value(value, value, high, threshold=float(counts.lower[best]))
+
+
+def _overlap(
+    tp: Float[np.ndarray, " K"], fp: Float[np.ndarray, " K"], num_positives: float, weight: int
+) -> Float[np.ndarray, " K"]:
+    return weight * tp / (weight * tp + fp + (num_positives - tp))

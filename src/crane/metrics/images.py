@@ -1,0 +1,122 @@
+"""The state of image metrics: one score and label an image, in a table of fixed size."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from crane.errors import UsageError
+from crane.metrics.checks import FiniteMetric, check_classes, image_name
+from crane.metrics.counts import Counts, group_scores
+
+
+class ImageScores(FiniteMetric):
+    """Scores and labels by sample index; image metrics from it are exact.
+
+    The table has room for `max_images` images, 12 bytes each, whatever the number seen. Each image
+    belongs to one process, so tables of several processes merge by adding them, and an image seen
+    twice anywhere shows as a count of two.
+
+    Args:
+        num_classes: Number of classes of the data set.
+        max_images: Largest number of images a data set may have.
+        names: Name of each image by its index, for error messages.
+        **metric_options: Options of `torchmetrics.Metric`.
+
+    Raises:
+        UsageError: If an image comes twice, a score is NaN or infinite, a label is neither 0 nor
+            1, a class is not below `num_classes` or an index not below `max_images`.
+
+    >>> images = ImageScores(num_classes=1, max_images=10)
+    >>> images.update(torch.tensor([0.2, 0.7]), torch.tensor([0, 1]), torch.tensor([3, 8]))
+    >>> images.compute()[0].lower.round(1).tolist()
+    [0.7, 0.2]
+    """
+
+    checked = "score"
+
+    times_seen: Tensor
+    score: Tensor
+    target: Tensor
+
+    def __init__(
+        self,
+        num_classes: int,
+        max_images: int,
+        names: Sequence[str] | None = None,
+        **metric_options: Any,
+    ) -> None:
+        super().__init__(num_classes, names=names, **metric_options)
+        self.max_images = max_images
+        empty = torch.zeros(max_images, dtype=torch.int32)
+        self.add_state("times_seen", empty, dist_reduce_fx="sum")
+        self.add_state("score", empty.float(), dist_reduce_fx="sum")
+        self.add_state("target", empty.clone(), dist_reduce_fx="sum")
+
+    def update(
+        self,
+        score: Float[Tensor, " B"],
+        label: Int[Tensor, " B"],
+        index: Int[Tensor, " B"],
+        class_id: Int[Tensor, " B"] | None = None,
+    ) -> None:
+        """Add images.
+
+        Args:
+            score: Anomaly score of each image.
+            label: 0 for normal, 1 for anomalous.
+            index: Position of each image in its data set.
+            class_id: Class of each image; None if there is one class.
+        """
+        score = score.detach().float()
+        class_id = torch.zeros_like(label) if class_id is None else class_id
+        self.note_broken(~score.isfinite(), index)
+        # Reading values back from an accelerator would make it wait; there, `compute` checks.
+        if index.device.type == "cpu":
+            check_classes(class_id, self.num_classes)
+            self._check_labels(label)
+            self._check_new(index)
+        self.times_seen.index_add_(0, index, torch.ones_like(index, dtype=torch.int32))
+        self.score.index_add_(0, index, score)
+        self.target.index_add_(0, index, (2 * class_id + label).to(torch.int32))
+
+    def _check_labels(self, label: Int[Tensor, " B"]) -> None:
+        wrong = (label != 0) & (label != 1)
+        if wrong.any():
+            raise UsageError("image labels 0 (normal) or 1 (anomalous)", label[wrong].tolist())
+
+    def _check_new(self, index: Int[Tensor, " B"]) -> None:
+        outside = (index < 0) | (index >= self.max_images)
+        if outside.any():
+            raise UsageError(
+                f"sample indices from 0 to {self.max_images - 1}",
+                index[outside].tolist(),
+                key="metrics.images.max_images",
+            )
+        distinct, times = index.unique(return_counts=True)
+        self._refuse_repeated(distinct[times + self.times_seen[distinct] > 1])
+
+    def _refuse_repeated(self, repeated: Int[Tensor, " n"]) -> None:
+        if len(repeated) > 0:
+            raise UsageError(
+                "each image once",
+                f"{image_name(int(repeated[0]), self.names)} more than once",
+                hint="give each process its own images, without repeating some to even them out",
+            )
+
+    def compute(self) -> Any:
+        """Return the counts of each class, over all processes."""
+        self.refuse_broken()
+        seen = self.times_seen.nonzero().flatten()
+        self._refuse_repeated(seen[self.times_seen[seen] > 1])
+        score = self.score[seen].cpu().numpy()
+        target = self.target[seen].cpu().numpy()
+        return [self._class_counts(score, target, c) for c in range(self.num_classes)]
+
+    @staticmethod
+    def _class_counts(score: np.ndarray, target: np.ndarray, class_id: int) -> Counts:
+        own = target // 2 == class_id
+        return group_scores(score[own], target[own] % 2 == 1, unit="image")[0]

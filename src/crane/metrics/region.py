@@ -1,0 +1,167 @@
+"""Metrics of regions: AUPRO, exactly and as published, as pure functions of one class's counts.
+
+The per-region overlap (PRO) at a threshold is the fraction of a region's pixels above it, averaged
+over regions, whatever their size. The average is linear in the pixels: a pixel of a region of A
+pixels counts 1/A. So sums of these weights per group of scores hold the whole curve.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from crane.errors import UsageError
+from crane.metrics.counts import Counts, Value, missing_region, undefined
+
+
+def aupro(counts: Counts, limit: float, size_bin: int | None = None) -> Value:
+    """Area under the PRO curve up to a false-positive rate, divided by that rate.
+
+    Every distinct score is a threshold; the curve is cut at the limit by linear interpolation.
+
+    Args:
+        counts: One class's counts.
+        limit: False-positive rate at which the curve is cut, in (0, 1].
+        size_bin: Only regions of this size bin count; None for all regions.
+
+    Raises:
+        UsageError: If the limit or the size bin is out of range.
+    """
+    _check(limit, size_bin, len(counts.num_regions))
+    if reason := missing_region(counts, size_bin):
+        return undefined(reason)
+    weights = _weights(counts, size_bin)
+    fpr = np.cumsum(counts.negatives) / counts.negatives.sum()
+    pro = np.cumsum(weights)
+    fpr_before = np.append(0.0, fpr[:-1])
+    pro_before = pro - weights
+    # The part of each group's FPR step below the limit: 1 before the cut, 0 after it.
+    step = fpr - fpr_before
+    width = np.clip(limit - fpr_before, 0, step)
+    part = np.divide(width, step, out=np.zeros_like(step), where=step > 0)
+    area = width * (pro_before + part * weights / 2)
+    # Inside a group any monotone path joins the ends: at worst right then up, at best up first.
+    low = np.where(counts.tied, area, width * pro_before)
+    high = np.where(counts.tied, area, width * pro)
+    value, lowest, highest = (float(terms.sum() / limit) for terms in (area, low, high))
+    return Value(value, lowest, highest)
+
+
+def _check(limit: float, size_bin: int | None, num_size_bins: int) -> None:
+    if not 0 < limit <= 1:
+        key = "limit of the AUPRO under metrics.pixel_measures"
+        raise UsageError("a false-positive rate above 0 and up to 1", limit, key=key)
+    if size_bin is not None and not 0 <= size_bin < num_size_bins:
+        raise UsageError(
+            f"a size bin from 0 to {num_size_bins - 1}", size_bin, key="metrics.pixels.size_edges"
+        )
+
+
+def _weights(counts: Counts, size_bin: int | None) -> Float[np.ndarray, " K"]:
+    """How much each group adds to the mean overlap of the chosen regions."""
+    chosen = slice(None) if size_bin is None else slice(size_bin, size_bin + 1)
+    return counts.regions[chosen].sum(axis=0) / counts.num_regions[chosen].sum()
+
+
+class _Points(NamedTuple):
+    """FPR and PRO at falling thresholds, with bounds."""
+
+    fpr: Float[np.ndarray, " T"]
+    fpr_low: Float[np.ndarray, " T"]
+    fpr_high: Float[np.ndarray, " T"]
+    pro: Float[np.ndarray, " T"]
+    pro_low: Float[np.ndarray, " T"]
+    pro_high: Float[np.ndarray, " T"]
+
+
+def aupro_steps(counts: Counts, limit: float, num_steps: int) -> Value:
+    """AUPRO as the published evaluation computes it.
+
+    `num_steps` equally spaced thresholds from the class's lowest score up to, not including, its
+    highest; those with an FPR below the limit are kept; FPRs are rescaled to [0, 1] by their own
+    lowest and highest; trapezoids (spec: "Published evaluation"). Nothing stands for the curve
+    between its first kept point and FPR 0, nor between its last and the limit, so on saturated
+    maps, where few thresholds are kept, the value means little.
+
+    The thresholds need the class's lowest and highest score, which the streaming state holds
+    beside the counts; no second pass is needed. A threshold inside a bin leaves open how many of
+    the bin's pixels lie above it: the interval covers all cases.
+
+    Args:
+        counts: One class's counts.
+        limit: False-positive rate below which thresholds are kept, in (0, 1].
+        num_steps: Number of thresholds, at least 2.
+
+    Raises:
+        UsageError: If the limit or the number of steps is out of range.
+    """
+    _check(limit, None, len(counts.num_regions))
+    if num_steps < 2:
+        raise UsageError("at least 2 thresholds", num_steps, key="num_steps of aupro_200")
+    if reason := missing_region(counts, None):
+        return undefined(reason)
+    lowest, highest = float(counts.lower[-1]), float(counts.upper[0])
+    if lowest == highest:
+        return undefined("all scores are equal")
+    thresholds = lowest + np.arange(num_steps) * ((highest - lowest) / num_steps)
+    # Compared in float32, as the maps are.
+    points = _at_thresholds(counts, thresholds.astype(np.float32).astype(np.float64))
+    num_kept = int((points.fpr < limit).sum())
+    if num_kept < 2 or points.fpr[num_kept - 1] == points.fpr[0]:
+        return undefined(f"fewer than two of the {num_steps} thresholds have an FPR below {limit}")
+    fpr = points.fpr[:num_kept]
+    value = _area(_rescale(fpr, fpr[0], fpr[-1], empty=0.0), points.pro[:num_kept])
+    low, high = value, value
+    fewest, most = int((points.fpr_high < limit).sum()), int((points.fpr_low < limit).sum())
+    for kept in range(fewest, most + 1):
+        bounds = _area_bounds(points, kept)
+        low, high = min(low, bounds[0]), max(high, bounds[1])
+    return Value(value, low, high)
+
+
+def _at_thresholds(counts: Counts, rising: Float[np.ndarray, " T"]) -> _Points:
+    thresholds = rising[::-1]
+    # Groups wholly above a threshold come first, then at most one that straddles it.
+    above: Int[np.ndarray, " T"] = np.searchsorted(-counts.lower, -thresholds, side="left")
+    touched: Int[np.ndarray, " T"] = np.searchsorted(-counts.upper, -thresholds, side="left")
+    inside = np.minimum(above, len(counts.lower) - 1)
+    lower, upper = counts.lower[inside], counts.upper[inside]
+    part = np.clip((upper - thresholds) / np.where(upper > lower, upper - lower, 1), 0, 1)
+    part = np.where(touched > above, part, 0)
+    curves = []
+    for amounts in (counts.negatives / counts.negatives.sum(), _weights(counts, None)):
+        total = np.append(0.0, np.cumsum(amounts))
+        low, high = total[above], total[touched]
+        curves += [low + part * (high - low), low, high]
+    return _Points(*curves)
+
+
+def _area_bounds(points: _Points, kept: int) -> tuple[float, float]:
+    """Bounds on the published area if the first `kept` thresholds are those below the limit.
+
+    The area grows with every PRO and, as the curve never falls, shrinks with every rescaled FPR.
+    """
+    if kept < 2:
+        return 0.0, 1.0
+    last = kept - 1
+    # (f - first) / (last - first) falls in both ends of the range it is rescaled by.
+    fpr_high = _rescale(points.fpr_high[:kept], points.fpr_low[0], points.fpr_low[last], empty=1.0)
+    fpr_low = _rescale(points.fpr_low[:kept], points.fpr_high[0], points.fpr_high[last], empty=0.0)
+    for fpr in (fpr_low, fpr_high):
+        fpr[0], fpr[-1] = 0.0, 1.0
+    return (
+        _area(fpr_high, points.pro_low[:kept]),
+        _area(fpr_low, points.pro_high[:kept]),
+    )
+
+
+def _rescale(
+    fpr: Float[np.ndarray, " T"], first: float, last: float, empty: float
+) -> Float[np.ndarray, " T"]:
+    if last <= first:
+        return np.full_like(fpr, empty)
+    return np.clip((fpr - first) / (last - first), 0, 1)
+
+
+def _area(x: Float[np.ndarray, " T"], y: Float[np.ndarray, " T"]) -> float:
+    return float((np.diff(x) * (y[1:] + y[:-1])).sum() / 2)

@@ -1,0 +1,184 @@
+import logging
+import shutil
+
+import pytest
+
+from crane.data import index_folder
+from crane.errors import UsageError
+from crane.types import ANOMALOUS, NORMAL
+
+
+def read(root, split="test", **options):
+    return index_folder("mine", root, split, mask_threshold=0, **options)
+
+
+def listing(index):
+    return [
+        (index.relative(s.image), s.label, s.class_name, s.defect, s.mask and s.mask.name)
+        for s in index.samples
+    ]
+
+
+def test_mvtec_layout(mvtec_root):
+    index = read(mvtec_root, classes="cable")
+    assert listing(index) == [
+        *[(f"cable/test/good/{i:03d}.png", NORMAL, "cable", "good", None) for i in range(4)],
+        *[
+            (f"cable/test/broken/{i:03d}.png", ANOMALOUS, "cable", "broken", f"{i:03d}_mask.png")
+            for i in range(4)
+        ],
+    ]
+    assert read(mvtec_root, classes=["cable", "bottle"]).class_names == ("bottle", "cable")
+
+
+def test_train_split(mvtec_root):
+    index = read(mvtec_root, "train")
+    assert (index.num_normal, index.num_anomalous, index.has_masks) == (8, 0, False)
+
+
+def test_one_class_without_its_level(mvtec_root):
+    index = read(mvtec_root / "bottle")
+    assert index.class_names == ("bottle",)
+    assert index.num_anomalous == 4
+    assert index.has_masks
+
+
+@pytest.mark.parametrize("normal", ["good", "normal", "OK", "No"])
+def test_own_folder(tmp_path, write, normal):
+    write.image(tmp_path / "tiles" / normal / "a.JPG")
+    write.image(tmp_path / "tiles" / "cracked" / "b.PNG")
+    write.image(tmp_path / "tiles" / "stained" / "c.webp")
+    index = read(tmp_path / "tiles")
+    assert [(s.label, s.defect) for s in index.samples] == [
+        (NORMAL, "good"),
+        (ANOMALOUS, "cracked"),
+        (ANOMALOUS, "stained"),
+    ]
+    assert index.class_names == ("tiles",)
+    assert not index.has_masks
+    with pytest.raises(UsageError, match="split train of class tiles"):
+        read(tmp_path / "tiles", "train")
+
+
+def test_own_folder_with_masks_and_classes(tmp_path, write):
+    for name in ("a", "b"):
+        write.image(tmp_path / name / "ok" / "1.png")
+        write.image(tmp_path / name / "ko" / "2.bmp")
+        write.mask(tmp_path / name / "Masks" / "ko" / "02_mask.png")
+    index = read(tmp_path)
+    assert index.class_names == ("a", "b")
+    assert [s.mask is not None for s in index.samples] == [False, True, False, True]
+
+
+def test_residue_and_unlabelled_folders_are_left_out(mvtec_root, write):
+    before = listing(read(mvtec_root))
+    good = mvtec_root / "bottle" / "test" / "good"
+    for name in ("Thumbs.db", ".DS_Store", "._000.png", ".hidden.png"):
+        (good / name).write_bytes(b"x")
+    (mvtec_root / "bottle" / "ground_truth" / "broken" / "Thumbs.db").write_bytes(b"x")
+    write.image(mvtec_root / "__MACOSX" / "bottle" / "test" / "good" / "000.png")
+    write.image(mvtec_root / "bottle" / "test" / "pred" / "000.png")
+    assert listing(read(mvtec_root)) == before
+
+
+def test_unknown_files_are_named(mvtec_root, caplog):
+    (mvtec_root / "bottle" / "test" / "good" / "9.gif").write_bytes(b"x")
+    with caplog.at_level(logging.WARNING):
+        read(mvtec_root)
+    assert "9.gif" in caplog.text
+
+
+def test_missing_mask_is_kept_and_named(mvtec_root, caplog):
+    (mvtec_root / "bottle" / "ground_truth" / "broken" / "002_mask.png").unlink()
+    with caplog.at_level(logging.WARNING):
+        index = read(mvtec_root)
+    lacking = [s.image.name for s in index.samples if s.label and s.mask is None]
+    assert lacking == ["002.png"]
+    assert "1 of 8 anomalous images have no mask" in caplog.text
+    assert "bottle/test/broken/002.png" in caplog.text
+
+
+def test_shifted_masks_are_caught(mvtec_root):
+    masks = mvtec_root / "cable" / "ground_truth" / "broken"
+    for i in reversed(range(4)):
+        (masks / f"{i:03d}_mask.png").rename(masks / f"{i + 1:03d}_mask.png")
+    with pytest.raises(UsageError, match=r"cable/ground_truth/broken.*1 without: 004_mask.png"):
+        read(mvtec_root)
+
+
+def test_extra_mask_folder_is_caught(mvtec_root, write):
+    write.mask(mvtec_root / "cable" / "ground_truth" / "bent" / "000_mask.png")
+    with pytest.raises(UsageError, match=r"ground_truth/bent.*000_mask.png"):
+        read(mvtec_root)
+
+
+def test_masks_of_normal_images_say_nothing(mvtec_root, write):
+    before = listing(read(mvtec_root))
+    write.mask(mvtec_root / "cable" / "ground_truth" / "good" / "000_mask.png", value=0)
+    assert listing(read(mvtec_root)) == before
+
+
+def test_masks_of_the_other_split_are_not_unpaired(mvtec_root, write):
+    write.image(mvtec_root / "cable" / "train" / "broken" / "100.png")
+    write.mask(mvtec_root / "cable" / "ground_truth" / "broken" / "100_mask.png")
+    assert read(mvtec_root).num_anomalous == 8
+    train = read(mvtec_root, "train")
+    assert [s.mask.name for s in train.samples if s.mask] == ["100_mask.png"]
+
+
+def test_two_images_with_one_stem(mvtec_root, write):
+    write.image(mvtec_root / "cable" / "test" / "good" / "000.jpg")
+    with pytest.raises(UsageError, match=r"000\.jpg, 000\.png"):
+        read(mvtec_root)
+
+
+def test_flat_masks_are_refused(mvtec_root, write):
+    write.mask(mvtec_root / "cable" / "ground_truth" / "000_mask.png")
+    with pytest.raises(UsageError, match="one folder a defect"):
+        read(mvtec_root)
+
+
+def test_nested_copy_is_refused(tmp_path, write):
+    for label in ("yes", "no"):
+        write.image(tmp_path / "mri" / label / "1.png")
+        write.image(tmp_path / "mri" / "copy" / label / "1.png")
+    with pytest.raises(UsageError, match="counted twice"):
+        read(tmp_path / "mri")
+
+
+def test_anomalies_only(mvtec_root):
+    shutil.rmtree(mvtec_root / "cable" / "test" / "good")
+    assert read(mvtec_root, classes="cable").num_normal == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"split": "tset"}, r"train or test, but got 'tset'.*targets\.mine\.split"),
+        ({"classes": ["bottel"]}, r"bottle, cable, but got \['bottel'\].*targets\.mine\.classes"),
+        ({"classes": []}, "bottle, cable"),
+    ],
+)
+def test_wrong_choices_show_the_alternatives(mvtec_root, options, message):
+    with pytest.raises(UsageError, match=message):
+        read(mvtec_root, **options)
+
+
+def test_missing_root_says_what_to_fetch(tmp_path):
+    with pytest.raises(UsageError, match=r"datasets_dir.*targets\.mine\.root.*example\.org"):
+        read(tmp_path / "none", fetch="unpack https://example.org/a.zip here")
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="a file"):
+        read(tmp_path / "file")
+
+
+def test_folders_of_no_known_layout(tmp_path, write):
+    write.image(tmp_path / "cats" / "1.png")
+    with pytest.raises(UsageError, match="cats/"):
+        read(tmp_path)
+    (tmp_path / "empty" / "good").mkdir(parents=True)
+    with pytest.raises(UsageError, match="images in data set mine"):
+        read(tmp_path / "empty")
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(UsageError, match="no folders"):
+        read(tmp_path / "nothing")
