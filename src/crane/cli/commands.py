@@ -1,32 +1,36 @@
 """What each command does with its configuration."""
 
-import logging
 from pathlib import Path
 
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.markup import escape
 
 from crane import prediction, training
 from crane.config import plain
+from crane.data.loader import auto_num_workers
 from crane.errors import UsageError
 from crane.models import build_model, load_prompts
 from crane.prediction import LoadOptions, OutputOptions, Threshold
 from crane.reporting import class_table, mean_table
-from crane.training import RunSummary, adopt_config, read_checkpoint
+from crane.training import RunSummary, adopt_config, own_processes, read_checkpoint
 from crane.weights import PRESENT, WeightStatus, weight_status, weights_needed
 
-logger = logging.getLogger(__name__)
+FILES = ("results.csv", "results.json", "config.yaml", "record.json")
+"""What a run may leave in its folder, beside prompts and pictures."""
 
 
+@own_processes()
 def train(config: DictConfig) -> None:
     """Learn prompts on the source, then test on every target."""
     show(config, training.train(config))
 
 
+@own_processes()
 def test(config: DictConfig) -> None:
     """Test a checkpoint on every target."""
     checkpoint = read_checkpoint(config.checkpoint)
@@ -34,6 +38,7 @@ def test(config: DictConfig) -> None:
     show(config, training.test(config, checkpoint))
 
 
+@rank_zero_only
 def show(config: DictConfig, summary: RunSummary) -> None:
     """Print the tables of a run, and where the rest is."""
     console = Console(highlight=False)
@@ -46,11 +51,9 @@ def show(config: DictConfig, summary: RunSummary) -> None:
     console.print(f"prompts   {escape(shown(summary.checkpoint))}", soft_wrap=True)
     for gallery in (path for path in summary.overlays if path.name == "gallery.png"):
         console.print(f"pictures  {escape(shown(gallery))}", soft_wrap=True)
-    console.print(
-        f"the rest  {escape(shown(summary.folder))}: results.csv, results.json, config.yaml, "
-        "record.json",
-        soft_wrap=True,
-    )
+    files = [name for name in FILES if (summary.folder / name).is_file()]
+    place = escape(shown(summary.folder))
+    console.print(f"the rest  {place}: {', '.join(files)}", soft_wrap=True)
 
 
 def shown(path: Path) -> str:
@@ -69,13 +72,14 @@ def predict(config: DictConfig) -> None:
             "both",
             key="threshold or calibration.input",
         )
-    output = Path(config.output)
+    output = Path(config.output).expanduser()
     images = prediction.find_images(config.input, exclude=output)
     model = build_model(config)
     load_prompts(model, checkpoint.prompts)
     device = _device(config.accelerator)
     model.to(device)
-    loading = LoadOptions(config.image_size, config.batch_size, config.num_workers, config.on_error)
+    num_workers = auto_num_workers(1) if config.num_workers == "auto" else config.num_workers
+    loading = LoadOptions(config.image_size, config.batch_size, num_workers, config.on_error)
     scale = instantiate(config.overlay.scale)
     threshold = None if config.threshold is None else Threshold(float(config.threshold))
     if config.calibration.input is not None:
@@ -97,9 +101,15 @@ def predict(config: DictConfig) -> None:
         device=device,
         show_progress=True,
     )
+    console = Console(highlight=False)
     for image, reason in summary.skipped:
-        logger.warning("skipped %s: %s", image, reason)
-    logger.info("%d of %d images scored: %s", summary.num_scored, summary.num_images, summary.csv)
+        console.print(f"[yellow]skipped[/yellow] {escape(str(image))}: {escape(reason)}")
+    called = "" if threshold is None else f", {summary.num_anomalous} called anomalous"
+    console.print(f"{summary.num_scored} of {summary.num_images} images scored{called}")
+    console.print(f"scores    {escape(shown(summary.csv))}", soft_wrap=True)
+    for name, kind in (("maps", config.maps), ("overlays", config.overlays)):
+        if kind != "none":
+            console.print(f"{name:<9} {escape(shown(output / name))}", soft_wrap=True)
 
 
 def _device(accelerator: str) -> torch.device:

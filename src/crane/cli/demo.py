@@ -11,9 +11,10 @@ from crane import training
 from crane.cli.commands import shown
 from crane.config import compose
 from crane.reporting import mean_table
-from crane.training import RunSummary
+from crane.training import RunSummary, own_processes
 
 
+@own_processes()
 def demo(config: DictConfig) -> None:
     """Run each method, then show what came out, where to look and what to type next."""
     console = Console(highlight=False)

@@ -5,11 +5,16 @@ import sys
 import warnings
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
+from typing import NoReturn
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig
 
 from crane.cli.help import command_help, overview
+from crane.cli.mistakes import check_complete, usage_error
 from crane.cli.overrides import check_overrides, with_short_names
 from crane.config import conf_dir
 from crane.errors import UsageError
@@ -25,12 +30,16 @@ COMMANDS = {
 }
 """Command to the module that has a function of its name; imported when it runs."""
 
+MULTIRUN = ("-m", "--multirun")
+
 REMARKS = (
     r"Experiment logs directory",  # the logger and the results share a run's folder
     r".*module\(s\) in eval mode at the start of training",  # the frozen towers, as they should be
     r".*is smaller than the logging interval",
     r".*does not have many workers",  # num_workers=auto has chosen
     r".*isinstance\(treespec, LeafSpec\)",
+    r"It is recommended to use `self.log\(.*sync_dist=True",  # the metrics are of all processes
+    r"Total length of `list` across ranks is zero",  # without held-out images
 )
 """Warnings of Lightning about what is meant to be so."""
 
@@ -47,24 +56,35 @@ def main() -> None:
         if {"-h", "--help"} & set(arguments):
             command_help(name)
             return
-        arguments = with_short_names(arguments)
+        # argparse would refuse -m between overrides.
+        arguments = sorted(with_short_names(arguments), key=lambda a: a not in MULTIRUN)
         check_overrides(name, arguments)
     except UsageError as error:
         _refuse(error)
     _quieten()
-    sys.argv = [f"crane {name}", *arguments]
+    script, sys.argv = sys.argv[0], [f"crane {name}", *arguments]
     hydra.main(config_path=str(conf_dir()), config_name=name, version_base="1.3")(
-        _reporting_mistakes(name)
+        _job(name, script)
     )()
 
 
-def _reporting_mistakes(name: str) -> Command:
+def _job(name: str, script: str) -> Command:
+    """What Hydra runs once, or for each combination of a multirun."""
+
     def run(config: DictConfig) -> None:
         command: Command = getattr(import_module(COMMANDS[name]), name)
+        config.run_dir = str(Path(config.run_dir).expanduser())
+        # Lightning starts further processes with these arguments; all are to do this one job.
+        place = QuotedString(config.run_dir, Quote.single).with_quotes()
+        sys.argv = [script, name, *HydraConfig.get().overrides.task, f"run_dir={place}"]
         try:
+            check_complete(config)
             command(config)
-        except UsageError as error:
-            _refuse(error)
+        except Exception as error:
+            mistake = usage_error(error)
+            if mistake is None:
+                raise
+            _refuse(mistake)
 
     return run
 
@@ -76,6 +96,6 @@ def _quieten() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def _refuse(error: UsageError) -> None:
+def _refuse(error: UsageError) -> NoReturn:
     print(f"crane: {error}", file=sys.stderr)
     raise SystemExit(2)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
@@ -37,11 +37,11 @@ def groups() -> dict[str, list[str]]:
 
 def options(folder: Path) -> list[str]:
     """The options of a group, sorted."""
-    return sorted(path.stem for path in folder.glob("[!_]*.yaml"))
+    return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
 def check_overrides(command: str, arguments: Sequence[str]) -> None:
-    """Refuse overrides that name no group, option or key.
+    """Refuse overrides that name no group, option or key, and text where a number belongs.
 
     Args:
         command: The command they are for.
@@ -50,7 +50,7 @@ def check_overrides(command: str, arguments: Sequence[str]) -> None:
     Raises:
         UsageError: With the names that come nearest.
     """
-    typed = [a for a in arguments if not a.startswith("-") and "=" in a]
+    typed = [argument for argument in arguments if not argument.startswith("-")]
     try:
         parsed = OverridesParser.create().parse_overrides(typed)
     except HydraException as error:
@@ -60,17 +60,32 @@ def check_overrides(command: str, arguments: Sequence[str]) -> None:
     known = groups()
     chosen = []
     for override in parsed:
-        if override.key_or_group in known and override.value() is not None:
+        if override.key_or_group in known:
             _check_options(override, known[override.key_or_group])
-            chosen.append(_first_of_sweep(override))
-    config = compose(command, chosen)
+            chosen.append(_first_of_sweep(override, known[override.key_or_group]))
+    try:
+        config = compose(command, chosen)
+    except HydraException as error:
+        raise UsageError(
+            f"groups of crane {command}", " ".join(chosen), hint=_explained(error, parsed)
+        ) from error
     for override in parsed:
         if override.key_or_group not in known:
             _check_key(override, config, known)
 
 
+def _explained(error: HydraException, parsed: Iterable[Override]) -> str:
+    """Why a choice of groups does not compose."""
+    unplaced = {override.key_or_group for override in parsed if override.package is None}
+    short = [name for name, whole in SHORT_NAMES.items() if whole.split("@")[0] in unplaced]
+    if short:
+        return f"did you mean {' or '.join(f'{name}=[…]' for name in short)}?"
+    return str(error).splitlines()[0]
+
+
 def _check_options(override: Override, allowed: Sequence[str]) -> None:
-    for option in _values(override):
+    chosen = _options_of(override, allowed)
+    for option in chosen or [override.input_line]:
         if option not in allowed:
             near = difflib.get_close_matches(str(option), allowed, n=1)
             raise UsageError(
@@ -78,6 +93,34 @@ def _check_options(override: Override, allowed: Sequence[str]) -> None:
                 option,
                 hint=f"did you mean {near[0]}?" if near else None,
             )
+
+
+def _options_of(override: Override, allowed: Sequence[str]) -> list[object]:
+    """The options that an override chooses; `~group` chooses none, and `[]` no more than that."""
+    value = override.value()
+    if isinstance(value, Glob):
+        return list(value.filter(list(allowed)))
+    if override.is_sweep_override():
+        return [option for choice in override.sweep_iterator() for option in _flat(choice)]
+    if override.is_delete():
+        return []
+    return _flat("null" if value is None else value) or [*allowed[:1]]
+
+
+def _flat(value: object) -> list[object]:
+    if isinstance(value, list):
+        return list(value)
+    text = str(value)
+    is_list = text.startswith("[") and text.endswith("]")
+    return list(filter(None, text[1:-1].split(","))) if is_list else [text]
+
+
+def _first_of_sweep(override: Override, allowed: Sequence[str]) -> str:
+    if not override.is_sweep_override():
+        return override.input_line or ""
+    value = override.value()
+    choices = value.filter(list(allowed)) if isinstance(value, Glob) else override.sweep_iterator()
+    return f"{override.get_key_element()}={next(iter(choices))}"
 
 
 def _check_key(override: Override, config: DictConfig, known: Iterable[str]) -> None:
@@ -95,6 +138,22 @@ def _check_key(override: Override, config: DictConfig, known: Iterable[str]) -> 
             key,
             hint="crane COMMAND --help lists the groups, --cfg job shows every key",
         )
+    _check_type(override, OmegaConf.select(config, key))
+
+
+def _check_type(override: Override, default: object) -> None:
+    """Text in a number's place fails late, and in a truth value's place it counts as true."""
+    is_range = override.is_sweep_override() and not override.is_choice_sweep()
+    if not isinstance(default, (bool, int, float)) or override.is_delete() or is_range:
+        return
+    for value in override.sweep_iterator() if override.is_sweep_override() else [override.value()]:
+        text = value.text if isinstance(value, QuotedString) else value
+        if not isinstance(text, str) or "${" in text:
+            continue
+        if isinstance(default, bool):
+            raise UsageError("true or false", text, key=override.key_or_group)
+        if text != "auto":
+            raise UsageError("a number", text, key=override.key_or_group)
 
 
 def _exists(config: DictConfig, key: str) -> bool:
@@ -120,25 +179,3 @@ def _keys(node: object, prefix: str = "") -> list[str]:
 def _siblings(config: DictConfig, key: str) -> list[str]:
     parent = key.rpartition(".")[0]
     return [k for k in _keys(config) if k.rpartition(".")[0] == parent] or list(map(str, config))
-
-
-def _values(override: Override) -> list[object]:
-    value = override.value()
-    if override.is_sweep_override():
-        return [v for choice in override.sweep_iterator() for v in _flat(choice)]
-    return _flat(value)
-
-
-def _flat(value: object) -> list[object]:
-    if isinstance(value, list):
-        return list(value)
-    text = str(value)
-    is_list = text.startswith("[") and text.endswith("]")
-    return list(text[1:-1].split(",")) if is_list else [text]
-
-
-def _first_of_sweep(override: Override) -> str:
-    if not override.is_sweep_override():
-        return override.input_line or ""
-    first = next(iter(override.sweep_iterator()))
-    return f"{override.get_key_element()}={first}"

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+from rich.box import SIMPLE
 from rich.table import Table
 
 from crane.errors import UsageError
@@ -45,9 +46,9 @@ def class_table(result: DatasetResult, metrics: Sequence[str]) -> Table:
         UsageError: for a metric that was not computed.
     """
     notes = _Notes()
-    table = Table(title=result.dataset, caption_justify="left", title_justify="left")
-    table.add_column("class")
-    table.add_column("normal + anomalous", justify="right")
+    table = _table(result.dataset)
+    table.add_column("class", no_wrap=True)
+    table.add_column("normal + anomalous", justify="right", min_width=9)
     _add_metric_columns(table, result, metrics)
     for place, name in enumerate(result.class_names):
         cells = [
@@ -78,9 +79,9 @@ def mean_table(
         UsageError: for a metric that was not computed.
     """
     notes = _Notes()
-    table = Table(title=title, caption_justify="left", title_justify="left")
-    table.add_column("data set")
-    table.add_column("method")
+    table = _table(title)
+    table.add_column("data set", no_wrap=True)
+    table.add_column("method", no_wrap=True)
     first = next((result for each in results.values() for result in each), None)
     if first is None:
         raise UsageError("at least one result to show", 0)
@@ -95,6 +96,10 @@ def mean_table(
             table.add_row("" if place else name, method, *cells, end_section=last)
     table.caption = notes.text()
     return table
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, box=SIMPLE, caption_justify="left", title_justify="left")
 
 
 class _Notes:
@@ -115,7 +120,7 @@ class _Notes:
 def _add_metric_columns(table: Table, result: DatasetResult, metrics: Sequence[str]) -> None:
     _check(result, metrics)
     for metric in metrics:
-        table.add_column(HEADINGS.get(metric, metric), justify="right")
+        table.add_column(HEADINGS.get(metric, metric), justify="right", min_width=6)
 
 
 def _check(result: DatasetResult, metrics: Sequence[str]) -> None:
