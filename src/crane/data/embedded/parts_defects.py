@@ -52,9 +52,9 @@ def crack(scene: Part, rng: np.random.Generator, area: float) -> Painted:
     shape = stroke(trunk, list(np.linspace(width, 0.45 * width, len(trunk))))
     for _ in range(int(rng.integers(1, 4)) if length > 25.0 else 0):
         root = int(rng.integers(1, len(trunk) - 1))
-        heading = np.arctan2(
-            trunk[root][1] - trunk[root - 1][1], trunk[root][0] - trunk[root - 1][0]
-        ) + rng.choice([-1.0, 1.0]) * rng.uniform(0.5, 1.1)
+        (ax, ay), (bx, by) = trunk[root - 1], trunk[root]
+        fork = rng.uniform(0.5, 1.1) * (1.0 if rng.random() < 0.5 else -1.0)
+        heading = float(np.arctan2(by - ay, bx - ax)) + fork
         twig = wander(rng, trunk[root], heading, length * rng.uniform(0.2, 0.4), 0.5)
         shape = np.minimum(shape, stroke(twig, list(np.linspace(0.6 * width, 0.4, len(twig)))))
     shape = shape + 0.25 * noise(rng, 2.5)

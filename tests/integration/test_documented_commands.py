@@ -1,0 +1,81 @@
+"""Whatever the documentation shows, runs: its commands compose, and the tour is taken."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from crane.cli.main import COMMANDS
+from crane.cli.overrides import check_overrides, with_short_names
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+TOUR = "## A tour without downloads"
+
+
+def shell_lines(text: str) -> list[str]:
+    blocks = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line.strip()]
+
+
+def crane_lines() -> list[str]:
+    lines = [line for page in PAGES for line in shell_lines(page.read_text(encoding="utf-8"))]
+    return [line for line in lines if line.startswith("crane ")]
+
+
+def tour_lines() -> list[str]:
+    section = (ROOT / "README.md").read_text(encoding="utf-8").split(TOUR)[1].split("\n## ")[0]
+    return shell_lines(section)
+
+
+def test_there_are_commands_to_check():
+    assert len(crane_lines()) >= 10
+    assert len(tour_lines()) == 4
+
+
+@pytest.mark.parametrize("line", crane_lines())
+def test_every_documented_command_is_accepted(line):
+    _, command, *arguments = shlex.split(line, comments=True)
+    assert command in COMMANDS
+    check_overrides(command, with_short_names(arguments))
+
+
+def test_every_documented_make_target_exists():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for page in PAGES:
+        for target in re.findall(r"\bmake ([a-z][a-z-]+)\b(?=[`\s])", page.read_text("utf-8")):
+            assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), f"{page}: {target}"
+
+
+def test_the_tour_runs_as_written(tmp_path):
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PATH": path_with_crane()}
+    for line in tour_lines():
+        words = shlex.split(line, comments=True)
+        done = subprocess.run(
+            words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, f"{line}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    run = tmp_path / "runs" / "tour"
+    for name in ("results.csv", "results.json", "config.yaml", "record.json", "overlays"):
+        assert (run / name).exists()
+    predictions = next((tmp_path / "runs" / "predict").glob("*/predictions/scores.csv"))
+    assert len(predictions.read_text().splitlines()) == 1 + 34  # brick: 16 normal, 18 anomalous
+    assert len(list((tmp_path / "runs").glob("train/*_sweep/*/results.json"))) == 2
+    assert load_as_documented(run / "prompts" / "epoch_1.safetensors") == (2, (2, 112, 112))
+
+
+def load_as_documented(checkpoint: Path) -> tuple[int, tuple[int, ...]]:
+    from crane.training import load_model
+
+    model = load_model(checkpoint)
+    score, anomaly_map = model(torch.rand(2, 3, 112, 112))
+    return len(score), tuple(anomaly_map.shape)
+
+
+def path_with_crane() -> str:
+    return str(Path(sys.executable).parent) + os.pathsep + os.environ["PATH"]
