@@ -14,7 +14,12 @@ from crane.cli.main import COMMANDS
 from crane.cli.overrides import check_overrides, with_short_names
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "experiments").glob("**/*.md")),
+]
 TOUR = "## A tour without downloads"
 
 
@@ -48,7 +53,8 @@ def test_every_documented_command_is_accepted(line):
 def test_every_documented_make_target_exists():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for page in PAGES:
-        for target in re.findall(r"\bmake ([a-z][a-z-]+)\b(?=[`\s])", page.read_text("utf-8")):
+        text = page.read_text(encoding="utf-8")
+        for target in re.findall(r"(?:`|^)make ([a-z-]+)", text, flags=re.MULTILINE):
             assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), f"{page}: {target}"
 
 
