@@ -32,10 +32,13 @@ def compose(command: str, overrides: Sequence[str] = ()) -> DictConfig:
     """
     if not any(override.startswith("run_dir=") for override in overrides):
         overrides = [*overrides, "run_dir=."]
-    if GlobalHydra.instance().is_initialized():
-        return hydra_compose(command, overrides=list(overrides))
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return hydra_compose(command, overrides=list(overrides))
+    around = GlobalHydra.instance().hydra  # of a running command, or of someone else's program
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            return hydra_compose(command, overrides=list(overrides))
+    finally:
+        GlobalHydra.instance().hydra = around
 
 
 def plain(config: DictConfig, *, resolve: bool = True) -> dict[str, Any]:

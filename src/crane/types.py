@@ -29,6 +29,9 @@ class Sample:
     """Kind of defect, `good` for normal images."""
     mask: Path | None = None
     """Mask file; None for a normal image, and where the defect's place is not known."""
+    box: tuple[int, int, int, int] | None = None
+    """The part of both files that is the image, in pixels of the upright file: left, top, right and
+    bottom; None for all of it."""
 
 
 class Batch(TypedDict):

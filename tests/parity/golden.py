@@ -11,9 +11,8 @@ import torch
 from hydra.utils import instantiate
 from torch import Tensor
 
-from crane.config import compose
 from crane.models import Crane, CraneLoss
-from reference.build import ATTENTION_OPTION, build
+from reference.build import ATTENTION_OPTION, build, composed
 from reference.generated import generated_clip_state_dict, generated_prompts
 
 FOLDER = Path(__file__).parent / "goldens"
@@ -62,12 +61,12 @@ class Golden:
             f"prompt={mode}",
             f"prompt.context_in_testing={str(testing).lower()}",
             f"loss={'four_taps' if self.num_taps == 4 else 'one_tap'}",
-            "scoring.blur_sigma=0",  # golden maps are those before the blur
+            "scoring.blur_sigma=0.0",  # golden maps are those before the blur
         ]
         if "aggregate" in config:
             overrides.append(f"scoring={AGGREGATE_OPTION[config['aggregate']]}")
         if not config.get("fusion", True):
-            overrides.append("scoring.fusion_weight=0")
+            overrides.append("scoring.fusion_weight=0.0")
         if with_guide and "beta" in config:
             overrides.append(f"guide.attention.beta={config['beta']}")
         return overrides
@@ -84,7 +83,7 @@ class Golden:
 
     def loss(self) -> CraneLoss:
         """The published losses."""
-        return instantiate(compose("train", self.overrides()).loss, _convert_="all")
+        return instantiate(composed(*self.overrides()).loss, _convert_="all")
 
 
 @lru_cache(maxsize=2)

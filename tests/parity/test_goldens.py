@@ -16,10 +16,13 @@ from parity.golden import RUNS, Golden
 from reference.build import furthest, official_gradients
 
 CLOSE = 1e-5
-FLOAT16_NOISE = 5e-4
-"""Of gradients of deep prompts, which the official code rounds to float16 on their way."""
 RERUN_NOISE = {("crane_plus", "grad.ctx_pos"): 2e-5}
 """Where the official code itself, run on another CPU, differs by more than 1e-5: by 1.3e-5."""
+FLOAT16_NOISE = 5e-4
+"""Of gradients of deep prompts, which the official code rounds to float16 on their way."""
+FLOAT16_STEP, SHARE_OF_STEPS = 2e-3, 2e-3
+"""Rounding may go the other way where a gradient lies between two float16 numbers: how far that
+moves an entry at most, and the share of entries that may move beyond `FLOAT16_NOISE`."""
 
 
 def name_of(path: Path) -> str:
@@ -86,6 +89,9 @@ def test_a_training_step_equals_the_official_one(path: Path) -> None:
     for name in golden_gradients:
         wanted = golden.arrays[name]
         ours = gradients[name.removeprefix("grad.").replace("deep.", "compound_prompts_text.")]
-        noise = FLOAT16_NOISE if "deep" in name else CLOSE
-        noise = RERUN_NOISE.get((path.stem, name), noise)
-        assert furthest(ours, wanted) / wanted.abs().max() < noise, name
+        off = (ours.reshape(wanted.shape) - wanted).abs() / wanted.abs().max()
+        if "deep" in name:
+            assert off.max() < FLOAT16_STEP, name
+            assert (off > FLOAT16_NOISE).float().mean() <= SHARE_OF_STEPS, name
+        else:
+            assert off.max() < RERUN_NOISE.get((path.stem, name), CLOSE), name

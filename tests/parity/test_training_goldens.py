@@ -7,10 +7,9 @@ import torch
 from hydra.utils import instantiate
 from torch import Tensor
 
-from crane.config import compose
 from crane.models import Crane
 from parity.golden import TRAININGS, Golden
-from reference.build import furthest, official_names
+from reference.build import composed, furthest, official_names
 
 
 def train(golden: Golden, *more: str) -> tuple[Crane, Tensor]:
@@ -20,7 +19,7 @@ def train(golden: Golden, *more: str) -> tuple[Crane, Tensor]:
         more = ("guide.attention.mean=batch", *more)
     model = golden.model(*more, features=None if features is None else features[0])
     loss = golden.loss()
-    optimizer = instantiate(compose("train").optimizer)(model.prompts.parameters())
+    optimizer = instantiate(composed().optimizer)(model.prompts.parameters())
     batches = zip(*(golden.arrays[name] for name in ("images", "labels", "masks")), strict=True)
     history = []
     for step, (images, labels, masks) in enumerate(batches):

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor, nn
 
@@ -34,6 +34,12 @@ class FixedFeatures(nn.Module):
         return self.features
 
 
+@lru_cache(maxsize=64)
+def composed(*overrides: str) -> DictConfig:
+    """The configuration of `crane train OVERRIDES`; shared, so not to be changed."""
+    return compose("train", overrides)
+
+
 def build(
     overrides: Sequence[str],
     clip: Mapping[str, Tensor],
@@ -43,7 +49,7 @@ def build(
     """`crane train OVERRIDES` with a CLIP under OpenAI's names, for images already normalised."""
     guide = None if features is None else FixedFeatures(features)
     model = build_model(
-        compose("train", list(overrides)),
+        composed(*overrides),
         clip_state_dict=clip,
         prompt_state_dict=prompts,
         guide=guide,
@@ -74,7 +80,7 @@ def furthest(ours: Tensor, wanted: Tensor) -> float:
     assert ours.numel() == wanted.numel(), (tuple(ours.shape), tuple(wanted.shape))
     distance = (ours.detach().double().flatten() - wanted.double().flatten()).abs().max()
     assert torch.isfinite(distance), "not a number"
-    return float(distance)
+    return distance.item()
 
 
 class StubText(nn.Module):
@@ -121,6 +127,6 @@ def stub_learner(text: StubText, **changes: object) -> PromptLearner:
 
 @lru_cache(maxsize=1)
 def _published_prompt() -> dict[str, Any]:
-    published = OmegaConf.to_container(compose("train").prompt, resolve=True)
+    published = OmegaConf.to_container(composed().prompt, resolve=True)
     assert isinstance(published, dict)
     return {name: value for name, value in published.items() if not name.startswith("_")}

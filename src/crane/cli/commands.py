@@ -113,14 +113,15 @@ def predict(config: DictConfig) -> None:
 
 
 def _device(accelerator: str) -> torch.device:
-    names = {"cpu": "cpu", "gpu": "cuda", "cuda": "cuda", "mps": "mps"}
-    if accelerator == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    if accelerator not in names:
-        raise UsageError(f"auto or one of {', '.join(names)}", accelerator, key="accelerator")
-    return torch.device(names[accelerator])
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    devices = {"gpu": "cuda", "cuda": "cuda"} if cuda else {}
+    devices |= {"mps": "mps"} if mps else {}
+    devices |= {"cpu": "cpu"}
+    devices["auto"] = next(iter(devices.values()))
+    if accelerator not in devices:
+        wanted = f"an accelerator that this machine has, out of {', '.join(devices)}"
+        raise UsageError(wanted, accelerator, key="accelerator")
+    return torch.device(devices[accelerator])
 
 
 def weights(config: DictConfig) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+import yaml
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -26,6 +27,12 @@ EXAMPLES = {
     ),
     "weights": ("crane weights method=crane_plus",),
     "demo": ("crane demo",),
+    "data": (
+        "crane data list",
+        "crane data prepare visa archive=VisA_20220922.tar",
+        "crane data verify mvtec visa --fast",
+        "crane data stats folder targets.folder.root=my_parts",
+    ),
 }
 
 
@@ -47,9 +54,9 @@ def command_help(command: str) -> None:
     console.print(f"[bold]crane {command}[/bold] KEY=VALUE …\n")
     console.print(escape(_comment(file, whole=True)) + "\n")
     console.print("[bold]Groups[/bold]: GROUP=OPTION chooses one, GROUP.KEY=VALUE changes a value")
-    used = file.read_text()
+    used = _groups_of(file)
     for group, names in groups().items():
-        if f" {group}:" in used or f" {group}@" in used:
+        if group in used:
             console.print(f"\n  [bold cyan]{group}[/bold cyan]{_where(group)}")
             table = Table.grid(padding=(0, 2))
             for name in names:
@@ -68,6 +75,17 @@ def command_help(command: str) -> None:
         "\n  -m            multirun: comma-separated values are swept"
         "\n  --hydra-help  Hydra's own flags"
     )
+
+
+def _groups_of(file: Path) -> set[str]:
+    """The groups in a command's defaults list; those of a command it builds on included."""
+    used: set[str] = set()
+    for entry in yaml.safe_load(file.read_text())["defaults"]:
+        if isinstance(entry, dict):
+            used |= {key.removeprefix("override ").partition("@")[0] for key in entry}
+        elif (file.parent / f"{entry}.yaml").is_file():
+            used |= _groups_of(file.parent / f"{entry}.yaml")
+    return used
 
 
 def _where(group: str) -> str:

@@ -11,11 +11,13 @@ from typing import NoReturn
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from crane.cli.help import command_help, overview
 from crane.cli.mistakes import check_complete, usage_error
-from crane.cli.overrides import check_overrides, with_short_names
+from crane.cli.overrides import check_overrides, with_quotes, with_short_names
+from crane.cli.words import with_words
 from crane.config import conf_dir
 from crane.errors import UsageError
 
@@ -27,6 +29,7 @@ COMMANDS = {
     "predict": "crane.cli.commands",
     "weights": "crane.cli.commands",
     "demo": "crane.cli.demo",
+    "data": "crane.cli.data",
 }
 """Command to the module that has a function of its name; imported when it runs."""
 
@@ -38,6 +41,8 @@ REMARKS = (
     r".*is smaller than the logging interval",
     r".*does not have many workers",  # num_workers=auto has chosen
     r".*isinstance\(treespec, LeafSpec\)",
+    r"The dirpath has changed",  # a resumed run has a folder of its own
+    r"Checkpoint directory .* exists and is not empty",  # or the same
     r"It is recommended to use `self.log\(.*sync_dist=True",  # the metrics are of all processes
     r"Total length of `list` across ranks is zero",  # without held-out images
 )
@@ -56,8 +61,9 @@ def main() -> None:
         if {"-h", "--help"} & set(arguments):
             command_help(name)
             return
+        arguments = with_quotes(with_short_names(with_words(name, arguments)))
         # argparse would refuse -m between overrides.
-        arguments = sorted(with_short_names(arguments), key=lambda a: a not in MULTIRUN)
+        arguments.sort(key=lambda argument: argument not in MULTIRUN)
         check_overrides(name, arguments)
     except UsageError as error:
         _refuse(error)
@@ -75,8 +81,9 @@ def _job(name: str, script: str) -> Command:
         command: Command = getattr(import_module(COMMANDS[name]), name)
         config.run_dir = str(Path(config.run_dir).expanduser())
         # Lightning starts further processes with these arguments; all are to do this one job.
-        place = QuotedString(config.run_dir, Quote.single).with_quotes()
-        sys.argv = [script, name, *HydraConfig.get().overrides.task, f"run_dir={place}"]
+        sys.argv = [script, name, *HydraConfig.get().overrides.task]
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            sys.argv.append(f"run_dir={QuotedString(config.run_dir, Quote.single).with_quotes()}")
         try:
             check_complete(config)
             command(config)

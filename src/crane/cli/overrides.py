@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override, QuotedString
+from hydra.core.override_parser.types import Glob, Override, Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
@@ -14,6 +14,12 @@ from crane.errors import UsageError
 
 SHORT_NAMES = {"source": "dataset@source", "targets": "dataset@targets"}
 """What may be typed for what: `source=[mvtec,visa]` is `dataset@source=[mvtec,visa]`."""
+
+FLAGS_WITH_VALUE = (
+    *("--cfg", "-c", "--package", "-p", "--info", "-i", "--experimental-rerun"),
+    *("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
+)
+"""Flags of Hydra whose value is the next argument."""
 
 
 def with_short_names(arguments: Sequence[str]) -> list[str]:
@@ -27,6 +33,40 @@ def with_short_names(arguments: Sequence[str]) -> list[str]:
         name, equals, value = argument.partition("=")
         written_out.append(SHORT_NAMES.get(name, name) + equals + value)
     return written_out
+
+
+def with_quotes(arguments: Sequence[str]) -> list[str]:
+    """Arguments with plain text, such as most paths, quoted where Hydra would stumble over it.
+
+    >>> with_quotes(["input=~/Bilder (2)", "checkpoint=epoch=5.ckpt", "source=[mvtec]"])
+    ["input='~/Bilder (2)'", "checkpoint='epoch=5.ckpt'", 'source=[mvtec]']
+    """
+    return [_quoted(argument) for argument in arguments]
+
+
+def _quoted(argument: str) -> str:
+    name, equals, value = argument.partition("=")
+    if argument.startswith("-") or not equals or value.startswith(("[", "{", "'", '"')):
+        return argument
+    try:
+        OverridesParser.create().parse_override(argument)
+    except HydraException:
+        return f"{name}={QuotedString(value, Quote.single).with_quotes()}"
+    return argument
+
+
+def overrides_among(arguments: Sequence[str]) -> list[str]:
+    """Arguments without Hydra's own flags and what these take.
+
+    >>> overrides_among(["seed=1", "--cfg", "job", "-m", "attention=vv"])
+    ['seed=1', 'attention=vv']
+    """
+    previous = ["", *arguments]
+    return [
+        argument
+        for before, argument in zip(previous, arguments, strict=False)
+        if not argument.startswith("-") and before not in FLAGS_WITH_VALUE
+    ]
 
 
 def groups() -> dict[str, list[str]]:
@@ -45,12 +85,12 @@ def check_overrides(command: str, arguments: Sequence[str]) -> None:
 
     Args:
         command: The command they are for.
-        arguments: What follows it; those that begin with a dash are Hydra's own.
+        arguments: What follows it, Hydra's own flags included.
 
     Raises:
         UsageError: With the names that come nearest.
     """
-    typed = [argument for argument in arguments if not argument.startswith("-")]
+    typed = overrides_among(arguments)
     try:
         parsed = OverridesParser.create().parse_overrides(typed)
     except HydraException as error:

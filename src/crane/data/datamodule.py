@@ -7,6 +7,8 @@ from lightning import LightningDataModule
 from torch.utils.data import Subset
 
 from crane.data.dataset import ImageDataset, SourceDataset
+from crane.data.files import shown
+from crane.data.images import RESIZERS
 from crane.data.index import Index
 from crane.data.loader import ImageLoader, auto_num_workers, image_loader
 from crane.data.mosaics import TrainingDataset
@@ -37,9 +39,13 @@ class CraneDataModule(LightningDataModule):
         mosaic_rate: share of training images replaced by 2 x 2 mosaics (see `TrainingDataset`).
         mosaic_anomalous_rate: share of mosaics made of anomalous images.
         drop_last: whether a last, smaller training batch is left out.
+        resizer: how images are resized, one of `RESIZERS`.
+        strict: whether a data set whose numbers of images are not those behind the published
+            results is refused; if not, a warning says so.
 
     Raises:
-        UsageError: if a value is out of its range, or both `k_shot` and `portion` are set.
+        UsageError: if a value is out of its range, both `k_shot` and `portion` are set, or, with
+            `strict`, a data set is not the published one.
     """
 
     allow_zero_length_dataloader_with_multiple_devices = True
@@ -61,6 +67,8 @@ class CraneDataModule(LightningDataModule):
         mosaic_rate: float,
         mosaic_anomalous_rate: float,
         drop_last: bool,
+        resizer: str,
+        strict: bool,
     ) -> None:
         super().__init__()
         _check_positive(
@@ -69,6 +77,10 @@ class CraneDataModule(LightningDataModule):
         _check_shares(mosaic_rate=mosaic_rate, mosaic_anomalous_rate=mosaic_anomalous_rate)
         _check_num_workers(num_workers)
         _check_choice(validation_fraction, k_shot, portion)
+        if resizer not in RESIZERS:
+            raise UsageError(f"one of {', '.join(RESIZERS)}", resizer, key="data.resizer")
+        for index in [*(source or {}).values(), *targets.values()]:
+            _check_counts(index, strict)
         self.source = dict(source or {})
         self.targets = dict(targets)
         self.batch_size = batch_size
@@ -80,7 +92,7 @@ class CraneDataModule(LightningDataModule):
             _choose(index, validation_fraction, k_shot, portion, seed)
             for index in self.source.values()
         ]
-        self._source_images = SourceDataset(self.source, image_size)
+        self._source_images = SourceDataset(self.source, image_size, resizer)
         self._training = TrainingDataset(
             self._source_images,
             _joined(self._source_images, [training for training, _ in chosen]),
@@ -90,7 +102,7 @@ class CraneDataModule(LightningDataModule):
         )
         held = _joined(self._source_images, [held for _, held in chosen])
         self._validation = Subset(self._source_images, held)
-        self._tests = [ImageDataset(index, image_size) for index in self.targets.values()]
+        self._tests = [ImageDataset(i, image_size, resizer) for i in self.targets.values()]
         self._warn_of_shared_images()
 
     @property
@@ -190,9 +202,10 @@ class CraneDataModule(LightningDataModule):
         return auto_num_workers(1 if self.trainer is None else max(1, self.trainer.num_devices))
 
     def _warn_of_shared_images(self) -> None:
-        seen = {s.image.resolve() for index in self.source.values() for s in index.samples}
+        sources = [s for index in self.source.values() for s in index.samples]
+        seen = {(s.image.resolve(), s.box) for s in sources}
         for name, index in self.targets.items():
-            num_shared = sum(sample.image.resolve() in seen for sample in index.samples)
+            num_shared = sum((s.image.resolve(), s.box) in seen for s in index.samples)
             if num_shared:
                 logger.warning(
                     "%d of %d images of target %s are the source's too: not a zero-shot test",
@@ -210,6 +223,19 @@ def _choose(
     if k_shot:
         training = few_shots(index, training, k_shot, seed)
     return portion_of(index, training, portion, seed), held
+
+
+def _check_counts(index: Index, strict: bool) -> None:
+    """Refuse, or warn of, a data set that is not the published one."""
+    if index.mismatches and strict:
+        raise UsageError(
+            f"{index.name} with the images behind the published results",
+            shown(index.mismatches, limit=3),
+            key="data.strict",
+            hint=f"`crane data verify {index.name}` says more; data.strict=false runs all the same",
+        )
+    for mismatch in index.mismatches:
+        logger.warning("%s is not the published data set: %s", index.name, mismatch)
 
 
 def _check_choice(validation_fraction: float, k_shot: int, portion: float) -> None:

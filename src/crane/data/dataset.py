@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from crane.data.images import image_to_tensor, read_mask, read_rgb, resize_mask
+from crane.data.images import EXACT, image_to_tensor, read_mask, read_rgb, resize_mask
 from crane.data.index import Index
 from crane.data.regions import label_regions
 from crane.errors import UsageError
@@ -48,11 +48,11 @@ class OpenedImage:
     has_mask: bool
     label: int
 
-    def item(self, image_size: int, class_id: int, index: int) -> ImageItem:
-        """Resize both and label the mask's regions."""
+    def item(self, image_size: int, class_id: int, index: int, resizer: str = EXACT) -> ImageItem:
+        """Resize both and label the mask's regions; `resizer` is of the image (`RESIZERS`)."""
         mask = resize_mask(self.mask, image_size, image_size)
         return {
-            "image": image_to_tensor(self.image, image_size),
+            "image": image_to_tensor(self.image, image_size, resizer),
             "mask": torch.from_numpy(label_regions(mask)),
             "has_mask": torch.tensor(self.has_mask),
             "label": torch.tensor(self.label),
@@ -67,11 +67,13 @@ class ImageDataset(Dataset[ImageItem]):
     Args:
         index: which images.
         image_size: side in pixels both images and masks are resized to.
+        resizer: how images are resized, one of `RESIZERS`.
     """
 
-    def __init__(self, index: Index, image_size: int) -> None:
+    def __init__(self, index: Index, image_size: int, resizer: str = EXACT) -> None:
         self.index = index
         self.image_size = image_size
+        self.resizer = resizer
         self.class_names = index.class_names
         self._class_ids = {name: i for i, name in enumerate(self.class_names)}
         self._has_masks = index.has_masks
@@ -82,7 +84,7 @@ class ImageDataset(Dataset[ImageItem]):
     def __getitem__(self, position: int) -> ImageItem:
         """One image; a `UsageError` names a file that cannot be used."""
         class_id = self.class_id(position)
-        return self.open(position).item(self.image_size, class_id, position)
+        return self.open(position).item(self.image_size, class_id, position, self.resizer)
 
     def class_id(self, position: int) -> int:
         """Return the position of an image's class in `class_names`."""
@@ -95,12 +97,12 @@ class ImageDataset(Dataset[ImageItem]):
             UsageError: if a file cannot be read, or image and mask differ in size.
         """
         sample = self.index.samples[position]
-        image = read_rgb(sample.image)
+        image = read_rgb(sample.image, sample.box)
         if sample.mask is None:
             empty: np.ndarray = np.zeros((image.height, image.width), dtype=bool)
             known = self._has_masks and sample.label == NORMAL
             return OpenedImage(image, empty, known, sample.label)
-        mask = read_mask(sample.mask, self.index.mask_threshold)
+        mask = read_mask(sample.mask, self.index.mask_threshold, sample.box)
         if mask.shape != (image.height, image.width):
             raise UsageError(
                 f"a mask as large as its image {sample.image}, {image.width} x {image.height}",
@@ -125,11 +127,13 @@ class SourceDataset(Dataset[ImageItem]):
     Args:
         indices: the data sets by the names their classes are to bear.
         image_size: side in pixels.
+        resizer: how images are resized, one of `RESIZERS`.
     """
 
-    def __init__(self, indices: dict[str, Index], image_size: int) -> None:
+    def __init__(self, indices: dict[str, Index], image_size: int, resizer: str = EXACT) -> None:
         self.image_size = image_size
-        self.parts = [ImageDataset(index, image_size) for index in indices.values()]
+        self.resizer = resizer
+        self.parts = [ImageDataset(index, image_size, resizer) for index in indices.values()]
         named = zip(indices, self.parts, strict=True)
         self.class_names = tuple(
             f"{name}/{class_name}" if len(self.parts) > 1 else class_name
@@ -145,7 +149,8 @@ class SourceDataset(Dataset[ImageItem]):
 
     def __getitem__(self, position: int) -> ImageItem:
         """One image; `index` and `class_id` count through all the parts."""
-        return self.open(position).item(self.image_size, self.class_id(position), position)
+        opened, class_id = self.open(position), self.class_id(position)
+        return opened.item(self.image_size, class_id, position, self.resizer)
 
     def class_id(self, position: int) -> int:
         """Return the position of an image's class in `class_names`."""

@@ -55,6 +55,14 @@ def shown(items: Sequence[object], limit: int = 5) -> str:
     return ", ".join(names) + more
 
 
+class MissingSplitError(UsageError):
+    """The data set, as it lies there, has no such split."""
+
+
+class MissingClassError(UsageError):
+    """The data set, as it lies there, has no such class."""
+
+
 def checked_root(name: str, root: str | Path, fetch: str) -> Path:
     """Return the data set's folder, with `~` expanded.
 
@@ -85,7 +93,7 @@ def checked_classes(
     wanted = [classes] if isinstance(classes, str) else [str(c) for c in classes]
     unknown = [c for c in wanted if c not in available]
     if unknown or not wanted:
-        raise UsageError(
+        raise MissingClassError(
             f"classes of {name} out of {', '.join(sorted(available))}",
             wanted,
             key=f"source.{name}.classes or targets.{name}.classes",

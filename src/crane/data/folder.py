@@ -2,16 +2,25 @@
 
 root/bottle/test/good/000.png                 one folder a class
 root/bottle/test/broken/000.png               any name but good, normal, ok, no: a defect
-root/bottle/ground_truth/broken/000_mask.png  optional
+root/bottle/ground_truth/broken/000_mask.png  optional; or directly in ground_truth
 root/test/good/000.png                        one class only: its level may be missing
 root/good/000.png, root/scratched/7.jpg       no splits: everything is `test`
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from crane.data.files import checked_classes, checked_root, list_folders, list_images, logger, shown
+from crane.data.files import (
+    MissingSplitError,
+    checked_classes,
+    checked_root,
+    list_folders,
+    list_images,
+    logger,
+    shown,
+)
 from crane.data.index import Index, sorted_samples
 from crane.data.pairing import check_unique_stems, pair_masks
 from crane.errors import UsageError
@@ -64,14 +73,19 @@ def index_folder(
             images cannot be paired by name.
     """
     folder = checked_root(name, root, fetch)
-    if split not in SPLITS:
+    class_folders = find_classes(name, folder)
+    if not class_folders:
+        inside = shown([f.name + "/" for f in list_folders(folder)]) or "no folders"
         raise UsageError(
-            "a split, train or test", split, key=f"source.{name}.split or targets.{name}.split"
+            f"{root} to hold folders named train, test or {', '.join(NORMAL_FOLDERS)}, "
+            "or classes that do, or a meta.json",
+            inside,
+            key=f"source.{name}.root or targets.{name}.root",
+            hint=f"to get the data: {fetch}" if fetch else None,
         )
-    class_folders = _class_folders(name, folder, fetch)
     samples: list[Sample] = []
     for class_name in checked_classes(name, classes, tuple(class_folders)):
-        samples += _read_class(name, class_name, class_folders[class_name], split)
+        samples += read_class(name, class_name, class_folders[class_name], split)
     index = Index(name, folder, sorted_samples(samples), mask_threshold)
     return checked_index(index)
 
@@ -80,10 +94,14 @@ def checked_index(index: Index) -> Index:
     """Refuse an empty data set and warn of anomalous images whose masks are missing.
 
     Raises:
-        UsageError: if there is no image.
+        UsageError: if there is no image, or one image or mask stands for two.
     """
     if not index.samples:
         raise UsageError(f"images in data set {index.name}", f"none under {index.root}")
+    files = [(path, s.box) for s in index.samples for path in (s.image, s.mask) if path]
+    repeated = [path for (path, _), number in Counter(files).items() if number > 1]
+    if repeated:
+        raise UsageError(f"each file once in a split of {index.name}", shown(repeated))
     lacking = [s.image for s in index.samples if s.label == ANOMALOUS and s.mask is None]
     if lacking and index.has_masks:
         logger.warning(
@@ -96,23 +114,17 @@ def checked_index(index: Index) -> Index:
     return index
 
 
-def _class_folders(name: str, root: Path, fetch: str) -> dict[str, Path]:
-    """Find each class's folder: `root` if it holds splits or labels, else those inside that do."""
+def find_classes(name: str, root: Path) -> dict[str, Path]:
+    """Find each class's folder: `root` if it holds splits or labels, else those inside that do.
+
+    Empty where there is none.
+    """
     if _is_class(root):
         return {root.resolve().name: root}
     folders = list_folders(root)
     found = {folder.name: folder for folder in folders if _is_class(folder)}
-    if not found:
-        inside = shown([f.name + "/" for f in folders]) or "no folders"
-        raise UsageError(
-            f"{root} to hold folders named train, test or {', '.join(NORMAL_FOLDERS)}, "
-            "or classes that do, or a meta.json",
-            inside,
-            key=f"source.{name}.root or targets.{name}.root",
-            hint=f"to get the data: {fetch}" if fetch else None,
-        )
     others = [f for f in folders if f.name not in found]
-    if others:
+    if found and others:
         logger.warning("%s: ignored folders that are no classes: %s", name, shown(others))
     return found
 
@@ -122,13 +134,21 @@ def _is_class(folder: Path) -> bool:
     return not names.isdisjoint((*SPLITS, *NORMAL_FOLDERS))
 
 
-def _read_class(name: str, class_name: str, folder: Path, split: str) -> list[Sample]:
-    """Make the samples of one class."""
+def read_class(name: str, class_name: str, folder: Path, split: str) -> list[Sample]:
+    """Make the samples of one class.
+
+    Raises:
+        UsageError: as `index_folder`; a `MissingSplitError` if there is no such split.
+    """
+    if split not in SPLITS:
+        raise UsageError(
+            "a split, train or test", split, key=f"source.{name}.split or targets.{name}.split"
+        )
     by_split = {s: path for s in SPLITS if (path := _child(folder, (s,))) is not None}
     if not by_split:
         by_split = {"test": folder}
     if split not in by_split:
-        raise UsageError(
+        raise MissingSplitError(
             f"split {split} of class {class_name} in {folder}",
             f"only {', '.join(by_split)}",
             key=f"source.{name}.split or targets.{name}.split",
@@ -175,13 +195,17 @@ def _pair_class(folder: Path, label_folders: Sequence[_LabelFolder]) -> dict[Pat
     mask_root = _child(folder, MASK_FOLDERS)
     if mask_root is None:
         return {}
-    flat = list_images(mask_root)
-    if flat:
+    flat, mask_folders = list_images(mask_root), list_folders(mask_root)
+    if flat and mask_folders:
         raise UsageError(
-            f"masks in {mask_root}/DEFECT/, one folder a defect", f"directly there: {shown(flat)}"
+            f"masks either directly in {mask_root} or in one folder a defect",
+            f"both: {shown(flat)} and {shown(mask_folders)}",
         )
+    if flat:
+        images = [i for f in label_folders if not f.is_normal for i in f.images]
+        return pair_masks(images, flat, str(mask_root))
     pairs: dict[Path, Path] = {}
-    for mask_folder in list_folders(mask_root):
+    for mask_folder in mask_folders:
         defect = mask_folder.name.casefold()
         if defect in NORMAL_FOLDERS:
             continue

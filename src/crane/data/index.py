@@ -29,6 +29,8 @@ class Index:
     """The images; `class_id` and `index` of a batch refer to `class_names` and to this."""
     mask_threshold: int
     """A mask's pixel is anomalous where its 8-bit luminance exceeds this (see `read_mask`)."""
+    mismatches: tuple[str, ...] = ()
+    """Where the numbers of images are not those behind the published results; see `Card`."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -61,18 +63,32 @@ class Index:
         except ValueError:
             raise UsageError(f"files of {self.name} under {self.root}", str(path)) from None
 
+    def key(self, sample: Sample) -> str:
+        """Name a sample: its file under `root`, and the part of the file where it is a part.
+
+        >>> index = Index("x", Path("/data"), (), mask_threshold=0)
+        >>> index.key(Sample(Path("/data/a.png"), 0, "a", box=(0, 0, 8, 4)))
+        'a.png[0,0,8,4]'
+
+        Raises:
+            UsageError: if the file does not lie under `root`.
+        """
+        part = "" if sample.box is None else "[" + ",".join(map(str, sample.box)) + "]"
+        return self.relative(sample.image) + part
+
     def fingerprint(self) -> str:
         """Hash what the data set holds: a sha256, the same on every machine and in every folder.
 
-        Covers the relative path, label, mask path and both file sizes of every sample, and the mask
-        threshold; not the pixels, which would take minutes to read. Samples may be in any order.
+        Covers the relative path, box, label, mask path and both file sizes of every sample, and
+        the mask threshold; not the pixels, which would take minutes to read. Samples may be in any
+        order.
 
         Raises:
             UsageError: if a file has gone since the folder was read.
         """
         lines = []
         for sample in self.samples:
-            fields = [self.relative(sample.image), str(sample.label), _size(sample.image)]
+            fields = [self.key(sample), str(sample.label), _size(sample.image)]
             if sample.mask is not None:
                 fields += [self.relative(sample.mask), _size(sample.mask)]
             lines.append("\t".join(fields))
@@ -81,10 +97,13 @@ class Index:
 
 
 def sorted_samples(samples: Iterable[Sample]) -> tuple[Sample, ...]:
-    """Put samples in the one order: class, then defect (normal images first), then path."""
-    return tuple(
-        sorted(samples, key=lambda s: (s.class_name, s.label, s.defect, s.image.as_posix()))
-    )
+    """Put samples in the one order: class, then defect (normal images first), then path and box."""
+
+    def place(sample: Sample) -> tuple[str, int, str, str, tuple[int, ...]]:
+        where = (sample.image.as_posix(), sample.box or ())
+        return sample.class_name, sample.label, sample.defect, *where
+
+    return tuple(sorted(samples, key=place))
 
 
 def _size(path: Path) -> str:

@@ -5,8 +5,9 @@
          "mask_path": "bottle/ground_truth/broken/000_mask.png",
          "cls_name": "bottle", "specie_name": "broken", "anomaly": 1}, ...]}}
 
-Paths are relative to the file's folder. Some published files hold the absolute paths of the machine
-they were made on; these are found again by their last parts.
+Paths are relative to the file's folder. A key `box`, crane's own, gives the part of a file that is
+the image: left, top, right, bottom in pixels. Some published files hold the absolute paths of the
+machine they were made on; these are found again by their last parts.
 """
 
 import json
@@ -16,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from crane.data.files import checked_classes, checked_root, shown
+from crane.data.files import MissingSplitError, checked_classes, checked_root, shown
 from crane.data.folder import checked_index, index_folder
+from crane.data.images import Box
 from crane.data.index import Index, sorted_samples
 from crane.data.pairing import loose_stem, mask_stem
 from crane.errors import UsageError
@@ -72,16 +74,34 @@ def index_meta_json(
             twice, or gives an image the mask that bears another image's name.
     """
     folder = checked_root(name, root, fetch)
-    listed = _split(folder / META_NAME, name, split)
-    entries: list[_Entry] = []
-    for class_name in checked_classes(name, classes, tuple(listed)):
-        for number, raw in enumerate(listed[class_name]):
-            where = f"entry {number} of {split}/{class_name} in {folder / META_NAME}"
-            entries.append(_entry(raw, class_name, where))
-    samples = _located(folder, entries, name)
-    _check_listed_once(samples, folder)
-    _check_names_agree(samples)
+    listed = listed_classes(folder / META_NAME, name, split)
+    wanted = {c: listed[c] for c in checked_classes(name, classes, tuple(listed))}
+    samples = read_listed(folder / META_NAME, name, split, wanted)
     return checked_index(Index(name, folder, sorted_samples(samples), mask_threshold))
+
+
+def read_listed(
+    path: Path, name: str, split: str, listed: Mapping[str, Sequence[Any]]
+) -> list[Sample]:
+    """Make the samples of some classes of a split.
+
+    Args:
+        path: the `meta.json`.
+        name: of the data set.
+        split: which of its splits.
+        listed: class to its entries, as `listed_classes` gives them.
+
+    Raises:
+        UsageError: as `index_meta_json`.
+    """
+    entries = [
+        _entry(raw, class_name, f"entry {number} of {split}/{class_name} in {path}")
+        for class_name, raws in listed.items()
+        for number, raw in enumerate(raws)
+    ]
+    samples = _located(path, entries, name)
+    _check_names_agree(samples)
+    return samples
 
 
 @dataclass(frozen=True)
@@ -93,15 +113,21 @@ class _Entry:
     class_name: str
     defect: str
     label: int
+    box: Box | None
 
 
-def _split(path: Path, name: str, split: str) -> Mapping[str, list[Any]]:
-    """Read the lists of one split, class by class."""
+def listed_classes(path: Path, name: str, split: str) -> Mapping[str, list[Any]]:
+    """Read the lists of one split, class by class.
+
+    Raises:
+        UsageError: if the file is missing or not of this form; a `MissingSplitError` if it has no
+            such split.
+    """
     try:
         meta = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UsageError(
-            f"a {META_NAME} of data set {name}",
+            f"a {path.name} of data set {name}",
             f"nothing at {path}",
             key=f"source.{name}.root or targets.{name}.root",
         ) from None
@@ -109,7 +135,7 @@ def _split(path: Path, name: str, split: str) -> Mapping[str, list[Any]]:
         raise UsageError(f"readable JSON in {path}", str(error)) from error
     if not isinstance(meta, dict) or not isinstance(meta.get(split), dict):
         keys = ", ".join(meta) if isinstance(meta, dict) else type(meta).__name__
-        raise UsageError(
+        raise MissingSplitError(
             f"a split {split} with its classes in {path}",
             keys,
             key=f"source.{name}.split or targets.{name}.split",
@@ -132,11 +158,21 @@ def _entry(raw: object, class_name: str, where: str) -> _Entry:
     mask = raw.get("mask_path") or ""
     if not isinstance(mask, str):
         raise UsageError(f"mask_path as text in {where}", mask)
-    return _Entry(raw["img_path"], mask, class_name, defect, int(label))
+    return _Entry(raw["img_path"], mask, class_name, defect, int(label), _box(raw, where))
 
 
-def _located(root: Path, entries: Sequence[_Entry], name: str) -> list[Sample]:
-    """Find the samples' files under `root`; name all that are missing in one error."""
+def _box(raw: Mapping[str, Any], where: str) -> Box | None:
+    box = raw.get("box")
+    if box is None:
+        return None
+    if not (isinstance(box, list) and len(box) == 4 and all(type(b) is int for b in box)):
+        raise UsageError(f"four whole numbers as box in {where}", box)
+    return box[0], box[1], box[2], box[3]
+
+
+def _located(path: Path, entries: Sequence[_Entry], name: str) -> list[Sample]:
+    """Find the samples' files beside the list; name all that are missing in one error."""
+    root = path.parent
     samples, missing = [], []
     for entry in entries:
         image = _find(root, entry.image)
@@ -148,11 +184,18 @@ def _located(root: Path, entries: Sequence[_Entry], name: str) -> list[Sample]:
             missing.append(entry.mask)
         known = mask is not None and mask.is_file()
         samples.append(
-            Sample(image, entry.label, entry.class_name, entry.defect, mask if known else None)
+            Sample(
+                image,
+                entry.label,
+                entry.class_name,
+                entry.defect,
+                mask if known else None,
+                entry.box,
+            )
         )
     if missing:
         raise UsageError(
-            f"every file listed in {root / META_NAME} under its folder",
+            f"every file listed in {path} under its folder",
             f"{len(missing)} missing: {shown(missing)}",
             key=f"source.{name}.root or targets.{name}.root",
             hint="the file and the images may be of different versions of the data set",
@@ -174,15 +217,6 @@ def _find(root: Path, text: str) -> Path | None:
     tails = range(1, len(parts)) if absolute else range(1)
     candidates = (root.joinpath(*parts[start:]) for start in tails)
     return next((path for path in candidates if path.exists()), None)
-
-
-def _check_listed_once(samples: Sequence[Sample], root: Path) -> None:
-    seen: set[Path] = set()
-    files = [path for s in samples for path in (s.image, s.mask) if path is not None]
-    for path in files:
-        if path in seen:
-            raise UsageError(f"each file once in a split of {root / META_NAME}", str(path))
-        seen.add(path)
 
 
 def _check_names_agree(samples: Sequence[Sample]) -> None:

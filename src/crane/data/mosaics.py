@@ -73,7 +73,7 @@ class TrainingDataset(Dataset[ImageItem]):
         if chance.random() >= self.mosaic_rate:
             return self.source[position]
         opened = [self.source.open(tile) for tile in self._choose_tiles(class_id, chance)]
-        return mosaic(opened).item(self.source.image_size, class_id, position)
+        return mosaic(opened).item(self.source.image_size, class_id, position, self.source.resizer)
 
     def _choose_tiles(self, class_id: int, chance: random.Random) -> list[int]:
         """Draw four positions of one class and label; the other label where a class lacks one."""

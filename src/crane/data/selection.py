@@ -108,7 +108,7 @@ def _choose(
     """Take from each class and label the images that rank first."""
 
     def rank(position: int) -> bytes:
-        name = index.relative(index.samples[position].image)
+        name = index.key(index.samples[position])
         return hashlib.sha256(f"{seed}/{purpose}/{name}".encode()).digest()
 
     chosen: list[int] = []

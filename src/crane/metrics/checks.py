@@ -63,7 +63,24 @@ class FiniteMetric(Metric):
         if num_classes < 1:
             raise UsageError("at least one class", num_classes)
         self.num_classes, self.names = num_classes, names
+        self._zeros: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
         self.add_state("first_broken", torch.tensor(_NONE), dist_reduce_fx="min")
+
+    def add_zeros(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+        """Add a large state that starts at 0 and adds up over processes.
+
+        Its default is one number, not the copy of its own that `add_state` keeps of others.
+        """
+        self._zeros[name] = (shape, dtype)
+        self.add_state(name, torch.zeros((), dtype=dtype), dist_reduce_fx="sum")
+        setattr(self, name, torch.zeros(shape, dtype=dtype))
+
+    def reset(self) -> None:
+        """Start anew."""
+        super().reset()
+        for name, (shape, dtype) in self._zeros.items():
+            device = getattr(self, name).device
+            setattr(self, name, torch.zeros(shape, dtype=dtype, device=device))
 
     def note_broken(self, broken: Bool[Tensor, " B"], index: Int[Tensor, " B"]) -> None:
         """Remember the first broken image; on the CPU, raise at once.
@@ -73,7 +90,7 @@ class FiniteMetric(Metric):
         """
         if len(index) == 0:
             return
-        first = torch.where(broken, index, _NONE).amin()
+        first = torch.where(broken, index.long(), _NONE).amin()
         self.first_broken = torch.minimum(self.first_broken, first)
         if broken.device.type == "cpu":
             self.refuse_broken()

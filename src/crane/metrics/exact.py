@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
-from crane.metrics.areas import find_regions
+from crane.metrics.areas import pixel_areas
 from crane.metrics.counts import Counts, group_scores
 from crane.metrics.pixels import Maps, PixelState
 
@@ -38,11 +38,10 @@ class ExactPixels(PixelState):
 
     def count(self, maps: Maps) -> None:
         """Keep the scores of the maps, with the area of each pixel's region (0 where normal)."""
-        counted = maps.counted
-        regions = find_regions(maps.mask[counted], dense=True)
-        self.score.append(maps.map[counted].flatten())
-        self.area.append(regions.area.float())
-        self.class_id.append(maps.class_id[counted].take(regions.image).float())
+        class_id = maps.class_id[:, None, None].expand(maps.map.shape)[maps.counted]
+        self.score.append(maps.map[maps.counted].flatten())
+        self.area.append(pixel_areas(maps.mask[maps.counted]).flatten().float())
+        self.class_id.append(class_id.flatten().float())
 
     def class_counts(self, class_id: int) -> Counts:
         """Every distinct score of one class, from the highest down."""

@@ -51,10 +51,9 @@ class ImageScores(FiniteMetric):
     ) -> None:
         super().__init__(num_classes, names=names, **metric_options)
         self.max_images = max_images
-        empty = torch.zeros(max_images, dtype=torch.int32)
-        self.add_state("times_seen", empty, dist_reduce_fx="sum")
-        self.add_state("score", empty.float(), dist_reduce_fx="sum")
-        self.add_state("target", empty.clone(), dist_reduce_fx="sum")
+        self.add_zeros("times_seen", (max_images,), torch.int32)
+        self.add_zeros("score", (max_images,), torch.float32)
+        self.add_zeros("target", (max_images,), torch.int32)
 
     def update(
         self,
@@ -97,23 +96,23 @@ class ImageScores(FiniteMetric):
                 key="metrics.images.max_images",
             )
         distinct, times = index.unique(return_counts=True)
-        self._refuse_repeated(distinct[times + self.times_seen[distinct] > 1])
+        self._refuse_repeated(distinct[times + self.times_seen[distinct] > 1].tolist())
 
-    def _refuse_repeated(self, repeated: Int[Tensor, " n"]) -> None:
-        if len(repeated) > 0:
+    def _refuse_repeated(self, repeated: list[int]) -> None:
+        if repeated:
             raise UsageError(
                 "each image once",
-                f"{image_name(int(repeated[0]), self.names)} more than once",
+                f"{image_name(repeated[0], self.names)} more than once",
                 hint="give each process its own images, without repeating some to even them out",
             )
 
     def compute(self) -> Any:
         """Return the counts of each class, over all processes."""
         self.refuse_broken()
-        seen = self.times_seen.nonzero().flatten()
-        self._refuse_repeated(seen[self.times_seen[seen] > 1])
-        score = self.score[seen].cpu().numpy()
-        target = self.target[seen].cpu().numpy()
+        times_seen = self.times_seen.cpu().numpy()
+        seen = np.flatnonzero(times_seen)
+        self._refuse_repeated(seen[times_seen[seen] > 1].tolist())
+        score, target = (state.cpu().numpy()[seen] for state in (self.score, self.target))
         return [self._class_counts(score, target, c) for c in range(self.num_classes)]
 
     @staticmethod

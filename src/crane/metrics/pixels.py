@@ -11,10 +11,14 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from crane.errors import UsageError
-from crane.metrics.areas import find_regions
+from crane.metrics.areas import anomalous_pixels, pixel_areas
 from crane.metrics.checks import FiniteMetric, check_classes
 from crane.metrics.counts import Counts
 from crane.metrics.scale import ScoreScale
+
+_CHUNK = (1 << 15) - 1
+"""Pixels binned at a time on the CPU: they stay in the cache, and torch does not spread so few over
+threads, which would wait for each other at every step wherever the cores are busy loading."""
 
 
 class Maps(NamedTuple):
@@ -85,13 +89,14 @@ class PixelState(FiniteMetric):
         device = map.device
         if mask.dtype == torch.bool or mask.is_floating_point():
             raise UsageError("masks of region numbers (integers)", str(mask.dtype))
-        ones = torch.ones(len(map), dtype=torch.bool, device=device)
-        class_id = torch.zeros_like(ones, dtype=torch.int64) if class_id is None else class_id
-        index = torch.arange(len(map), device=device) if index is None else index
         if len(map) == 0:
             return
+        ones = torch.ones(len(map), dtype=torch.bool, device=device)
+        class_id = torch.zeros_like(ones) if class_id is None else class_id
+        class_id = class_id.long()
+        index = torch.arange(len(map), device=device) if index is None else index
         map = map.detach().float()
-        lowest, highest = map.amin(dim=(1, 2)), map.amax(dim=(1, 2))
+        lowest, highest = _ends(map.flatten(1))
         self.note_broken(~(lowest.isfinite() & highest.isfinite()), index)
         maps = Maps(map, mask, class_id, ones if has_mask is None else has_mask, lowest, highest)
         if device.type == "cpu":
@@ -116,8 +121,18 @@ class PixelState(FiniteMetric):
 
     def size_bins(self, area: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
         """Return the size bin of each area."""
-        edges = torch.tensor(self.size_edges, dtype=area.dtype, device=area.device)
-        return torch.bucketize(area, edges, right=True)
+        bins = torch.zeros_like(area)
+        for edge in self.size_edges:
+            bins.add_(area >= edge)
+        return bins
+
+
+def _ends(scores: Float[Tensor, "B P"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+    """Find the lowest and highest score of each map; NaN where it holds one."""
+    if scores.device.type != "cpu":
+        return scores.amin(dim=1), scores.amax(dim=1)
+    array = scores.numpy()  # whose one thread does not wait for busy cores
+    return torch.from_numpy(array.min(axis=1)), torch.from_numpy(array.max(axis=1))
 
 
 class BinnedPixels(PixelState):
@@ -157,49 +172,62 @@ class BinnedPixels(PixelState):
             ("regions", (num_classes, num_sizes, bins), torch.float64),
             ("num_regions", (num_classes, num_sizes), torch.float64),
         ):
-            # An expanded zero: the default that `reset` copies needs no memory of its own.
-            zeros = torch.zeros((1,) * len(shape), dtype=dtype).expand(shape)
-            self.add_state(name, zeros, dist_reduce_fx="sum")
+            self.add_zeros(name, shape, dtype)
         for name, start, reduction in (
             ("lowest", torch.inf, "min"),
             ("highest", -torch.inf, "max"),
         ):
             self.add_state(name, torch.full((num_classes,), start), dist_reduce_fx=reduction)
-        self.reset()
 
     def count(self, maps: Maps) -> None:
-        """Add maps: one pass over all pixels, one over the anomalous ones.
-
-        On the CPU one image after the other, which stays in the cache; on an accelerator all at
-        once, without reading anything back.
-        """
-        if maps.map.device.type != "cpu":
-            self._count(maps, dense=True)
-            return
-        for i in range(len(maps.map)):
-            self._count(Maps(*(part[i : i + 1] for part in maps)), dense=False)
-
-    def _count(self, maps: Maps, dense: bool) -> None:
-        class_id, num_bins = maps.class_id.to(torch.int32), self.scale.num_bins
-        bins = self.scale.bins(maps.map).add_((class_id * num_bins)[:, None, None]).flatten()
-        counted = maps.counted.long()[:, None].expand(-1, maps.map[0].numel())
-        # Of one image the expanded ones need no copy.
-        self.total.view(-1).index_add_(0, bins, counted.flatten() if dense else counted[0])
+        """Add maps: one pass over all pixels, one over the anomalous ones."""
         lowest = torch.where(maps.counted, maps.lowest, torch.inf)
         self.lowest.scatter_reduce_(0, maps.class_id, lowest, "amin")
         highest = torch.where(maps.counted, maps.highest, -torch.inf)
         self.highest.scatter_reduce_(0, maps.class_id, highest, "amax")
+        if maps.map.device.type == "cpu":
+            for map, mask, class_id in zip(maps.map, maps.mask, maps.class_id, strict=True):
+                self._count_image(map, mask, class_id)
+        else:
+            self._count_batch(maps)
 
-        regions = find_regions(maps.mask, dense)
-        bins, owner = bins.take(regions.where), class_id.take(regions.image)
-        anomalous = ((regions.area > 0) & maps.counted.take(regions.image)).long()
-        self.positives.view(-1).index_add_(0, bins, anomalous)
-        size, num_sizes = self.size_bins(regions.area), len(self.size_edges) + 1
-        weight = anomalous / regions.area.clamp(min=1).double()
-        # Class c starts at row c of the bins, and at row c * num_sizes of the regions.
-        row = owner * (num_sizes - 1) + size
+    def _count_image(
+        self, map: Float[Tensor, "H W"], mask: Shaped[Tensor, "H W"], class_id: Int[Tensor, ""]
+    ) -> None:
+        """Add one map on the CPU, where picking out the anomalous pixels costs little."""
+        scores, one = map.flatten(), torch.ones(1, dtype=torch.int64)
+        for part in scores.split(_CHUNK):
+            self.total[class_id].index_add_(0, self.scale.bins(part), one.expand(len(part)))
+        for where, area in zip(*(p.split(_CHUNK) for p in anomalous_pixels(mask)), strict=True):
+            bins = self.scale.bins(scores.index_select(0, where))
+            self._count_anomalous(bins, class_id, area, one.expand(len(area)))
+
+    def _count_batch(self, maps: Maps) -> None:
+        """Add all maps at once, without reading anything back from an accelerator."""
+        bins = self.scale.bins(maps.map)
+        owner = maps.class_id[:, None, None].expand(bins.shape)
+        counted = maps.counted[:, None, None].expand(bins.shape)
+        place = (bins + owner * self.scale.num_bins).flatten()
+        self.total.view(-1).index_add_(0, place, counted.flatten().long())
+        area = pixel_areas(maps.mask)
+        self._count_anomalous(
+            bins.flatten(), owner.flatten(), area.flatten(), (counted & (area > 0)).flatten().long()
+        )
+
+    def _count_anomalous(
+        self,
+        bins: Int[Tensor, " n"],
+        owner: Int[Tensor, "*one_or_n"],
+        area: Int[Tensor, " n"],
+        counted: Int[Tensor, " n"],
+    ) -> None:
+        """Add pixels of regions of an area, of a class each or of one class."""
+        num_bins, num_sizes = self.scale.num_bins, len(self.size_edges) + 1
+        self.positives.view(-1).index_add_(0, bins + owner * num_bins, counted)
+        row = owner * num_sizes + self.size_bins(area)
+        weight = counted / area.clamp(min=1).double()
         self.regions.view(-1).index_add_(0, bins + row * num_bins, weight)
-        self.num_regions.view(-1).index_add_(0, row + owner, weight)
+        self.num_regions.view(-1).index_add_(0, row, weight)
 
     def class_counts(self, class_id: int) -> Counts:
         """Return the occupied bins of one class, from the highest down."""
@@ -212,7 +240,7 @@ class BinnedPixels(PixelState):
             upper=np.minimum(upper, float(self.highest[class_id])),
             negatives=total[occupied] - positives,
             positives=positives,
-            regions=self.regions[class_id].cpu().numpy()[:, occupied],
+            regions=self.regions[class_id].cpu().numpy().take(occupied, axis=1),
             num_regions=self.num_regions[class_id].cpu().numpy().round().astype(np.int64),
             unit="pixel",
         )

@@ -30,21 +30,23 @@ def aupro(counts: Counts, limit: float, size_bin: int | None = None) -> Value:
     _check(limit, size_bin, len(counts.num_regions))
     if reason := missing_region(counts, size_bin):
         return undefined(reason)
-    weights = _weights(counts, size_bin)
-    fpr = np.cumsum(counts.negatives) / counts.negatives.sum()
-    pro = np.cumsum(weights)
-    fpr_before = np.append(0.0, fpr[:-1])
-    pro_before = pro - weights
-    # The part of each group's FPR step below the limit: 1 before the cut, 0 after it.
-    step = fpr - fpr_before
-    width = np.clip(limit - fpr_before, 0, step)
-    part = np.divide(width, step, out=np.zeros_like(step), where=step > 0)
-    area = width * (pro_before + part * weights / 2)
+    reached = np.cumsum(counts.negatives)
+    allowed = limit * reached[-1]
+    # The group in which the curve passes the limit: only its part below the limit counts.
+    last = int(np.searchsorted(reached, allowed))
+    false = counts.negatives[: last + 1].astype(np.float64)
+    false[last] -= reached[last] - allowed
+    overlap = _weights(counts, size_bin)[: last + 1]
+    before = np.cumsum(overlap) - overlap
+    cut = overlap.copy()
+    cut[last] *= false[last] / counts.negatives[last]
+    value = float((false * (before + cut / 2)).sum() / allowed)
     # Inside a group any monotone path joins the ends: at worst right then up, at best up first.
-    low = np.where(counts.tied, area, width * pro_before)
-    high = np.where(counts.tied, area, width * pro)
-    value, lowest, highest = (float(terms.sum() / limit) for terms in (area, low, high))
-    return Value(value, lowest, highest)
+    open_ = ~counts.tied[: last + 1]
+    false, overlap, cut = false[open_], overlap[open_], cut[open_]
+    below = float((false * cut).sum() / 2 / allowed)
+    above = float((false * (overlap - cut / 2)).sum() / allowed)
+    return Value(value, value - below, value + above)
 
 
 def _check(limit: float, size_bin: int | None, num_size_bins: int) -> None:

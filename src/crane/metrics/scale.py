@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int, Int32
+from jaxtyping import Float, Float32, Int32
 from torch import Tensor
 
 from crane.errors import UsageError
@@ -70,7 +70,8 @@ class ScoreScale:
     @property
     def num_bins(self) -> int:
         """Number of bins over all finite float32 scores."""
-        return 2 * self._top + 1 + (1 << self.linear_bits) + self._mirrored_top
+        num_mirrored = self._mirrored_end - self._mirrored_start
+        return 2 * self._top + 1 + (1 << self.linear_bits) + num_mirrored
 
     @property
     def _top(self) -> int:
@@ -80,10 +81,13 @@ class ScoreScale:
         return ((last - first) << self.octave_bits) + coarse
 
     @property
-    def _mirrored_top(self) -> int:
-        """The mirrored scale's value at 1 - x = 1/2."""
-        first, last = _MIRRORED_OCTAVES
-        return ((last - first) << self.octave_bits) + 1
+    def _mirrored_start(self) -> int:
+        """One below the mirrored scale's first octave: 1 - x = 0 has a bin of its own."""
+        return ((_MIRRORED_OCTAVES[0] + _EXPONENT_BIAS) << self.octave_bits) - 1
+
+    @property
+    def _mirrored_end(self) -> int:
+        return (_MIRRORED_OCTAVES[1] + _EXPONENT_BIAS) << self.octave_bits
 
     def bins(self, scores: Float[Tensor, "*shape"]) -> Int32[Tensor, "*shape"]:
         """Return the bin of each score; other float types are rounded to float32 first.
@@ -91,41 +95,28 @@ class ScoreScale:
         A NaN or an infinity gets some valid bin: callers refuse them by other means.
         """
         scores = scores.float()
-        bits = scores.view(torch.int32)
-        sign = bits >> 31  # -1 below zero, else 0
-        logarithmic = (self._logarithmic(bits & _MAGNITUDE) ^ sign) - sign
-        # Exact: from 1/2 to 1, 1 - x has no rounding.
-        mirrored = self._mirrored((1 - scores).clamp_(0, 0.5).view(torch.int32))
-        linear = self._linear(scores)
-        return logarithmic.add_(linear).sub_(mirrored).add_(self._top + self._mirrored_top)
+        bounded = scores.clamp(0, 1)
+        mirrored = self._mirrored((1 - bounded).view(torch.int32))
+        linear = bounded.mul_(1 << self.linear_bits).to(torch.int32)
+        bins = linear.add_(mirrored).sub_(self._logarithmic(scores.view(torch.int32)))
+        return bins.add_(self._top + self._mirrored_end).clamp_(0, self.num_bins - 1)
 
-    def _logarithmic(self, magnitude: Int32[Tensor, "*shape"]) -> Int32[Tensor, "*shape"]:
-        magnitude = magnitude.clamp(max=_LARGEST)
-        first, last = _FINE_OCTAVES
-        fine = _rounded_up_shift(magnitude, _MANTISSA_BITS - self.octave_bits)
-        start = (first + _EXPONENT_BIAS) << self.octave_bits
-        fine.clamp_(start, (last + _EXPONENT_BIAS) << self.octave_bits).sub_(start)
-        return fine.add_(_rounded_up_shift(magnitude, _MANTISSA_BITS - _COARSE_BITS))
+    def _logarithmic(self, bits: Int32[Tensor, "*shape"]) -> Int32[Tensor, "*shape"]:
+        """Scale both signs alike, and negate. A negated number shifts away from 0: only 0 stays."""
+        negated = (bits & _MAGNITUDE).neg_()
+        first, last = ((octave + _EXPONENT_BIAS) << self.octave_bits for octave in _FINE_OCTAVES)
+        value = (negated >> (_MANTISSA_BITS - self.octave_bits)).clamp_(-last, -first)
+        value.add_(negated.bitwise_right_shift_(_MANTISSA_BITS - _COARSE_BITS)).add_(first)
+        return value.mul_((bits >> 31).bitwise_or_(1))  # -1 below zero, else 1
 
     def _mirrored(self, bits: Int32[Tensor, "*shape"]) -> Int32[Tensor, "*shape"]:
-        # One below the first octave, so that 1 - x = 0 has a bin of its own.
-        start = ((_MIRRORED_OCTAVES[0] + _EXPONENT_BIAS) << self.octave_bits) - 1
-        shifted = _rounded_up_shift(bits, _MANTISSA_BITS - self.octave_bits)
-        return shifted.clamp_(start, start + self._mirrored_top).sub_(start)
-
-    def _linear(self, scores: Float32[Tensor, "*shape"]) -> Int32[Tensor, "*shape"]:
-        num_bins = 1 << self.linear_bits
-        # Clamped twice: before the cast for large scores, after it for NaN.
-        return scores.clamp(0, 1).mul_(num_bins).to(torch.int32).clamp_(0, num_bins)
+        """Scale the distance from 1 the same way, but for the value it starts from."""
+        shifted = bits.neg_().bitwise_right_shift_(_MANTISSA_BITS - self.octave_bits)
+        return shifted.clamp_(-self._mirrored_end, -self._mirrored_start)
 
     def edges(self) -> tuple[Float32[np.ndarray, " bins"], Float32[np.ndarray, " bins"]]:
         """Return the lowest and highest score of each bin (lowest > highest if it is unused)."""
         return _edges(self)
-
-
-def _rounded_up_shift(bits: Int[Tensor, "*shape"], shift: int) -> Int[Tensor, "*shape"]:
-    """Shift right, rounding up: only 0 becomes 0, so the score 0 shares its bin with no other."""
-    return (bits + ((1 << shift) - 1)).bitwise_right_shift_(shift)
 
 
 @functools.lru_cache(maxsize=4)
@@ -140,8 +131,9 @@ def _edges(scale: ScoreScale) -> tuple[np.ndarray, np.ndarray]:
     above, at = (magnitudes + 1).view(np.float32), -magnitudes.view(np.float32)
     num_linear = 1 << scale.linear_bits
     linear = np.arange(1, num_linear + 1, dtype=np.float32) / np.float32(num_linear)
-    start = ((_MIRRORED_OCTAVES[0] + _EXPONENT_BIAS) << scale.octave_bits) - 1
-    distances = np.arange(start, start + scale._mirrored_top, dtype=np.int32) << octave_shift
+    distances = (
+        np.arange(scale._mirrored_start, scale._mirrored_end, dtype=np.int32) << octave_shift
+    )
     exact = 1 - distances.view(np.float32).astype(np.float64)
     mirrored = exact.astype(np.float32)
     mirrored = np.where(mirrored < exact, np.nextafter(mirrored, np.float32(2)), mirrored)

@@ -102,16 +102,17 @@ class OverlayWriter:
         room = self.room[sample.label]
         # heapq keeps the smallest first, so ranks are negated: the first is the one to give way.
         rank = -self.rank(sample, score)
-        if room == 0 or (len(kept) == room and (rank, str(sample.image)) <= kept[0][:2]):
+        name = f"{sample.image} {sample.box or ''}"
+        if room == 0 or (len(kept) == room and (rank, name) <= kept[0][:2]):
             return
         panel = Panel(
-            image=np.asarray(read_rgb(sample.image)),
+            image=np.asarray(read_rgb(sample.image, sample.box)),
             map=map.detach().float().cpu().numpy(),
             score=score,
             caption=f"{sample.class_name} / {sample.defect}",
             mask=None if mask is None else mask.cpu().numpy() > 0,
         ).shrunk(self.style.tile)
-        entry = (rank, str(sample.image), next(self._serial), sample, panel)
+        entry = (rank, name, next(self._serial), sample, panel)
         if len(kept) < room:
             heapq.heappush(kept, entry)
         else:

@@ -10,6 +10,7 @@ from crane.training.checkpoint import (
 )
 from crane.training.loggers import wandb_logger
 from crane.training.module import CraneModule
+from crane.training.processes import own_processes
 from crane.training.run import RunSummary, test, train
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "RunSummary",
     "adopt_config",
     "load_model",
+    "own_processes",
     "read_checkpoint",
     "save_prompts",
     "test",

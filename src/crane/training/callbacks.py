@@ -1,6 +1,8 @@
 """What happens beside training and testing: prompts kept, pictures made."""
 
+import logging
 import math
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ from crane.training.checkpoint import save_prompts
 from crane.training.module import CraneModule
 from crane.types import Batch, Prediction
 
+logger = logging.getLogger(__name__)
+
 
 class KeepPrompts(Callback):
     """Writes the prompts of every epoch to `epoch_N.safetensors`, N counting from 1.
@@ -22,19 +26,41 @@ class KeepPrompts(Callback):
         folder: Where they go.
         monitor: The validation value that decides which epoch is best.
         sources: Fingerprint of each source data set, kept beside the prompts.
+        earlier: Where the training that is resumed, if one is, kept its prompts.
     """
 
-    def __init__(self, folder: Path, monitor: str, sources: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        monitor: str,
+        sources: Mapping[str, str],
+        earlier: Path | None = None,
+    ) -> None:
         self.folder, self.monitor, self.sources = folder, monitor, dict(sources)
+        self.earlier = earlier
         self.values: dict[int, float] = {}
+        """The monitored value of each epoch, NaN where it was not measured."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Bring the prompts of the resumed epochs here, so that each of them can be chosen."""
+        if self.earlier is None or self.earlier == self.folder or not trainer.is_global_zero:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for epoch in self.values:
+            name = self.path(epoch).name
+            if (self.earlier / name).is_file():
+                shutil.copyfile(self.earlier / name, self.folder / name)
+            else:
+                logger.warning("no %s in %s: that epoch cannot be chosen", name, self.earlier)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep this epoch's prompts; validation has run by now."""
         assert isinstance(pl_module, CraneModule)
         epoch = trainer.current_epoch + 1
         measured = {k: float(v) for k, v in trainer.callback_metrics.items() if k[:4] == "val/"}
-        if self.monitor in measured:
-            self.values[epoch] = measured[self.monitor]
+        if measured and self.monitor not in measured:
+            raise UsageError(f"one of {', '.join(sorted(measured))}", self.monitor, key="monitor")
+        self.values[epoch] = measured.get(self.monitor, math.nan)
         if trainer.is_global_zero:
             info = {
                 "epoch": epoch,
@@ -59,6 +85,8 @@ class KeepPrompts(Callback):
         Raises:
             UsageError: There will be no such epoch, or nothing to say which is best.
         """
+        if num_epochs == 0:
+            raise UsageError("at least one epoch", 0, key="trainer.max_epochs")
         if epoch == "best" and num_validation == 0:
             raise UsageError(
                 "a held-out part of the source to choose the best epoch on",

@@ -10,7 +10,7 @@ import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from crane.config import compose
@@ -43,31 +43,35 @@ def save_prompts(path: Path, model: Crane, config: dict[str, Any], info: dict[st
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.prompts.state_dict().items()}
     metadata = {"format": FORMAT, "config": json.dumps(config), "info": json.dumps(info)}
     unfinished = path.with_suffix(".unfinished")
-    save_file(tensors, unfinished, metadata=metadata)
+    unfinished.write_bytes(save(tensors, metadata=metadata))
     unfinished.replace(path)
 
 
-def read_checkpoint(path: str | Path) -> PromptCheckpoint:
+def read_checkpoint(path: str | Path, *, key: str = "checkpoint") -> PromptCheckpoint:
     """Read prompts: ours (.safetensors), Lightning's (.ckpt) or the official code's (.pth).
 
     Nothing in a file is executed: pickles are read with `weights_only=True`.
+
+    Args:
+        path: The file; may begin with `~`.
+        key: The key it was given by, for errors.
 
     Raises:
         UsageError: There is no such file, or it holds no prompts.
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise UsageError("a checkpoint file", str(path), key="checkpoint")
+        raise UsageError("a checkpoint file", str(path), key=key)
     if path.suffix == ".safetensors":
-        return _read_safetensors(path)
+        return _read_safetensors(path, key)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise UsageError(
             "prompts of crane (.safetensors, .ckpt) or of the official code (.pth)",
             str(path),
-            key="checkpoint",
-            hint=f"reading failed: {str(error).splitlines()[0]}",
+            key=key,
+            hint=f"reading failed: {type(error).__name__} {error}".splitlines()[0],
         ) from error
     if isinstance(content, dict) and "crane" in content:
         state: dict[str, Tensor] = content["state_dict"]
@@ -75,23 +79,21 @@ def read_checkpoint(path: str | Path) -> PromptCheckpoint:
         return PromptCheckpoint(prompts, json.loads(content["crane"]["config"]), {})
     if isinstance(content, dict) and is_official(content):
         return PromptCheckpoint(content, None, {})
-    raise UsageError("a file of prompts", f"{path}, which holds none", key="checkpoint")
+    raise UsageError("a file of prompts", f"{path}, which holds none", key=key)
 
 
-def _read_safetensors(path: Path) -> PromptCheckpoint:
+def _read_safetensors(path: Path, key: str) -> PromptCheckpoint:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             prompts = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise UsageError(
-            "a whole safetensors file", str(path), key="checkpoint", hint=str(error)
-        ) from error
+        raise UsageError("a whole safetensors file", str(path), key=key, hint=str(error)) from error
     if metadata.get("format") != FORMAT:
         raise UsageError(
             f"prompts in the format {FORMAT}",
             f"{path} in the format {metadata.get('format')}",
-            key="checkpoint",
+            key=key,
         )
     return PromptCheckpoint(
         prompts, json.loads(metadata["config"]), json.loads(metadata.get("info", "{}"))
@@ -139,7 +141,7 @@ def load_model(path: str | Path, overrides: Sequence[str] = ()) -> Crane:
         UsageError: The file is no checkpoint, does not fit, or weights are missing.
     """
     checkpoint = read_checkpoint(path)
-    config = compose("test", [*overrides, f"checkpoint='{path}'"])
+    config = compose("test", overrides)
     model = build_model(adopt_config(config, checkpoint, overrides))
     load_prompts(model, checkpoint.prompts)
     return model

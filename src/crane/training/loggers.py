@@ -2,10 +2,11 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers import Logger, WandbLogger
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +43,30 @@ def wandb_logger(
         offline=bool(offline),
         save_dir=save_dir,
     )
+
+
+@contextmanager
+def closing(run_logger: Logger | None) -> Iterator[None]:
+    """Let a W&B run end with the work in here, so that the next run of a multirun starts its own.
+
+    Args:
+        run_logger: Of the trainer; others than W&B's need no end. A W&B run that someone else has
+            begun goes on.
+    """
+    if not isinstance(run_logger, WandbLogger):
+        yield
+        return
+    import wandb  # a second that runs without it need not wait
+
+    is_ours = wandb.run is None
+    try:
+        yield
+    except BaseException:
+        if is_ours:
+            wandb.finish(exit_code=1)
+        raise
+    if is_ours:
+        wandb.finish()
 
 
 def _has_key() -> bool:

@@ -134,9 +134,7 @@ class CraneModule(LightningModule):
             for index in targets
         ).to(self.device)
 
-    def test_step(
-        self, batch: Batch, batch_idx: int, dataloader_idx: int = 0
-    ) -> dict[str, Tensor]:
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Evaluate a batch of a target; what is returned reaches the callbacks."""
         return self._evaluate(batch, dataloader_idx)._asdict()
 
@@ -175,11 +173,18 @@ class CraneModule(LightningModule):
         checkpoint["crane"] = {"config": json.dumps(self.config)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint whose prompts are not this model's."""
-        wanted = {PROMPTS + name for name in self.model.prompts.state_dict()}
-        if set(checkpoint["state_dict"]) != wanted:
+        """Refuse a checkpoint that cannot be gone on from: of other prompts, of half an epoch."""
+        wanted = {PROMPTS + k: tuple(v.shape) for k, v in self.model.prompts.state_dict().items()}
+        came = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
+        if came != wanted:
+            raise UsageError(f"a checkpoint with {wanted}", f"one with {came}", key="resume")
+        loop = checkpoint["loops"]["fit_loop"]
+        epochs = loop["epoch_progress"]["current"]
+        is_ending = epochs["processed"] > epochs["completed"]
+        if is_ending and not loop["epoch_loop.batch_progress"]["is_last_batch"]:
+            # Lightning would call the epoch done and leave out the rest of its images.
             raise UsageError(
-                f"a checkpoint with {sorted(wanted)}",
-                sorted(checkpoint["state_dict"]),
+                "a checkpoint from the end of an epoch",
+                "one of an epoch that trainer.max_steps cut short",
                 key="resume",
             )

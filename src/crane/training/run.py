@@ -1,14 +1,15 @@
 """Whole runs: train on one data set and test on many, or test a checkpoint."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 
 from crane.config import plain
@@ -27,10 +28,12 @@ from crane.reporting import (
 )
 from crane.training.callbacks import DrawOverlays, KeepPrompts
 from crane.training.checkpoint import PromptCheckpoint, read_checkpoint
+from crane.training.loggers import closing
 from crane.training.module import CraneModule
 from crane.weights import RANDOM, sha256, weight_status, weights_needed
 
-logger = logging.getLogger(__name__)
+PROMPTS_FOLDER = "prompts"
+"""Where a training keeps its prompts, in its folder."""
 
 
 @dataclass(frozen=True)
@@ -70,23 +73,37 @@ def train(config: DictConfig) -> RunSummary:
 
     folder = Path(config.run_dir)
     sources = {k: v for k, v in data.fingerprints().items() if k.startswith("source.")}
-    keep = KeepPrompts(folder / "prompts", config.monitor, sources)
+    resume = _resumed(config.resume)
+    earlier = None if resume is None else resume.parents[1] / PROMPTS_FOLDER
+    keep = KeepPrompts(folder / PROMPTS_FOLDER, config.monitor, sources, earlier)
     keep.check_choice(config.epoch, config.trainer.max_epochs, data.num_validation)
     resumable = ModelCheckpoint(
         folder / "checkpoints", filename="last", save_top_k=1, enable_version_counter=False
     )
     draw = _draw_overlays(config, data)
     trainer = _trainer(config, [keep, resumable, draw])
-    record = _begin(config, trainer, data, _weights(config))
-    resume = None if config.resume is None else str(Path(config.resume).expanduser())
-    trainer.fit(module, data, ckpt_path=resume)
+    with closing(trainer.logger):
+        record = _begin(config, trainer, data, _weights(config))
+        trainer.fit(module, data, ckpt_path=resume)
 
-    chosen = keep.choose(config.epoch, last=trainer.current_epoch)
-    if config.test and data.targets:
-        load_prompts(model, read_checkpoint(chosen).prompts)
-        _test(trainer, module, data, folder)
-    _end(config, trainer, record)
+        chosen = keep.choose(config.epoch, last=trainer.current_epoch)
+        if config.test and data.targets:
+            prompts = read_checkpoint(chosen).prompts if trainer.is_global_zero else {}
+            load_prompts(model, trainer.strategy.broadcast(prompts))
+            _test(trainer, module, data, folder)
+        _end(config, trainer, record)
     return RunSummary(folder, chosen, module.results, tuple(draw.files))
+
+
+def _resumed(path: str | None) -> Path | None:
+    """The Lightning checkpoint to go on from, made absolute."""
+    if path is None:
+        return None
+    file = Path(path).expanduser().absolute()
+    if not file.is_file() or file.suffix != ".ckpt":
+        raise UsageError("the checkpoints/last.ckpt of a training", path, key="resume")
+    read_checkpoint(file, key="resume")  # refuses code, which some versions of Lightning would run
+    return file
 
 
 def test(config: DictConfig, checkpoint: PromptCheckpoint) -> RunSummary:
@@ -110,9 +127,11 @@ def test(config: DictConfig, checkpoint: PromptCheckpoint) -> RunSummary:
     folder, prompts = Path(config.run_dir), Path(config.checkpoint).expanduser()
     draw = _draw_overlays(config, data)
     trainer = _trainer(config, [draw])
-    record = _begin(config, trainer, data, {**_weights(config), "prompts": sha256(prompts)})
-    _test(trainer, module, data, folder)
-    _end(config, trainer, record)
+    weights = {**_weights(config), "prompts": sha256(prompts)}
+    with closing(trainer.logger):
+        record = _begin(config, trainer, data, weights)
+        _test(trainer, module, data, folder)
+        _end(config, trainer, record)
     return RunSummary(folder, prompts, module.results, tuple(draw.files))
 
 
@@ -175,9 +194,15 @@ def _trainer(config: DictConfig, callbacks: list[Callback]) -> Trainer:
     if config.trainer.enable_progress_bar:
         callbacks = [*callbacks, RichProgressBar()]
     run_logger = instantiate(config.logger) if config.logger is not None else False
-    trainer: Trainer = instantiate(
-        config.trainer, callbacks=callbacks, logger=run_logger, _convert_="all"
-    )
+    try:
+        trainer: Trainer = instantiate(
+            config.trainer, callbacks=callbacks, logger=run_logger, _convert_="all"
+        )
+    except InstantiationException as error:
+        if not isinstance(error.__cause__, MisconfigurationException):
+            raise
+        wanted = "a trainer that fits this machine"
+        raise UsageError(wanted, str(error.__cause__), key="trainer") from error
     return trainer
 
 

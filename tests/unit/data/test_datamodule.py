@@ -23,6 +23,8 @@ PUBLISHED = {
     "mosaic_rate": 0.0,
     "mosaic_anomalous_rate": 0.2,
     "drop_last": False,
+    "resizer": "pil",
+    "strict": True,
 }
 
 
@@ -214,3 +216,17 @@ def test_three_processes_share_the_images(mvtec):
     assert {len(part) for part in training} == {6}
     assert {i for part in training for i in part} == set(range(16))
     assert list(testing) == [[0], [1], []]
+
+
+def test_resizer_and_counts_are_keys(mvtec, caplog):
+    with pytest.raises(UsageError, match=r"pil, torch, but got 'cv2' .change data\.resizer"):
+        module({"mvtec": mvtec}, resizer="cv2")
+    exact, fast = (module({"mvtec": mvtec}, resizer=r) for r in ("pil", "torch"))
+    batches = [next(iter(data.train_dataloader())) for data in (exact, fast)]
+    assert (batches[0]["image"] - batches[1]["image"]).abs().max() < 2.01 / 255
+    other = replace(mvtec, mismatches=("bottle: 4 images, not 5",))
+    for group in ({"source": {"mvtec": other}}, {"source": None, "targets": {"mvtec": other}}):
+        with pytest.raises(UsageError, match=r"not 5' .change data\.strict"):
+            module(**group)
+    module({"mvtec": other}, strict=False)
+    assert "mvtec is not the published data set: bottle: 4 images, not 5" in caplog.text

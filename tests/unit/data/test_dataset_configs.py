@@ -32,7 +32,7 @@ def config(tmp_path):
 
     def composed(*overrides):
         with initialize_config_dir(str(tmp_path), version_base="1.3"):
-            return compose("config", list(overrides))
+            return compose("config", ["data.strict=false", *overrides])
 
     return composed
 
@@ -111,6 +111,16 @@ def test_published_defaults(config):
     }
     assert {key: data[key] for key in published} == published
     assert {config().source.mvtec.split, config().targets.visa.split} == {"test"}
+
+
+def test_another_data_set_under_a_published_name_is_refused_unless_allowed(config, sets, caplog):
+    with pytest.raises(Exception, match="mvtec with the images behind") as caught:
+        instantiate(config("data.strict=true").data)
+    assert isinstance(caught.value.__cause__, UsageError)
+    assert "change data.strict" in str(caught.value)
+    assert "0 normal and 0 anomalous images, not 20 and 63" in str(caught.value)
+    instantiate(config().data)
+    assert "mvtec is not the published data set: mvtec_thing is no class of it" in caplog.text
 
 
 @pytest.mark.parametrize("name", RAW)

@@ -132,9 +132,21 @@ def test_two_images_with_one_stem(mvtec_root, write):
         read(mvtec_root)
 
 
-def test_flat_masks_are_refused(mvtec_root, write):
+def test_masks_may_lie_flat(mvtec_root):
+    """As in the authors' copy of ISIC: skin/ground_truth/ISIC_1_Segmentation.png."""
+    before = listing(read(mvtec_root))
+    truth = mvtec_root / "cable" / "ground_truth"
+    for mask in (truth / "broken").iterdir():
+        mask.rename(truth / mask.name.replace("_mask", "_Segmentation"))
+    (truth / "broken").rmdir()
+    after = listing(read(mvtec_root))
+    assert [row[:4] for row in after] == [row[:4] for row in before]
+    assert sum("Segmentation" in (row[4] or "") for row in after) == 4
+
+
+def test_masks_both_flat_and_in_folders_are_refused(mvtec_root, write):
     write.mask(mvtec_root / "cable" / "ground_truth" / "000_mask.png")
-    with pytest.raises(UsageError, match="one folder a defect"):
+    with pytest.raises(UsageError, match="either directly in"):
         read(mvtec_root)
 
 

@@ -205,3 +205,34 @@ def test_palette_masks(tmp_path):
     image.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
     image.save(tmp_path / "p.png")
     assert read_mask(tmp_path / "p.png", 0).tolist() == [[False, True, True]]
+
+
+def test_a_box_is_cut_from_the_upright_image(tmp_path):
+    pixels = np.arange(6 * 4 * 3, dtype=np.uint8).reshape(6, 4, 3)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned a quarter clockwise
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    upright = np.asarray(read_rgb(tmp_path / "a.png"))
+    assert upright.shape == (4, 6, 3)
+    part = read_rgb(tmp_path / "a.png", (1, 0, 5, 2))
+    assert np.array_equal(np.asarray(part), upright[0:2, 1:5])
+    mask = read_mask(tmp_path / "a.png", 9, (1, 0, 5, 2))
+    assert np.array_equal(mask, read_mask(tmp_path / "a.png", 9)[0:2, 1:5])
+
+
+@pytest.mark.parametrize("box", [(0, 0, 9, 1), (-1, 0, 2, 2), (2, 0, 2, 1), (0, 3, 1, 2)])
+def test_a_box_outside_the_image_is_refused(tmp_path, box):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    with pytest.raises(UsageError, match=r"a box inside .*a.png, 4 x 4"):
+        read_rgb(tmp_path / "a.png", box)
+
+
+@pytest.mark.parametrize("size", [(1024, 700), (90, 120), (64, 64)])
+def test_the_fast_resizer_is_off_by_two_levels_at_most(size):
+    rng = np.random.default_rng(0)
+    small = Image.fromarray(rng.integers(0, 256, (24, 24, 3), dtype=np.uint8))
+    image = small.resize(size, Image.Resampling.BICUBIC)
+    exact, fast = (image_to_tensor(image, 64, name) for name in ("pil", "torch"))
+    assert exact.shape == fast.shape
+    assert (exact - fast).abs().max() * 255 < 2.01
+    assert (exact - fast).abs().mean() * 255 < 0.2

@@ -44,11 +44,12 @@ def test_fingerprint_sees_every_change(mvtec, mvtec_root, write):
     last = replace(mvtec.samples[-1], mask=None)
     prints.add(replace(mvtec, samples=(*mvtec.samples[:-1], last)).fingerprint())
     prints.add(replace(mvtec, mask_threshold=127).fingerprint())
+    prints.add(replace(mvtec, samples=(replace(first, box=(0, 0, 9, 9)), *rest)).fingerprint())
     write.image(mvtec_root / "bottle" / "test" / "good" / "000.png", size=(30, 30))
     prints.add(mvtec.fingerprint())
     write.mask(mvtec_root / "bottle" / "ground_truth" / "broken" / "000_mask.png", size=(90, 90))
     prints.add(mvtec.fingerprint())
-    assert len(prints) == 7
+    assert len(prints) == 8
 
 
 def test_fingerprint_of_a_vanished_file_names_it(mvtec):

@@ -98,7 +98,7 @@ def test_same_names_in_other_folders_are_no_shift(mvtec_root, write):
         (("../mvtec/bottle/test/good/000.png", "", 0), "paths inside"),
         (("bottle/test/good/003.png", "", 2), "anomaly 0 or 1 in entry 6 of test/bottle"),
         (("bottle/test/good/000.png", "", 0), "each file once"),
-        (("bottle/test/broken/003.png", rows()[3][1], 1), "each file once"),
+        (("bottle/test/broken/003.png", rows()[3][1], 1), "to bear its name"),
     ],
 )
 def test_wrong_entries_are_named(mvtec_root, write, row, message):
@@ -138,3 +138,22 @@ def test_wrong_class_names_and_choices(mvtec_root, write):
 def test_no_list_at_all(mvtec_root):
     with pytest.raises(UsageError, match=r"meta\.json.*targets\.mine\.root"):
         read(mvtec_root)
+
+
+def test_boxes_are_read(tmp_path, write):
+    write.image(tmp_path / "a.png")
+    path = write.meta(tmp_path, {"thing": [("a.png", "", 0)] * 2})
+    meta = json.loads(path.read_text())
+    for entry, box in zip(meta["test"]["thing"], ([0, 8, 24, 16], [0, 0, 24, 8]), strict=True):
+        entry["box"] = box
+    path.write_text(json.dumps(meta))
+    index = read(tmp_path)
+    assert [s.box for s in index.samples] == [(0, 0, 24, 8), (0, 8, 24, 16)]
+    meta["test"]["thing"][0]["box"] = [0, 0, 24]
+    path.write_text(json.dumps(meta))
+    with pytest.raises(UsageError, match="four whole numbers as box in entry 0"):
+        read(tmp_path)
+    meta["test"]["thing"][0]["box"] = [0, 0, 24, 8]
+    path.write_text(json.dumps(meta))
+    with pytest.raises(UsageError, match="each file once"):
+        read(tmp_path)

@@ -37,11 +37,11 @@ def test_mean_table_puts_methods_of_one_data_set_together(make_result: MakeResul
         ["image_auroc"],
         title="zero-shot",
     )
-    rows = [line.split("│")[1:-1] for line in shown(table).splitlines() if "│" in line]
-    assert [[cell.strip() for cell in row] for row in rows] == [
-        ["a", "Crane", "(1) 66.0"],
-        ["", "Crane+", "(1) 71.0"],
-        ["b", "Crane", "(1) 66.0"],
+    rows = [line.split() for line in shown(table).splitlines() if "Crane" in line]
+    assert rows == [
+        ["a", "Crane", "(1)", "66.0"],
+        ["Crane+", "(1)", "71.0"],
+        ["b", "Crane", "(1)", "66.0"],
     ]
 
 

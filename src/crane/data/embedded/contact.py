@@ -53,10 +53,10 @@ def _chosen(samples: list[Sample], num_each: int) -> list[Sample]:
 
 
 def _tile(sample: Sample, size: int, mask_threshold: int | None) -> Image.Image:
-    image = read_rgb(sample.image).resize((size, size), Image.Resampling.LANCZOS)
+    image = read_rgb(sample.image, sample.box).resize((size, size), Image.Resampling.LANCZOS)
     if sample.mask is None or mask_threshold is None:
         return image
-    mask = Image.fromarray(read_mask(sample.mask, mask_threshold))
+    mask = Image.fromarray(read_mask(sample.mask, mask_threshold, sample.box))
     small = np.asarray(mask.convert("L").resize((size, size), Image.Resampling.BOX)) > 0
     pixels = np.array(image)
     pixels[_around(small)] = _OUTLINE

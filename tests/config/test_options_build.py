@@ -1,0 +1,304 @@
+"""Every option of every group builds what its `_target_` names, with every key it states."""
+
+import json
+import math
+import shutil
+from contextlib import nullcontext
+from dataclasses import replace
+
+import pytest
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+
+import crane.backbones.clip
+from crane.cli.mistakes import usage_error
+from crane.cli.overrides import options
+from crane.config import compose, conf_dir
+from crane.data.embedded import embedded_domain, writer
+from crane.errors import UsageError
+from crane.models import build_model
+from crane.reporting import OverlayWriter, PanelStyle
+
+SMALL = ("backbone=tiny", "guide=tiny", "image_size=56")
+
+
+def of(group):
+    return options(conf_dir() / group)
+
+
+def predicts(model, size=56):
+    with torch.no_grad():
+        prediction = model(torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0)))
+    assert prediction.map.shape == (2, size, size)
+    assert torch.isfinite(prediction.map).all()
+    assert ((prediction.score > 0) & (prediction.score < 1)).all()
+    return prediction
+
+
+@pytest.fixture(scope="module")
+def attention_models():
+    return {o: build_model(compose("train", [*SMALL, f"attention={o}"])) for o in of("attention")}
+
+
+@pytest.mark.parametrize("option", of("attention"))
+def test_attention(option, attention_models):
+    stream = attention_models[option].vision.stream
+    own = predicts(attention_models[option]).map
+    assert (stream and stream.num_blocks) == {"none": None, "clip": 0}.get(option, 6)
+    for other, model in attention_models.items():
+        assert other == option or not torch.allclose(own, predicts(model).map, atol=1e-7), other
+
+
+@pytest.mark.parametrize("option", of("prompt"))
+def test_prompt(option):
+    model = build_model(compose("train", [*SMALL, f"prompt={option}"]))
+    predicts(model)
+    assert (model.prompts.context is None) == (option == "none")
+    assert model.prompts.context_in_training == (option != "none")
+    assert model.prompts.context_in_testing is False
+    tokens = model.vision(torch.rand(2, 3, 56, 56))
+    text = model.encode_prompts(tokens, with_context=option != "none")
+    assert text.shape == ((1 if option == "none" else 2), 2, 128)
+
+
+@pytest.mark.parametrize("option", of("scoring"))
+def test_scoring(option):
+    predicts(build_model(compose("train", [*SMALL, f"scoring={option}"])))
+
+
+@pytest.mark.parametrize("option", of("method"))
+def test_method(option):
+    chosen = ["backbone=tiny", f"method={option}", "image_size=56"]
+    chosen += ["guide=tiny"] if option == "crane_plus" else []
+    model = build_model(compose("train", chosen))
+    predicts(model)
+    assert (model.vision.guide is None) == (option == "crane")
+
+
+@pytest.mark.parametrize("option", of("loss"))
+def test_loss(option):
+    config = compose("train", [*SMALL, f"loss={option}"])
+    model, loss = build_model(config), instantiate(config.loss)
+    tokens = model.vision(torch.rand(2, 3, 56, 56))
+    losses = loss(
+        model,
+        tokens,
+        model.encode_prompts(tokens, with_context=True),
+        mask=torch.ones(2, 56, 56, dtype=torch.int32),
+        has_mask=torch.tensor([True, True]),
+        label=torch.tensor([0, 1]),
+    )
+    losses.total.backward()
+    for name, parameter in model.prompts.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("option", of("optimizer"))
+def test_optimizer(option):
+    build = instantiate(compose("train", [f"optimizer={option}"]).optimizer, _convert_="all")
+    parameter = torch.nn.Parameter(torch.ones(3))
+    optimizer = build([parameter])
+    parameter.sum().backward()
+    optimizer.step()
+    assert torch.allclose(parameter, torch.full((3,), 1 - 1e-3))
+
+
+def on_meta(call):
+    """Tensors without numbers: the largest models are made, and run, in a second."""
+
+    def made(*args, **kwargs):
+        with torch.device("meta"):
+            return call(*args, **kwargs)
+
+    return made
+
+
+@pytest.mark.parametrize("option", of("backbone"))
+def test_backbone(option, monkeypatch):
+    monkeypatch.setattr(
+        crane.backbones.clip, "load_open_clip", on_meta(crane.backbones.clip.load_open_clip)
+    )
+    config = compose("train", [f"backbone={option}", "backbone.model.weights=random"])
+    model, size = build_model(config).to("meta"), config.image_size
+    tokens = model.vision(torch.rand(2, 3, size, size, device="meta"))
+    text = model.encode_prompts(tokens, with_context=True)
+    prediction = model.detect(tokens, text, (size, size))
+    assert (prediction.map.shape, prediction.score.shape) == ((2, size, size), (2,))
+    assert text.shape == (2, 2, model.text.width)
+    assert len(model.vision.tower.blocks) * 19 // 24 == model.vision.stream.num_blocks
+
+
+@pytest.mark.parametrize("option", [o for o in of("backbone") if o != "tiny"])
+def test_published_backbones_ask_for_their_weights(option, tmp_path):
+    config = compose("train", [f"backbone={option}", f"weights_dir={tmp_path}"])
+    config.allow_download = False
+    with pytest.raises(InstantiationException) as caught:
+        build_model(config)
+    mistake = usage_error(caught.value)
+    assert mistake is not None
+    assert str(tmp_path) in str(mistake)
+    assert config.backbone.model.weights in str(mistake)
+
+
+HUBCONF = """
+import torch
+
+class Model(torch.nn.Module):
+    patch_size = 14
+
+    def __init__(self):
+        super().__init__()
+        self.project = torch.nn.Conv2d(3, 768, 14, 14)
+
+    def get_intermediate_layers(self, x, n=1, reshape=False, norm=True, **options):
+        return (self.project(x),)
+
+def dinov2_vitb14_reg(*, pretrained):
+    return Model()
+"""
+
+
+@pytest.mark.parametrize("option", of("guide"))
+def test_guide(option, monkeypatch, tmp_path):
+    monkeypatch.setattr(
+        crane.backbones.clip, "load_open_clip", on_meta(crane.backbones.clip.load_open_clip)
+    )
+    chosen = [f"guide={option}", "backbone.model.weights=random"]
+    chosen += ["guide.features.weights=random"] if option != "none" else []
+    if option == "dinov2_vitb14_reg":  # its code comes from GitHub, or from a clone like this
+        (tmp_path / "hubconf.py").write_text(HUBCONF)
+        chosen += ["guide.features.source=local", f"guide.features.repo_dir={tmp_path}"]
+    config = compose("train", chosen)
+    guide = None
+    monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())  # no meta dtype
+    if config.guide.features is not None:
+        guide = on_meta(instantiate)(config.guide.features, _convert_="all")
+    model = build_model(config, guide=guide).to("meta")
+    tokens = model.vision(torch.rand(1, 3, 518, 518, device="meta"))
+    grids = {"dino_vitb8": (64, 64), "dinov3_vitb16": (32, 32), "sam_vitb": (64, 64)}
+    assert tokens.grid == grids.get(option, (37, 37))
+    assert len(tokens.patches) == (1 if option == "none" else 2)
+
+
+@pytest.mark.parametrize("option", of("trainer"))
+def test_trainer(option):
+    config = compose("train", [f"trainer={option}"]).trainer
+    needs_gpu = option in ("gpu", "ddp")
+    if needs_gpu and not torch.cuda.is_available():
+        with pytest.raises(InstantiationException, match="gpu"):
+            instantiate(config, logger=False, _convert_="all")
+        config.accelerator = "cpu"
+        config.devices = 1
+    trainer = instantiate(config, logger=False, _convert_="all")
+    assert (trainer.max_epochs, trainer.num_sanity_val_steps) == (5, 0)
+    assert trainer.precision == ("bf16-mixed" if option == "gpu" else "32-true")
+    if option == "ddp":
+        assert type(trainer.strategy).__name__ == "DDPStrategy"
+
+
+@pytest.mark.parametrize("option", of("logger"))
+def test_logger(option, tmp_path):
+    config = compose("train", [f"logger={option}", f"run_dir={tmp_path / 'run'}"])
+    if option == "none":
+        assert config.logger is None
+        return
+    built = instantiate(config.logger)
+    kinds = {"csv": "CSVLogger", "tensorboard": "TensorBoardLogger", "wandb": "WandbLogger"}
+    assert type(built).__name__ == kinds[option]
+    assert str(built.save_dir).startswith(str(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("option", of("metrics"))
+def test_metrics(option):
+    build = instantiate(compose("train", [f"metrics={option}"]).metrics)
+    evaluation = build(num_classes=1, names=["a.png", "b.png"])
+    maps = torch.zeros(2, 64, 64)
+    maps[1, 8:24, 8:24] = 0.9
+    mask = (maps > 0).to(torch.int32)
+    evaluation.update(
+        score=torch.tensor([0.2, 0.7]),
+        map=maps,
+        label=torch.tensor([0, 1]),
+        mask=mask,
+        has_mask=torch.tensor([True, True]),
+        class_id=torch.tensor([0, 0]),
+        index=torch.tensor([0, 1]),
+    )
+    means = evaluation.compute().mean
+    for name in compose("train").table_columns:
+        assert means[name] == pytest.approx(1.0), name
+    assert math.isnan(means["aupro_large"])
+    assert means["aupro_small"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("option", of("overlay"))
+def test_overlay(option, tmp_path):
+    config = compose("train", [f"overlay={option}"]).overlay
+    pictures = OverlayWriter(
+        tmp_path,
+        title="built",
+        style=PanelStyle(instantiate(config.scale), config.alpha, config.tile),
+        choose=config.choose,
+        num_anomalous=config.num_anomalous,
+        num_normal=config.num_normal,
+        num_columns=config.num_columns,
+    )
+    assert pictures.close() == []
+
+
+@pytest.mark.parametrize("option", of("data"))
+def test_data(option, use):
+    data = [*use("source", "alpha", "plain"), *use("targets", "beta", "gamma")]
+    built = instantiate(compose("train", [f"data={option}", *data]).data)
+    assert tuple(built.source) == ("alpha", "plain")
+    assert built.target_names == ("beta", "gamma")
+
+
+OWN = ("folder", "meta_json")
+EMBEDDED = [option for option in of("dataset") if option.startswith("embedded_")]
+PUBLISHED = [option for option in of("dataset") if option not in (*OWN, *EMBEDDED)]
+
+
+@pytest.mark.parametrize("option", EMBEDDED)
+def test_embedded_data_sets(option, tmp_path, monkeypatch):
+    def shrunk(name):
+        domain = embedded_domain(name)
+        first = next(iter(domain.classes))
+        classes = {first: domain.classes[first]}
+        return replace(domain, classes=classes, num_train=1, num_good=1, num_per_kind=1)
+
+    monkeypatch.setattr(writer, "embedded_domain", shrunk)
+    config = compose("train", [f"dataset@targets={option}", f"datasets_dir={tmp_path}"])
+    index = instantiate(config.targets[option])
+    assert (index.name, index.num_normal) == (option, 1)
+    assert index.has_masks
+
+
+@pytest.mark.parametrize("option", OWN)
+def test_data_sets_of_ones_own(option, data_sets, tmp_path):
+    root = data_sets / "gamma"
+    if option == "meta_json":
+        row = {"img_path": "a.png", "mask_path": "", "cls_name": "a", "anomaly": 0}
+        listed = {"test": {"a": [{**row, "specie_name": "good"}]}}
+        (tmp_path / "meta.json").write_text(json.dumps(listed))
+        shutil.copy(root / "tile/test/good/000.png", tmp_path / "a.png")
+        root = tmp_path
+    config = compose("train", [f"dataset@targets={option}", f"targets.{option}.root={root}"])
+    index = instantiate(config.targets[option])
+    assert index.num_normal == (3 if option == "folder" else 1)
+
+
+@pytest.mark.parametrize("option", PUBLISHED)
+def test_a_published_data_set_that_is_not_there_names_the_keys_and_its_source(option, tmp_path):
+    """With the folder there, tests/unit/data builds them in every layout they come in."""
+    chosen = [f"dataset@source={option}", "dataset@targets=[]", f"datasets_dir={tmp_path}"]
+    config = compose("train", chosen)
+    with pytest.raises(InstantiationException) as caught:
+        instantiate(config.data)
+    mistake = usage_error(caught.value)
+    assert isinstance(mistake, UsageError)
+    assert f"source.{option}.root" in str(mistake.key)
+    assert "datasets_dir" in str(mistake.key)
+    assert config.source[option].fetch in str(mistake)

@@ -1,0 +1,121 @@
+"""`crane predict`, typed."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from crane import training
+from crane.config import compose
+from crane.data import image_to_tensor, read_rgb
+from crane.reporting import read_map
+from crane.training import load_model
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Images of all modes and sizes, and one that is none."""
+    folder = tmp_path / "photos"
+    (folder / "more").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (50, 70, 4), dtype=np.uint8)
+    Image.fromarray(noise[..., :3]).save(folder / "rgb.png")
+    Image.fromarray(noise[..., :3]).save(folder / "more" / "small.jpg")
+    Image.fromarray(noise[..., 0]).resize((33, 90)).save(folder / "grey.png")
+    Image.fromarray(noise).save(folder / "alpha.png")
+    Image.fromarray(noise[..., :3]).quantize(16).save(folder / "palette.png")
+    Image.fromarray(noise).convert("RGB").convert("CMYK").save(folder / "cmyk.jpg")
+    deep = (noise[..., 0].astype(np.uint16) << 8) + noise[..., 1]
+    Image.fromarray(deep).save(folder / "deep.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(noise[..., :3]).save(folder / "turned.jpg", exif=exif)
+    (folder / "broken.png").write_bytes(b"not an image")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny, use, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    data = [*use("source", "alpha"), *use("targets")]
+    chosen = [*tiny, *data, "method=crane_plus", "guide=tiny"]
+    return training.train(compose("train", [*chosen, f"run_dir={folder}"])).checkpoint
+
+
+def test_images_of_all_modes(crane, photos, checkpoint, scores_of, tmp_path):
+    typed = ("predict", f"checkpoint={checkpoint}", f"input={photos}", "num_workers=0")
+    for size in (1, 8):
+        output = tmp_path / f"out_{size}"
+        outcome = crane(*typed, f"batch_size={size}", f"output={output}", "maps=npy")
+        assert outcome.code == 0, outcome.err
+        assert "broken.png" in outcome.out
+        assert "8 of 9 images scored" in outcome.out
+    one, eight = scores_of(tmp_path / "out_1"), scores_of(tmp_path / "out_8")
+    assert one.keys() == eight.keys()
+    assert len(one) == 9
+    assert one["broken.png"]["score"] == ""
+    assert one["broken.png"]["error"]
+    del one["broken.png"]
+    model = load_model(checkpoint)
+    for name, row in one.items():
+        assert float(row["score"]) == pytest.approx(float(eight[name]["score"]), abs=1e-5)
+        maps = [read_map(tmp_path / f"out_{size}" / row["map"]) for size in (1, 8)]
+        np.testing.assert_allclose(*maps, atol=1e-5)
+        image = read_rgb(row["image"])
+        assert maps[0].shape == (image.height, image.width)
+        with Image.open(tmp_path / "out_1" / row["overlay"]) as overlay:
+            assert overlay.size == image.size
+        with torch.inference_mode():
+            wanted = model(image_to_tensor(image, 56)[None]).score.item()
+        assert float(row["score"]) == pytest.approx(wanted, abs=1e-6)
+    assert maps[0].shape == (70, 50), "the last, turned.jpg, is turned upright"
+    summary = json.loads((tmp_path / "out_1" / "scores.json").read_text())
+    assert summary
+    assert (tmp_path / "out_1" / "overlays_scale.png").is_file()
+
+
+def test_thresholds(crane, data_sets, checkpoint, tmp_path):
+    bolt = data_sets / "alpha" / "bolt" / "test"
+    typed = ("predict", f"checkpoint={checkpoint}", "num_workers=0", "overlays=none", "maps=none")
+    calibrated = ("calibration.false_alarm_rate=0.34", f"calibration.input={bolt / 'good'}")
+    outcome = crane(*typed, f"input={bolt}/*/*.png", f"output={tmp_path / 'a'}", *calibrated)
+    assert outcome.code == 0, outcome.err
+    with (tmp_path / "a" / "scores.csv").open() as file:
+        decided = [int(row["anomalous"]) for row in csv.DictReader(file)]
+    assert len(decided) == 6
+    assert f"{sum(decided)} called anomalous" in outcome.out
+    assert sum(decided[:3]) <= 1, "at most a third of the normal images"
+
+    outcome = crane(*typed, f"input={bolt}", f"output={tmp_path / 'b'}", "threshold=0.0")
+    assert "6 called anomalous" in outcome.out
+    refusal = crane(*typed, f"input={bolt}", "threshold=0.5", *calibrated)
+    assert refusal.code == 2
+    assert "change threshold or calibration.input" in refusal.err
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("input=nothing_here", "input"),
+        ("accelerator=tpu", "accelerator"),
+        ("on_error=ignore", "on_error"),
+        ("maps=gif", "maps"),
+        ("prompt.num_words=3", "checkpoint"),
+    ],
+)
+def test_mistakes_name_their_key(crane, photos, checkpoint, override, key):
+    typed = ("predict", f"checkpoint={checkpoint}", "num_workers=0", f"input={photos}")
+    outcome = crane(*[o for o in typed if o.split("=")[0] != override.split("=")[0]], override)
+    assert outcome.code == 2
+    assert outcome.err.startswith("crane: expected ")
+    assert f"(change {key}" in outcome.err
+
+
+def test_an_unreadable_image_can_end_it(crane, photos, checkpoint):
+    typed = ("predict", f"checkpoint={checkpoint}", "num_workers=0", f"input={photos}")
+    outcome = crane(*typed, "on_error=fail")
+    assert outcome.code == 2
+    assert "broken.png" in outcome.err

@@ -1,0 +1,154 @@
+import io
+import os
+import stat
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from crane.data import archives
+from crane.data.archives import unpack
+from crane.errors import UsageError
+
+FILES = {"a/1.png": b"one" * 500, "a/b/2.png": b"two" * 700, "readme.txt": b"text"}
+
+
+def make(path: Path, files=FILES) -> Path:
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in files.items():
+                archive.writestr(name, content)
+    else:
+        with tarfile.open(path, f"w:{path.suffix[1:].replace('tar', '')}") as archive:
+            for name, content in files.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+KINDS = ["x.zip", "x.tar", "x.tar.xz", "x.TAR.gz"]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_unpacks_once(tmp_path, name):
+    archive, folder = make(tmp_path / name), tmp_path / "sets" / "thing"
+    heard = []
+    assert unpack(archive, folder, lambda done, total: heard.append((done, total)))
+    assert tree(folder) == FILES
+    assert heard[-1] == (3604, 3604)
+    assert not unpack(archive, folder)
+    (folder / "meta.json").write_text("{}")  # what is beside the files does not matter
+    assert not unpack(archive, folder)
+    assert [path.name for path in folder.parent.iterdir()] == ["thing"]
+
+
+def test_an_empty_folder_is_filled_and_a_full_one_is_not(tmp_path):
+    archive, folder = make(tmp_path / "x.zip"), tmp_path / "thing"
+    folder.mkdir()
+    assert unpack(archive, folder)
+    (folder / "readme.txt").write_text("longer than it was")
+    with pytest.raises(UsageError, match=r"without readme.txt.*nothing is overwritten"):
+        unpack(archive, folder)
+    assert (folder / "readme.txt").read_text() == "longer than it was"
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+@pytest.mark.parametrize("name", ["../out.png", "/tmp/out.png", "a/../../out.png", "C:/out.png"])
+def test_no_path_leaves_the_folder(tmp_path, kind, name):
+    archive = make(tmp_path / f"x.{kind}", {**FILES, name: b"x"})
+    with pytest.raises(UsageError, match="paths inside the folder"):
+        unpack(archive, tmp_path / "sets" / "thing")
+    assert not (tmp_path / "sets").exists()
+    assert not Path("/tmp/out.png").exists()
+
+
+def test_backslashes_are_slashes(tmp_path):
+    with pytest.raises(UsageError, match="paths inside the folder"):
+        unpack(make(tmp_path / "x.zip", {"..\\out.png": b"x"}), tmp_path / "thing")
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
+def test_tar_links_and_devices_are_refused(tmp_path, kind):
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        info = tarfile.TarInfo("a/link")
+        info.type, info.linkname = kind, "/etc/passwd"
+        archive.addfile(info)
+    with pytest.raises(UsageError, match="a link or device: a/link"):
+        unpack(tmp_path / "x.tar", tmp_path / "thing")
+
+
+def test_zip_links_are_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        info = zipfile.ZipInfo("link")
+        info.external_attr = (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(info, "/etc/passwd")
+    with pytest.raises(UsageError, match="a link or device: link"):
+        unpack(tmp_path / "x.zip", tmp_path / "thing")
+
+
+def test_one_path_twice_is_refused(tmp_path):
+    archive = make(tmp_path / "x.tar", {"a/1.png": b"x", "A/1.PNG": b"y"})
+    with pytest.raises(UsageError, match="each path once"):
+        unpack(archive, tmp_path / "thing")
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_an_archive_cut_short_leaves_nothing(tmp_path, name):
+    noise = {f"{i}.bin": os.urandom(20_000) for i in range(5)}
+    archive = make(tmp_path / name, noise)
+    archive.write_bytes(archive.read_bytes()[: -archive.stat().st_size // 2])
+    with pytest.raises(UsageError, match=r"a whole, readable archive.*change archive"):
+        unpack(archive, tmp_path / "sets" / "thing")
+    assert not list((tmp_path / "sets").glob("*")) if (tmp_path / "sets").exists() else True
+
+
+def test_changed_bytes_are_noticed(tmp_path):
+    archive = make(tmp_path / "x.zip", {"1.bin": os.urandom(5000)})
+    content = bytearray(archive.read_bytes())
+    content[2000] ^= 255
+    archive.write_bytes(content)
+    with pytest.raises(UsageError, match="a whole, readable archive"):
+        unpack(archive, tmp_path / "sets" / "thing")
+    assert not list((tmp_path / "sets").iterdir())
+
+
+def test_an_interrupted_run_leaves_nothing_and_the_next_makes_it_good(tmp_path):
+    archive, folder = make(tmp_path / "x.tar"), tmp_path / "sets" / "thing"
+
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        unpack(archive, folder, interrupt)
+    assert not list(folder.parent.iterdir())
+    left = folder.with_name(".thing.part")  # of a run that was killed
+    left.mkdir()
+    (left / "half.png").write_bytes(b"ha")
+    assert unpack(archive, folder)
+    assert tree(folder) == FILES
+    assert not left.exists()
+
+
+def test_other_mistakes(tmp_path, monkeypatch):
+    with pytest.raises(UsageError, match="an archive, but got 'nothing at"):
+        unpack(tmp_path / "none.zip", tmp_path / "thing")
+    (tmp_path / "x.rar").write_bytes(b"x")
+    with pytest.raises(UsageError, match=r"an archive of kind .zip, .tar"):
+        unpack(tmp_path / "x.rar", tmp_path / "thing")
+    with pytest.raises(UsageError, match=r"files in .*x.zip"):
+        unpack(make(tmp_path / "x.zip", {}), tmp_path / "thing")
+    monkeypatch.setattr(
+        archives.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10})()
+    )
+    with pytest.raises(UsageError, match="of room in"):
+        unpack(make(tmp_path / "y.zip"), tmp_path / "thing")

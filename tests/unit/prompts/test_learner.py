@@ -1,0 +1,170 @@
+"""Learned prompts: their sizes, their rows against the slow reference, and what is refused."""
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from crane import prompts
+from crane.config import compose
+from crane.errors import UsageError
+from crane.prompts import PromptLearner, pad_suffix
+from reference import crane_slow
+from reference.build import StubText, stub_learner
+from reference.generated import VOCABULARY
+
+WORDS = {"normal": "object.", "anomalous": "damaged object."}
+
+
+@pytest.fixture(scope="module")
+def text() -> StubText:
+    """A text tower 8 wide that tells all tokens of the prompts apart."""
+    stub = StubText(8)
+    weight = torch.zeros(VOCABULARY, 8)
+    for ids in map(stub.tokenize, WORDS.values()):
+        for token in ids.tolist():
+            weight[token] = torch.randn(8, generator=torch.Generator().manual_seed(token))
+    stub.token_embedding = torch.nn.Embedding.from_pretrained(weight)
+    return stub
+
+
+def test_the_published_number_of_parameters() -> None:
+    learner = stub_learner(StubText(768))
+    shapes = {name: tuple(p.shape) for name, p in learner.named_parameters()}
+    assert shapes == {
+        "words.normal": (12, 768),
+        "words.anomalous": (12, 768),
+        "deep": (8, 4, 768),
+    }
+    assert sum(p.numel() for p in learner.parameters()) == 43_008
+    assert set(learner.state_dict()) == set(shapes), "checkpoints hold learned tensors only"
+
+
+def test_prompts_begin_with_the_published_spread() -> None:
+    torch.manual_seed(0)
+    learner = stub_learner(StubText(768))
+    for value in learner.parameters():
+        assert value.mean().abs() < 1e-3
+        assert value.std().item() == pytest.approx(0.02, rel=0.05)
+
+
+def rounding(learner: PromptLearner) -> Tensor:
+    rows = learner(None)
+    return rows.deep[:, 0] - learner.deep
+
+
+def test_deep_tokens_are_rounded_to_half_unless_told_otherwise(text: StubText) -> None:
+    assert compose("train").prompt.round_deep_to_half is True
+    torch.manual_seed(0)
+    error = rounding(stub_learner(text))
+    assert 0 < error.abs().max() < 1e-4
+    rounded = stub_learner(text)
+    assert torch.equal(rounded(None).deep[:, 1], rounded.deep.half().float())
+    assert torch.equal(rounding(stub_learner(text, round_deep_to_half=False)), 0 * error)
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(
+    st.sampled_from(crane_slow.CONTEXT_MODES),
+    st.integers(1, 14),
+    st.integers(0, 3),
+    st.booleans(),
+)
+def test_rows_equal_the_slow_sentences(
+    text: StubText, mode: str, num_words: int, num_images: int, round_deep: bool
+) -> None:
+    static = mode == "none"
+    learner = stub_learner(
+        text,
+        num_words=num_words,
+        num_deep=1,
+        context=None if static else getattr(prompts, mode),
+        context_in_training=0.0 if static else 1.0,
+        round_deep_to_half=round_deep,
+    )
+    context = None if static or num_images == 0 else torch.randn(num_images, 8)
+    rows, ends, deep = learner(context)
+    state = {
+        "token_embedding.weight": text.token_embedding.weight,
+        "positional_embedding": torch.zeros(77, 8),
+    }
+    words = {"ctx_pos": learner.words["normal"], "ctx_neg": learner.words["anomalous"]}
+    images = [None] if context is None else list(context)
+    pairs = [(image, which) for image in images for which in ("ctx_pos", "ctx_neg")]
+    assert len(rows) == len(ends) == deep.shape[1] == len(pairs)
+    for row, end, (image, which) in zip(rows, ends, pairs, strict=True):
+        wanted, wanted_end = crane_slow.sentence(state, words, which, image, mode)
+        assert int(end) == wanted_end
+        assert torch.equal(row[: wanted_end + 1], wanted[: wanted_end + 1])
+    assert rows.shape[1] == int(ends.max()) + 1, "cut at the longest row"
+    assert deep.shape == (8, len(pairs), 1, 8)
+
+
+def test_nothing_is_as_long_as_77(text: StubText) -> None:
+    learner = stub_learner(text)
+    assert learner(None).rows.shape[1] == 17
+    assert learner(torch.randn(2, 8)).rows.shape[1] == 18
+
+
+def test_every_learned_token_gets_a_gradient(text: StubText) -> None:
+    learner = stub_learner(text)
+    rows, _, deep = learner(torch.randn(3, 8))
+    (rows.sum() + deep.sum()).backward()
+    for value in learner.parameters():
+        assert (value.grad != 0).all()
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "words of one state": ({"words": {"normal": "object."}}, r"anomalous.*change prompt\.words"),
+    "no depth": ({"depth": 0}, r"depth of 1 to 12.*but got 0 \(change prompt\.depth\)"),
+    "deeper than the tower": ({"depth": 13}, r"but got 13 \(change prompt\.depth\)"),
+    "no words": ({"num_words": 0}, r"at least one.*change prompt\.num_words or prompt\.num_deep"),
+    "no deep tokens": ({"num_deep": 0}, r"at least one.*change prompt\.num_words or"),
+    "too many words": ({"num_words": 80}, r"at most 77 tokens.*86 tokens.*prompt\.num_words"),
+    "deep sets too long": ({"num_deep": 17}, r"longer than a deep set.*prompt\.num_deep"),
+    "no probability": ({"context_in_training": 1.5}, r"1\.5 \(change prompt\.context_in_training"),
+    "nor this": ({"context_in_training": -0.1}, r"-0\.1 \(change prompt\.context_in_training"),
+    "static in training": ({"context": None}, r"static prompts have none.*\(change prompt\)"),
+    "static in testing": (
+        {"context": None, "context_in_training": 0.0, "context_in_testing": True},
+        r"context_in_testing false.*\(change prompt\).*prompt=pad_suffix",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_sizes_that_do_not_fit_are_refused(name: str) -> None:
+    changes, message = REFUSED[name]
+    with pytest.raises(UsageError, match=message):
+        stub_learner(StubText(8), **changes)
+
+
+def test_an_image_is_no_word_of_another_width() -> None:
+    narrow = StubText(8, joint_width=6)
+    wanted = r"joint width 6, text width 8' \(change backbone\); or take prompt=none"
+    with pytest.raises(UsageError, match=wanted):
+        stub_learner(narrow)
+    static = stub_learner(narrow, context=None, context_in_training=0.0)
+    assert static(None).rows.shape == (2, 17, 8)
+
+
+def test_static_prompts_take_no_image() -> None:
+    static = stub_learner(StubText(8), context=None, context_in_training=0.0)
+    with pytest.raises(UsageError, match=r"a context.*change prompt"):
+        static(torch.randn(2, 8))
+
+
+def test_values_are_taken_over(text: StubText) -> None:
+    first, second = stub_learner(text), stub_learner(text, context=pad_suffix)
+    second.load(first.state_dict())
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, second.state_dict()[name])
+
+
+@pytest.mark.parametrize("change", [{"num_words": 3}, {"num_deep": 2}, {"depth": 4}])
+def test_values_of_other_sizes_are_refused(text: StubText, change: dict[str, int]) -> None:
+    with pytest.raises(UsageError, match=r"prompts of sizes.*change checkpoint.*backbone"):
+        stub_learner(text).load(stub_learner(text, **change).state_dict())
