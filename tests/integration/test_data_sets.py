@@ -309,8 +309,9 @@ def test_statistics_are_a_table_and_a_picture(crane, raw, tmp_path):
     typed = [f"targets.visa.root={raw / 'visa'}", f"hydra.run.dir={tmp_path / 'run'}"]
     done = crane("data", "stats", "visa", *typed)
     assert done.code == 0, done.err
+    assert "3 + 3" in done.out
     assert "40 x 32" in done.out
-    assert "13.125%" in done.out  # 12 x 14 of 40 x 32 pixels
+    assert "13.1%  13.1%  13.1%" in done.out  # 12 x 14 of 40 x 32 pixels
     picture = Image.open(tmp_path / "run" / "visa.png")
     assert picture.width >= 480
     assert torch.from_numpy(np.array(picture)).float().std() > 10

@@ -20,9 +20,10 @@ RERUN_NOISE = {("crane_plus", "grad.ctx_pos"): 2e-5}
 """Where the official code itself, run on another CPU, differs by more than 1e-5: by 1.3e-5."""
 FLOAT16_NOISE = 5e-4
 """Of gradients of deep prompts, which the official code rounds to float16 on their way."""
-FLOAT16_STEP, SHARE_OF_STEPS = 2e-3, 2e-3
+FLOAT16_STEP, SHARE_OF_STEPS = 2e-3, 2e-2
 """Rounding may go the other way where a gradient lies between two float16 numbers: how far that
-moves an entry at most, and the share of entries that may move beyond `FLOAT16_NOISE`."""
+moves an entry at most, and the share of entries that may move beyond `FLOAT16_NOISE`. (None does in
+the files here. Static prompts are the worst case: the official code rounds once for each image.)"""
 
 
 def name_of(path: Path) -> str:

@@ -42,8 +42,12 @@ def train(golden: Golden, *more: str) -> tuple[Crane, Tensor]:
 
 
 def differences(losses: Tensor, wanted: Tensor) -> Tensor:
-    """Relative to the loss where it is above 1, absolute below."""
-    return (losses - wanted).abs() / wanted.abs().clamp(min=1.0)
+    """Relative to the largest value that a loss takes over the steps, as gradients are compared.
+
+    Relative to its own value at a step, 1e-4 would be the noise of the official code itself: run
+    again here, it differs from this golden by 4.3e-4 where the image loss is 4.8.
+    """
+    return (losses - wanted).abs() / wanted.abs().amax(dim=0).clamp(min=1.0)
 
 
 @pytest.mark.parametrize("path", TRAININGS, ids=lambda path: path.stem)

@@ -69,8 +69,8 @@ def official_names(model: Crane) -> dict[str, nn.Parameter | Tensor]:
 def official_gradients(model: Crane) -> dict[str, Tensor]:
     """Their gradients, likewise."""
     learned = model.prompts
-    assert learned.deep.grad is not None
-    deep = {f"compound_prompts_text.{j}": one for j, one in enumerate(learned.deep.grad)}
+    of_deep = () if learned.deep.grad is None else learned.deep.grad  # None where there are no sets
+    deep = {f"compound_prompts_text.{j}": one for j, one in enumerate(of_deep)}
     words = {"ctx_pos": learned.words["normal"], "ctx_neg": learned.words["anomalous"]}
     return {name: word.grad for name, word in words.items()} | deep
 

@@ -233,16 +233,15 @@ def show_statistics(config: DictConfig, console: Console) -> None:
         with _progress(console) as bars:
             statistics = measure(index, _num_workers(config), partial(bars, "images"))
         table = Table(title=f"{name}, split {reader.keywords['split']}")
-        columns = ("class", "normal", "anomalous", "masks", "size", "regions", "smallest", "median")
-        for column in (*columns, "largest"):
+        for column in ("class", "images", "masks", "size", "regions", "their areas"):
             table.add_column(column, justify="left" if column == "class" else "right")
         for class_name, one in statistics.items():
-            numbers = (one.num_normal, one.num_anomalous, one.num_masks)
-            areas = ["-"] * 3 if one.areas is None else [f"{area:.3%}" for area in one.areas]
-            cells = (*map(str, numbers), one.size, str(len(one.shares)), *areas)
+            areas = "-" if one.areas is None else "  ".join(f"{100 * a:.3g}%" for a in one.areas)
+            images = f"{one.num_normal} + {one.num_anomalous}"
+            cells = (images, str(one.num_masks), one.size, str(len(one.shares)), areas)
             table.add_row(escape(class_name), *cells)
         console.print(table)
-        console.print("Areas are of regions, as shares of their images.")
+        console.print("Images: normal + anomalous. Areas of regions: smallest, median, largest.")
         path = Path(config.run_dir) / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         picture(index, statistics).save(path)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -63,24 +64,25 @@ class FiniteMetric(Metric):
         if num_classes < 1:
             raise UsageError("at least one class", num_classes)
         self.num_classes, self.names = num_classes, names
-        self._zeros: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
+        self._zeros: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {}
         self.add_state("first_broken", torch.tensor(_NONE), dist_reduce_fx="min")
 
-    def add_zeros(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    def add_zeros(self, name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
         """Add a large state that starts at 0 and adds up over processes.
 
-        Its default is one number, not the copy of its own that `add_state` keeps of others.
+        Its default is one number, not the copy that `add_state` would keep; and numpy's zeros take
+        memory only once they are written, where scores fall.
         """
         self._zeros[name] = (shape, dtype)
-        self.add_state(name, torch.zeros((), dtype=dtype), dist_reduce_fx="sum")
-        setattr(self, name, torch.zeros(shape, dtype=dtype))
+        self.add_state(name, torch.from_numpy(np.zeros((), dtype)), dist_reduce_fx="sum")
+        setattr(self, name, torch.from_numpy(np.zeros(shape, dtype)))
 
     def reset(self) -> None:
         """Start anew."""
         super().reset()
         for name, (shape, dtype) in self._zeros.items():
             device = getattr(self, name).device
-            setattr(self, name, torch.zeros(shape, dtype=dtype, device=device))
+            setattr(self, name, torch.from_numpy(np.zeros(shape, dtype)).to(device))
 
     def note_broken(self, broken: Bool[Tensor, " B"], index: Int[Tensor, " B"]) -> None:
         """Remember the first broken image; on the CPU, raise at once.

@@ -51,9 +51,9 @@ class ImageScores(FiniteMetric):
     ) -> None:
         super().__init__(num_classes, names=names, **metric_options)
         self.max_images = max_images
-        self.add_zeros("times_seen", (max_images,), torch.int32)
-        self.add_zeros("score", (max_images,), torch.float32)
-        self.add_zeros("target", (max_images,), torch.int32)
+        self.add_zeros("times_seen", (max_images,), np.int32)
+        self.add_zeros("score", (max_images,), np.float32)
+        self.add_zeros("target", (max_images,), np.int32)
 
     def update(
         self,

@@ -167,10 +167,10 @@ class BinnedPixels(PixelState):
         self.scale = scale
         num_sizes, bins = len(size_edges) + 1, scale.num_bins
         for name, shape, dtype in (
-            ("total", (num_classes, bins), torch.int64),
-            ("positives", (num_classes, bins), torch.int64),
-            ("regions", (num_classes, num_sizes, bins), torch.float64),
-            ("num_regions", (num_classes, num_sizes), torch.float64),
+            ("total", (num_classes, bins), np.int64),
+            ("positives", (num_classes, bins), np.int64),
+            ("regions", (num_classes, num_sizes, bins), np.float64),
+            ("num_regions", (num_classes, num_sizes), np.float64),
         ):
             self.add_zeros(name, shape, dtype)
         for name, start, reduction in (

@@ -99,7 +99,13 @@ def mean_table(
 
 
 def _table(title: str) -> Table:
-    return Table(title=title, box=SIMPLE, caption_justify="left", title_justify="left")
+    return Table(
+        title=title,
+        box=SIMPLE,
+        padding=(0, 1, 0, 0),  # eight columns in a terminal of 80
+        caption_justify="left",
+        title_justify="left",
+    )
 
 
 class _Notes:

@@ -3,11 +3,11 @@ from functools import partial
 
 import numpy as np
 import pytest
-from miniatures import image, mask, mvtec_like
 from PIL import Image
 
 from crane.data import Card, Counts, index_folder
 from crane.data.verification import verify
+from miniatures import image, mask, mvtec_like
 
 
 @pytest.fixture

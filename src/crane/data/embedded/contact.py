@@ -36,9 +36,18 @@ def contact_sheet(
         for column, sample in enumerate(row):
             x, y = _GAP + column * (tile + _GAP), _GAP + line * (tile + _CAPTION + _GAP)
             sheet.paste(_tile(sample, tile, index.mask_threshold if outline else None), (x, y))
-            caption = f"{sample.class_name}: {sample.defect}"
+            caption = _shortened(f"{sample.class_name}: {sample.defect}", font, tile)
             draw.text((x, y + tile + 2), caption, fill=_TEXT, font=font)
     return sheet
+
+
+def _shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    """Cut a text that is wider than its tile."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"
 
 
 def _chosen(samples: list[Sample], num_each: int) -> list[Sample]:
