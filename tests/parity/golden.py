@@ -61,12 +61,12 @@ class Golden:
             f"prompt={mode}",
             f"prompt.context_in_testing={str(testing).lower()}",
             f"loss={'four_taps' if self.num_taps == 4 else 'one_tap'}",
-            "scoring.blur_sigma=0.0",  # golden maps are those before the blur
+            "scoring.blur_sigma=0",  # golden maps are those before the blur
         ]
         if "aggregate" in config:
             overrides.append(f"scoring={AGGREGATE_OPTION[config['aggregate']]}")
         if not config.get("fusion", True):
-            overrides.append("scoring.fusion_weight=0.0")
+            overrides.append("scoring.fusion_weight=0")
         if with_guide and "beta" in config:
             overrides.append(f"guide.attention.beta={config['beta']}")
         return overrides

@@ -31,6 +31,8 @@ class GuidedAttention:
             raise UsageError(
                 "'after_attention' or 'block_input'", value_input, key="guide.attention.value_input"
             )
+        if gamma <= 0:
+            raise UsageError("a positive number", gamma, key="guide.attention.gamma")
         self.beta, self.gamma = float(beta), float(gamma)
         self.mean, self.value_input = mean, value_input
 

@@ -1,6 +1,7 @@
 """CLIP as Crane uses it: two frozen towers of open_clip."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -76,4 +77,10 @@ def clip_from_state_dict(state_dict: Mapping[str, Tensor], *, quick_gelu: bool =
         quick_gelu: Whether the weights were trained with QuickGELU; OpenAI's were.
     """
     model = open_clip_from_state_dict(state_dict, quick_gelu=quick_gelu)
-    return Clip(model, SimpleTokenizer(context_length=len(state_dict["positional_embedding"])))
+    return Clip(model, _tokenizer(len(state_dict["positional_embedding"])))
+
+
+@lru_cache(maxsize=4)
+def _tokenizer(context_length: int) -> SimpleTokenizer:
+    """CLIP's tokenizer, which takes a quarter of a second to read its vocabulary."""
+    return SimpleTokenizer(context_length=context_length)

@@ -32,7 +32,9 @@ class TextTower(nn.Module):
         pool_type = getattr(tower, "pool_type", getattr(tower, "text_pool_type", "argmax"))
         projection = getattr(tower, "text_projection", None)
         mask = getattr(tower, "attn_mask", None)
-        if not isinstance(projection, Tensor) or mask is None or pool_type not in ("argmax", "eos"):
+        appended = getattr(tower, "cls_emb", None) is not None  # CoCa's: read instead of the end
+        causal = mask is not None and not appended
+        if not isinstance(projection, Tensor) or not causal or pool_type not in ("argmax", "eos"):
             raise UsageError(
                 "a text tower of CLIP (causal, pooled at the end token, one projection matrix)",
                 f"{type(tower).__name__} with pooling {pool_type!r}",

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from crane.errors import UsageError
 from crane.models.crane import Crane
 from crane.scoring import upsample
 from crane.types import ANOMALOUS, NORMAL, VisionTokens
@@ -64,6 +65,9 @@ class CraneLoss:
             local embedding four times, because its four taps are views of one tensor (spec,
             "Vision: E-Attn").
         interpolation: How probabilities of patches reach pixels: `nearest` or `bilinear`.
+
+    Raises:
+        UsageError: A setting makes no sense.
     """
 
     def __init__(
@@ -77,6 +81,12 @@ class CraneLoss:
         local_copies: int,
         interpolation: str,
     ) -> None:
+        if image_temperature <= 0:
+            raise UsageError("a positive number", image_temperature, key="loss.image_temperature")
+        if local_copies < 1:
+            raise UsageError("1 or more", local_copies, key="loss.local_copies")
+        if interpolation not in ("nearest", "bilinear"):
+            raise UsageError("'nearest' or 'bilinear'", interpolation, key="loss.interpolation")
         self.focal_weight, self.dice_weight = focal_weight, dice_weight
         self.image_weight, self.image_temperature = image_weight, image_temperature
         self.focal_gamma, self.local_copies = focal_gamma, local_copies

@@ -47,7 +47,8 @@ def prompts_from_official(
     if missing:
         raise UsageError("ctx_pos and ctx_neg", sorted(state), key="checkpoint")
     width = state["ctx_pos"].shape[-1]
-    deep = torch.stack([state[name] for name in sets]) if sets else torch.empty(0, 1, width)
+    none = torch.empty(0, 1, width) if into is None else into.deep.detach()[:0]
+    deep = torch.stack([state[name] for name in sets]) if sets else none
     prompts = {
         f"words.{_STATE_OF[short]}": state[f"ctx_{short}"].float().reshape(-1, width)
         for short in _STATE_OF

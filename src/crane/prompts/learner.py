@@ -124,12 +124,18 @@ class PromptLearner(nn.Module):
                 (num_words, num_deep),
                 key="prompt.num_words or prompt.num_deep",
             )
-        longest = max(len(text.tokenize(words[state])) for state in STATES) + num_words + 1
-        if longest > text.max_length or num_deep >= longest - 1:
+        lengths = [len(text.tokenize(words[state])) + num_words for state in STATES]
+        if max(lengths) + 1 > text.max_length:
             raise UsageError(
-                f"prompts of at most {text.max_length} tokens, longer than a deep set",
-                f"{longest} tokens with deep sets of {num_deep}",
-                key="prompt.num_words or prompt.num_deep",
+                f"prompts of at most {text.max_length} tokens, the image's among them",
+                max(lengths) + 1,
+                key="prompt.num_words",
+            )
+        if num_deep > min(lengths) - 2:
+            raise UsageError(
+                f"deep sets of at most {min(lengths) - 2} tokens, between start and end",
+                num_deep,
+                key="prompt.num_deep",
             )
         if not 0.0 <= self.context_in_training <= 1.0:
             raise UsageError(

@@ -63,7 +63,7 @@ def test_values_reach_any_grid_of_a_guide(data: st.DataObject) -> None:
 
 
 @QUICKLY
-@given(features(), st.floats(0.0, 3.0), st.floats(0.0, 100.0), st.sampled_from(["image", "batch"]))
+@given(features(), st.floats(0.0, 3.0), st.floats(0.01, 100.0), st.sampled_from(["image", "batch"]))
 def test_rows_are_distributions_that_keep_their_diagonal(
     f: Tensor, beta: float, gamma: float, mean: str
 ) -> None:
@@ -104,6 +104,9 @@ def test_settings_that_make_no_sense_are_refused() -> None:
         guided(mean="class")
     with pytest.raises(UsageError, match=r"'u'.*change guide\.attention\.value_input"):
         guided(value_input="u")
+    for gamma in (0.0, -3.0):
+        with pytest.raises(UsageError, match=r"positive.*change guide\.attention\.gamma"):
+            guided(gamma=gamma)
 
 
 def test_correlations_keep_their_precision_under_autocast() -> None:

@@ -155,6 +155,7 @@ MISFITS = {
     "text without causal mask": ({}, {"no_causal_mask": True}, {"custom_text": True}),
     "text read at its last token": ({}, {"pool_type": "last"}, {"custom_text": True}),
     "text projected with a bias": ({}, {"proj_bias": True}, {"custom_text": True}),
+    "text read at an appended token": ({}, {"embed_cls": True}, {"custom_text": True}),
     "text without projection": ({}, {"proj_type": "none"}, {"custom_text": True}),
 }
 

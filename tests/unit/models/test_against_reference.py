@@ -156,7 +156,7 @@ def cases(draw: st.DrawFn, **fixed: object) -> Case:
         "seed": up_to(2),
         "num_words": up_to(5, 3),
         "num_deep": up_to(3),
-        "depth": up_to(clip["text_layers"], 2),
+        "depth": up_to(clip["text_layers"]),
         "variant": draw(st.sampled_from(crane_slow.VARIANTS)),
         "num_blocks": up_to(clip["vision_layers"], 0),
         "features": features,

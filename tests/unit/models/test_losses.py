@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from crane.errors import UsageError
 from crane.models import Crane, CraneLoss, Losses, dice_loss, focal_loss
 from crane.scoring import upsample
 from crane.types import VisionTokens
@@ -139,3 +140,16 @@ def test_patches_reach_pixels_as_told(
         wanted = 2.0 * scoring_slow.focal_loss(pixels, (batch["mask"][kept] > 0).long())
         ours = losses(crane, seen, interpolation=interpolation).focal
         assert ours.item() == pytest.approx(wanted.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_temperature": 0.0}, r"positive.*got 0\.0 \(change loss\.image_temperature"),
+        ({"local_copies": 0}, r"1 or more, but got 0 \(change loss\.local_copies"),
+        ({"interpolation": "cubic"}, r"'nearest' or 'bilinear'.*'cubic' \(change loss\.inter"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(change: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        CraneLoss(**(SETTINGS | change))

@@ -23,6 +23,12 @@ def test_deep_sets_stand_in_the_order_of_their_numbers() -> None:
     assert torch.equal(deep[2], state["compound_prompts_text.2"])
 
 
+def test_a_checkpoint_may_have_no_deep_sets() -> None:
+    learner = stub_learner(StubText(64), depth=1)
+    learner.load(prompts_from_official(generated_prompts(text_width=64, num_deep=0), into=learner))
+    assert learner.deep.shape == (0, 4, 64)
+
+
 @pytest.mark.parametrize("content", [{"prompt_learner": 3}, {"prompt_learner": [1, 2]}])
 def test_what_is_no_state_dict_is_refused(content: dict) -> None:
     with pytest.raises(UsageError, match=r"a state dict under prompt_learner.*change checkpoint"):

@@ -123,8 +123,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "deeper than the tower": ({"depth": 13}, r"but got 13 \(change prompt\.depth\)"),
     "no words": ({"num_words": 0}, r"at least one.*change prompt\.num_words or prompt\.num_deep"),
     "no deep tokens": ({"num_deep": 0}, r"at least one.*change prompt\.num_words or"),
-    "too many words": ({"num_words": 80}, r"at most 77 tokens.*86 tokens.*prompt\.num_words"),
-    "deep sets too long": ({"num_deep": 17}, r"longer than a deep set.*prompt\.num_deep"),
+    "too many words": (
+        {"num_words": 80},
+        r"at most 77 tokens.*got 86 \(change prompt\.num_words\)",
+    ),
+    "deep sets too long": ({"num_deep": 15}, r"at most 14 tokens.*15 \(change prompt\.num_deep\)"),
     "no probability": ({"context_in_training": 1.5}, r"1\.5 \(change prompt\.context_in_training"),
     "nor this": ({"context_in_training": -0.1}, r"-0\.1 \(change prompt\.context_in_training"),
     "static in training": ({"context": None}, r"static prompts have none.*\(change prompt\)"),
@@ -140,6 +143,11 @@ def test_sizes_that_do_not_fit_are_refused(name: str) -> None:
     changes, message = REFUSED[name]
     with pytest.raises(UsageError, match=message):
         stub_learner(StubText(8), **changes)
+
+
+def test_the_longest_deep_set_ends_before_the_end_token(text: StubText) -> None:
+    learner = stub_learner(text, num_deep=14)
+    assert learner(None).ends.min() == 15
 
 
 def test_an_image_is_no_word_of_another_width() -> None:
