@@ -1,0 +1,27 @@
+"""Frozen features on disk: computed once, read by every epoch, run and process."""
+
+from crane.cache.code import code_digest
+from crane.cache.digests import Digests
+from crane.cache.entry import BrokenEntryError, Description, Entry
+from crane.cache.facts import entry_id, images_digest, tower_facts
+from crane.cache.folder import CacheFolder
+from crane.cache.reading import Features
+from crane.cache.writing import DTYPES, EntryWriter, TokenShape, allocate, finish
+
+__all__ = [
+    "DTYPES",
+    "BrokenEntryError",
+    "CacheFolder",
+    "Description",
+    "Digests",
+    "Entry",
+    "EntryWriter",
+    "Features",
+    "TokenShape",
+    "allocate",
+    "code_digest",
+    "entry_id",
+    "finish",
+    "images_digest",
+    "tower_facts",
+]
