@@ -1,6 +1,7 @@
 """A transformer block of open_clip with its queries, keys and values in the open."""
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -56,6 +57,17 @@ class Block(nn.Module):
         """What the feed-forward part adds to its stream: MLP(LN2(x))."""
         out: Tensor = self.scale_2(self.feed_forward(self.ln_2(x)))
         return out
+
+    def read(self, x: Float[Tensor, "R L D"], at: Int[Tensor, " R"]) -> Float[Tensor, "R D"]:
+        """What the causal block says at one position of each row: all that a last block is for."""
+        q, k, v = self.qkv(x)
+        rows = torch.arange(len(x), device=x.device)
+        seen = torch.arange(x.shape[1], device=x.device) <= at.unsqueeze(1)
+        attended = F.scaled_dot_product_attention(
+            q[rows, :, at].unsqueeze(2), k, v, attn_mask=seen[:, None, None]
+        )
+        y = x[rows, at].unsqueeze(1) + self.project(attended)
+        return (y + self.mlp(y)).squeeze(1)
 
     def forward(self, x: Float[Tensor, "B T D"], *, causal: bool = False) -> Float[Tensor, "B T D"]:
         """The ordinary block: softmax attention, then the feed-forward part, both residual."""

@@ -1,9 +1,9 @@
 """The frozen text tower of CLIP, from token embeddings on."""
 
 from collections.abc import Callable
+from itertools import zip_longest
 from typing import Any
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -91,11 +91,12 @@ class TextTower(nn.Module):
             deep: Learned tokens: set j takes positions 1 to K of the input of block j + 1.
         """
         x = rows + self.positions[: rows.shape[1]]
-        num_sets, _, num_tokens, _ = deep.shape
-        for level, block in enumerate(self.blocks):
-            if 1 <= level <= num_sets:
-                x = torch.cat([x[:, :1], deep[level - 1].to(x.dtype), x[:, 1 + num_tokens :]], 1)
+        num_tokens = deep.shape[2]
+        *blocks, last = self.blocks
+        for block, learned in zip_longest(blocks, deep[: len(blocks)]):
             x = block(x, causal=True)
-        at_end = x[torch.arange(len(x), device=x.device), ends]
-        sentences: Tensor = self.ln_final(at_end) @ self.projection
+            if learned is not None:  # in the place of what this block said about these tokens
+                x[:, 1 : 1 + num_tokens] = learned
+        x = last.read(x, ends)
+        sentences: Tensor = self.ln_final(x) @ self.projection
         return sentences

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -64,15 +65,37 @@ class Crane(nn.Module):
         self.text.eval()
         return self
 
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Prediction:
-        """Score images (RGB in [0, 1]) and their pixels."""
-        tokens = self.vision(images)
-        text = self.encode_prompts(tokens, with_context=self.prompts.context_in_testing)
-        return self.detect(tokens, text, (images.shape[-2], images.shape[-1]))
+    def forward(
+        self, images: Float[Tensor, "B 3 H W"], text: Float[Tensor, "1 2 E"] | None = None
+    ) -> Prediction:
+        """Score images (RGB in [0, 1]) and their pixels; `text` as `static_text` gives it."""
+        return self.judge(self.vision(images), (images.shape[-2], images.shape[-1]), text)
+
+    def judge(
+        self,
+        tokens: VisionTokens,
+        size: tuple[int, int],
+        text: Float[Tensor, "1 2 E"] | None = None,
+    ) -> Prediction:
+        """Score images of `size` pixels and their pixels, from what the towers saw in them."""
+        if text is None:
+            text = self.encode_prompts(tokens, with_context=self.prompts.context_in_testing)
+        return self.detect(tokens, text, size)
+
+    @torch.no_grad()
+    def static_text(self) -> Float[Tensor, "1 2 E"] | None:
+        """t_n and t_a of the prompts as they are now, to encode once for many images.
+
+        None where testing uses the image context: each image then has its own.
+        """
+        return None if self.prompts.context_in_testing else self._encode(None)
 
     def encode_prompts(self, tokens: VisionTokens, *, with_context: bool) -> Float[Tensor, "T 2 E"]:
         """Unit-norm t_n and t_a: a pair for each image with context, one pair without."""
-        rows, ends, deep = self.prompts(tokens.global_ if with_context else None)
+        return self._encode(tokens.global_ if with_context else None)
+
+    def _encode(self, image: Float[Tensor, "B E"] | None) -> Float[Tensor, "T 2 E"]:
+        rows, ends, deep = self.prompts(image)
         return F.normalize(self.text(rows, ends, deep), dim=-1).unflatten(0, (-1, 2))
 
     def detect(

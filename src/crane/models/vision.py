@@ -10,6 +10,9 @@ from crane.backbones import VisionTower
 from crane.errors import UsageError
 from crane.types import VisionTokens
 
+ALL, CLASS, PATCHES = slice(None), slice(0, 1), slice(1, None)
+"""Tokens: the class token comes first."""
+
 
 class VisionEncoder(nn.Module):
     """Images to a global embedding g and local embeddings: Z of E-Attn, D of D-Attn, or both.
@@ -51,38 +54,50 @@ class VisionEncoder(nn.Module):
         self.tower, self.guide = tower, guide
         self.stream, self.guided = stream, guided
 
+    @property
+    def _read_last(self) -> tuple[slice, slice]:
+        """Tokens of the ViT's last block that reach an output: after its attention, its MLP.
+
+        The class token always does; patches only where they are a local embedding themselves, or
+        where D-Attn takes its values after the block's attention.
+        """
+        if self.stream is not None and self.stream.num_blocks == 0:
+            return ALL, ALL
+        is_read = self.guided is not None and self.guided.value_input == "after_attention"
+        return (ALL if is_read else CLASS), CLASS
+
     @torch.no_grad()
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> VisionTokens:
         """See images (RGB in [0, 1]); nothing here is trained, so no gradient is kept."""
         grid = self.tower.grid(*images.shape[-2:])
         correlate, num_blocks = self.stream or (None, 0)
-        first = len(self.tower.blocks) - num_blocks
+        first, last = len(self.tower.blocks) - num_blocks, len(self.tower.blocks) - 1
 
         h = self.tower.embed(images)
         z = None
         for number, block in enumerate(self.tower.blocks):
+            attending, kept = self._read_last if number == last else (ALL, ALL)
             q, k, v = block.qkv(h)
-            if (
-                correlate is not None and number >= first
-            ):  # E-Attn: beside the ViT, fed by it, without an MLP
+            if correlate is not None and number >= first:
+                # E-Attn: beside the ViT, fed by it, without an MLP
                 z = (h if z is None else z) + block.project(correlate(q, k, v))
             before = h
-            after = h + block.project(F.scaled_dot_product_attention(q, k, v))
-            h = after + block.mlp(after)
+            attended = F.scaled_dot_product_attention(q[:, :, attending], k, v)
+            after = h[:, attending] + block.project(attended)
+            h = after[:, kept] + block.mlp(after[:, kept])
 
         local = []
-        if (
-            self.guide is not None and self.guided is not None
-        ):  # D-Attn: the last block's values, where the guide looks
+        if self.guide is not None and self.guided is not None:
+            # D-Attn: the last block's values, where the guide looks
             features = self.guide(images)
             u = after if self.guided.value_input == "after_attention" else before
-            values = block.values(u)[:, :, 1:].unflatten(2, grid)
+            values = block.values(u[:, PATCHES]).unflatten(2, grid)
             local.append(block.project(self.guided(features, values)))
         if self.stream is not None:
-            own = (h if z is None else z)[:, 1:]
+            own = (h if z is None else z)[:, PATCHES]
             local.append(own if self.guide is None else _resize(own, grid, features.shape[-2:]))
         patches = torch.stack([F.normalize(self.tower.to_joint(x), dim=-1) for x in local])
-        global_ = F.normalize(self.tower.to_joint(h[:, :1]).squeeze(1), dim=-1)
+        global_ = F.normalize(self.tower.to_joint(h[:, CLASS]).squeeze(1), dim=-1)
         return VisionTokens(global_, patches, grid if self.guide is None else features.shape[-2:])
 
 
