@@ -34,11 +34,9 @@ class Sample:
     bottom; None for all of it."""
 
 
-class Batch(TypedDict):
-    """What the loaders yield."""
+class Truth(TypedDict):
+    """What is known of a batch of images, beside the images themselves."""
 
-    image: Float[Tensor, "B 3 H W"]
-    """RGB in [0, 1]; each tower normalises for itself."""
     mask: Int[Tensor, "B H W"]
     """0 where normal, r > 0 on the r-th 8-connected anomalous region (int32)."""
     has_mask: Bool[Tensor, " B"]
@@ -49,6 +47,22 @@ class Batch(TypedDict):
     """Position in the data set's `class_names` (int64)."""
     index: Int[Tensor, " B"]
     """Position in the data set's `samples` (int64)."""
+
+
+class Batch(Truth):
+    """What the loaders yield."""
+
+    image: Float[Tensor, "B 3 H W"]
+    """RGB in [0, 1]; each tower normalises for itself."""
+
+
+class TokenBatch(Truth):
+    """What they yield in its place where the towers' output is cached."""
+
+    global_: Float[Tensor, "B E"]
+    """Global embeddings, as stored."""
+    patches: Float[Tensor, "B M h w E"]
+    """Local embeddings, as stored."""
 
 
 class VisionTokens(NamedTuple):

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from crane import prediction, training
+from crane.cli.recording import Recording
 from crane.config import plain
 from crane.data.loader import auto_num_workers
 from crane.errors import UsageError
@@ -27,15 +28,20 @@ FILES = ("results.csv", "results.json", "config.yaml", "record.json")
 @own_processes()
 def train(config: DictConfig) -> None:
     """Learn prompts on the source, then test on every target."""
-    show(config, training.train(config))
+    with Recording(config, "train") as run:
+        if not run.is_done():
+            show(config, run.keep(training.train(config)))
 
 
 @own_processes()
 def test(config: DictConfig) -> None:
     """Test a checkpoint on every target."""
-    checkpoint = read_checkpoint(config.checkpoint)
-    config = adopt_config(config, checkpoint, HydraConfig.get().overrides.task)
-    show(config, training.test(config, checkpoint))
+    with Recording(config, "test") as run:
+        checkpoint = read_checkpoint(config.checkpoint)
+        config = adopt_config(config, checkpoint, HydraConfig.get().overrides.task)
+        run.describe(config, checkpoint)
+        if not run.is_done():
+            show(config, run.keep(training.test(config, checkpoint)))
 
 
 @rank_zero_only

@@ -12,9 +12,10 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from crane.cli.help import command_help, overview
+from crane.cli.job_names import job_folder, with_job_names
 from crane.cli.mistakes import check_complete, usage_error
 from crane.cli.overrides import check_overrides, with_quotes, with_short_names
 from crane.cli.words import with_words
@@ -29,6 +30,7 @@ COMMANDS = {
     "predict": "crane.cli.commands",
     "weights": "crane.cli.commands",
     "demo": "crane.cli.demo",
+    "report": "crane.cli.report",
     "data": "crane.cli.data",
 }
 """Command to the module that has a function of its name; imported when it runs."""
@@ -48,6 +50,8 @@ REMARKS = (
 )
 """Warnings of Lightning about what is meant to be so."""
 
+OmegaConf.register_new_resolver("crane.job_folder", job_folder, replace=True)
+
 
 def main() -> None:
     """Run the command named first; exits with 2 on a user's mistake."""
@@ -65,6 +69,8 @@ def main() -> None:
         # argparse would refuse -m between overrides.
         arguments.sort(key=lambda argument: argument not in MULTIRUN)
         check_overrides(name, arguments)
+        if set(MULTIRUN) & set(arguments):
+            arguments = with_job_names(arguments)
     except UsageError as error:
         _refuse(error)
     _quieten()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from lightning import LightningDataModule
 from torch.utils.data import Subset
 
-from crane.data.dataset import ImageDataset, SourceDataset
+from crane.data.dataset import ImageDataset, SourceDataset, TokenDataset, Tokens
 from crane.data.files import shown
 from crane.data.images import RESIZERS
 from crane.data.index import Index
@@ -139,6 +139,36 @@ class CraneDataModule(LightningDataModule):
             for name, index in indices.items()
         }
 
+    def image_sets(self) -> dict[str, ImageDataset]:
+        """Map `source.NAME` and `targets.NAME` to all images of each data set."""
+        return {
+            f"{group}.{name}": images
+            for group in ("source", "targets")
+            for name, images in zip(*self._group(group), strict=True)
+        }
+
+    def image_loader(self, name: str) -> ImageLoader:
+        """A loader over all images of a data set, in its order, as if it were tested.
+
+        Args:
+            name: A key of `image_sets`.
+        """
+        return self._test_loader(self.image_sets()[name], is_kept=False)
+
+    def use_tokens(self, name: str, tokens: Tokens) -> None:
+        """Load cached features from now on where a data set's images would be.
+
+        Mosaics are still made of images: see that there are none.
+
+        Args:
+            name: A key of `image_sets`.
+            tokens: Its features.
+        """
+        group, _, own_name = name.partition(".")
+        names, sets = self._group(group)
+        number = names.index(own_name)
+        sets[number] = TokenDataset(sets[number], tokens)
+
     def train_dataloader(self) -> ImageLoader:
         """Training batches, in an order fixed by (seed, epoch); can continue in mid-epoch.
 
@@ -190,6 +220,12 @@ class CraneDataModule(LightningDataModule):
             drop_last=False,
             is_kept=is_kept,
         )
+
+    def _group(self, group: str) -> tuple[list[str], list[ImageDataset]]:
+        """Names and images of the source's data sets, or of the targets."""
+        if group == "source":
+            return list(self.source), self._source_images.parts
+        return list(self.targets), self._tests
 
     def _world(self) -> tuple[int, int]:
         if self.trainer is None:

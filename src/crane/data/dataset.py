@@ -1,8 +1,9 @@
 """An index's images as tensors."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
@@ -12,20 +13,25 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from crane.data.images import EXACT, image_to_tensor, read_mask, read_rgb, resize_mask
+from crane.data.images import (
+    EXACT,
+    image_to_tensor,
+    read_mask,
+    read_rgb,
+    resize_mask,
+    upright_size,
+)
 from crane.data.index import Index
 from crane.data.regions import label_regions
 from crane.errors import UsageError
-from crane.types import ANOMALOUS, NORMAL
+from crane.types import ANOMALOUS, NORMAL, Sample
 
 logger = logging.getLogger(__name__)
 
 
-class ImageItem(TypedDict):
-    """A `Batch` of one without its batch axis; `default_collate` makes batches of these."""
+class TruthItem(TypedDict):
+    """What is known of one image, beside the image itself."""
 
-    image: Float[Tensor, "3 H W"]
-    """RGB in [0, 1]."""
     mask: Int[Tensor, "H W"]
     """0 where normal, r > 0 on the r-th 8-connected anomalous region (int32)."""
     has_mask: Bool[Tensor, ""]
@@ -36,6 +42,27 @@ class ImageItem(TypedDict):
     """Position in `class_names` (int64)."""
     index: Int[Tensor, ""]
     """Position in the data set (int64)."""
+
+
+class ImageItem(TruthItem):
+    """A `Batch` of one without its batch axis; `default_collate` makes batches of these."""
+
+    image: Float[Tensor, "3 H W"]
+    """RGB in [0, 1]."""
+
+
+class TokenItem(TruthItem):
+    """A `TokenBatch` of one without its batch axis."""
+
+    global_: Float[Tensor, " E"]
+    """Global embedding, as stored."""
+    patches: Float[Tensor, "M h w E"]
+    """Local embeddings, as stored."""
+
+
+Item = ImageItem | TokenItem
+Tokens = Callable[[str], tuple[Float[Tensor, " E"], Float[Tensor, "M h w E"]]]
+"""The name of an image (`Index.key`) to its global and local embeddings."""
 
 
 @dataclass(frozen=True)
@@ -50,18 +77,12 @@ class OpenedImage:
 
     def item(self, image_size: int, class_id: int, index: int, resizer: str = EXACT) -> ImageItem:
         """Resize both and label the mask's regions; `resizer` is of the image (`RESIZERS`)."""
-        mask = resize_mask(self.mask, image_size, image_size)
-        return {
-            "image": image_to_tensor(self.image, image_size, resizer),
-            "mask": torch.from_numpy(label_regions(mask)),
-            "has_mask": torch.tensor(self.has_mask),
-            "label": torch.tensor(self.label),
-            "class_id": torch.tensor(class_id),
-            "index": torch.tensor(index),
-        }
+        regions = _regions(self.mask, image_size)
+        truth = _truth(regions, self.has_mask, self.label, class_id, index)
+        return {"image": image_to_tensor(self.image, image_size, resizer), **truth}
 
 
-class ImageDataset(Dataset[ImageItem]):
+class ImageDataset(Dataset[Item]):
     """The images of one index, in its order.
 
     Args:
@@ -81,7 +102,7 @@ class ImageDataset(Dataset[ImageItem]):
     def __len__(self) -> int:
         return len(self.index.samples)
 
-    def __getitem__(self, position: int) -> ImageItem:
+    def __getitem__(self, position: int) -> Item:
         """One image; a `UsageError` names a file that cannot be used."""
         class_id = self.class_id(position)
         return self.open(position).item(self.image_size, class_id, position, self.resizer)
@@ -100,25 +121,60 @@ class ImageDataset(Dataset[ImageItem]):
         image = read_rgb(sample.image, sample.box)
         if sample.mask is None:
             empty: np.ndarray = np.zeros((image.height, image.width), dtype=bool)
-            known = self._has_masks and sample.label == NORMAL
-            return OpenedImage(image, empty, known, sample.label)
-        mask = read_mask(sample.mask, self.index.mask_threshold, sample.box)
-        if mask.shape != (image.height, image.width):
+            return OpenedImage(image, empty, self._is_known(sample), sample.label)
+        mask = self._mask(sample.mask, sample, image.size)
+        return OpenedImage(image, mask, True, sample.label)
+
+    def _is_known(self, sample: Sample) -> bool:
+        return sample.mask is not None or (self._has_masks and sample.label == NORMAL)
+
+    def _mask(
+        self, path: Path, sample: Sample, image_size: tuple[int, int]
+    ) -> Bool[np.ndarray, "H W"]:
+        """Read a mask that must be as wide and as high as its image."""
+        mask = read_mask(path, self.index.mask_threshold, sample.box)
+        width, height = image_size
+        if mask.shape != (height, width):
             raise UsageError(
-                f"a mask as large as its image {sample.image}, {image.width} x {image.height}",
-                f"{mask.shape[1]} x {mask.shape[0]} in {sample.mask}",
+                f"a mask as large as its image {sample.image}, {width} x {height}",
+                f"{mask.shape[1]} x {mask.shape[0]} in {path}",
                 hint="images are turned upright by their EXIF orientation; masks must fit that",
             )
         if sample.label == ANOMALOUS and not mask.any():
             logger.warning(
                 "No pixel of %s exceeds mask_threshold %d, yet its image is labelled anomalous",
-                sample.mask,
+                path,
                 self.index.mask_threshold,
             )
-        return OpenedImage(image, mask, True, sample.label)
+        return mask
 
 
-class SourceDataset(Dataset[ImageItem]):
+class TokenDataset(ImageDataset):
+    """The images of one index as their cached features: masks are read, images are not decoded.
+
+    Args:
+        images: the data set.
+        tokens: its features.
+    """
+
+    def __init__(self, images: ImageDataset, tokens: Tokens) -> None:
+        super().__init__(images.index, images.image_size, images.resizer)
+        self.tokens = tokens
+
+    def __getitem__(self, position: int) -> Item:
+        """The features of one image; a `UsageError` names what cannot be used."""
+        sample = self.index.samples[position]
+        global_, patches = self.tokens(self.index.key(sample))
+        regions = _no_regions(self.image_size)
+        if sample.mask is not None:
+            mask = self._mask(sample.mask, sample, upright_size(sample.image, sample.box))
+            regions = _regions(mask, self.image_size)
+        known, class_id = self._is_known(sample), self.class_id(position)
+        truth = _truth(regions, known, sample.label, class_id, position)
+        return {"global_": global_, "patches": patches, **truth}
+
+
+class SourceDataset(Dataset[Item]):
     """Several indices as one data set, end to end.
 
     Classes of several data sets are told apart by the data set's name, `mvtec/bottle`; those of a
@@ -147,10 +203,13 @@ class SourceDataset(Dataset[ImageItem]):
     def __len__(self) -> int:
         return len(self._where)
 
-    def __getitem__(self, position: int) -> ImageItem:
+    def __getitem__(self, position: int) -> Item:
         """One image; `index` and `class_id` count through all the parts."""
-        opened, class_id = self.open(position), self.class_id(position)
-        return opened.item(self.image_size, class_id, position, self.resizer)
+        part, local = self._where[position]
+        item = self.parts[part][local]
+        item["class_id"] = torch.tensor(self.class_id(position))
+        item["index"] = torch.tensor(position)
+        return item
 
     def class_id(self, position: int) -> int:
         """Return the position of an image's class in `class_names`."""
@@ -174,3 +233,26 @@ class SourceDataset(Dataset[ImageItem]):
 
 def _starts(lengths: Sequence[int]) -> list[int]:
     return [sum(lengths[:i]) for i in range(len(lengths))]
+
+
+def _regions(mask: Bool[np.ndarray, "H W"], image_size: int) -> Int[np.ndarray, "S S"]:
+    """Resize a mask and label its regions."""
+    if not mask.any():  # most images are normal, and none of them need wait
+        return _no_regions(image_size)
+    return label_regions(resize_mask(mask, image_size, image_size))
+
+
+def _no_regions(image_size: int) -> Int[np.ndarray, "S S"]:
+    return np.zeros((image_size, image_size), dtype=np.int32)
+
+
+def _truth(
+    regions: Int[np.ndarray, "H W"], has_mask: bool, label: int, class_id: int, index: int
+) -> TruthItem:
+    return {
+        "mask": torch.from_numpy(regions),
+        "has_mask": torch.tensor(has_mask),
+        "label": torch.tensor(label),
+        "class_id": torch.tensor(class_id),
+        "index": torch.tensor(index),
+    }

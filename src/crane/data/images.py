@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, UInt8
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from crane.errors import UsageError
@@ -27,6 +27,8 @@ EXACT = "pil"
 """The resizer that published numbers rest on."""
 
 _DEEP = 65535
+_TURNED = (5, 6, 7, 8)
+"""EXIF orientations that lay an image on its side."""
 _UNREADABLE = (
     OSError,
     SyntaxError,
@@ -99,6 +101,19 @@ def read_mask(path: str | Path, threshold: int, box: Box | None = None) -> Bool[
             _check_unit(values, path)
             return values > threshold / 255
         return np.asarray(mask.convert("L")) > threshold
+
+
+def upright_size(path: str | Path, box: Box | None = None) -> tuple[int, int]:
+    """Width and height of what `read_rgb` gives, from the file's header alone.
+
+    Raises:
+        UsageError: if the file is missing or no image.
+    """
+    if box is not None:
+        return box[2] - box[0], box[3] - box[1]
+    with _naming(path, "image"), Image.open(path) as image:
+        is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED
+        return (image.height, image.width) if is_turned else image.size
 
 
 def image_to_tensor(

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from crane.data.dataset import ImageItem
+from crane.data.dataset import Item
 from crane.data.samplers import EpochSampler
 from crane.errors import UsageError
-from crane.types import Batch
+from crane.types import Batch, TokenBatch
 
 Key = TypeVar("Key")
 
@@ -20,34 +20,34 @@ MAX_AUTO_WORKERS = 8
 """More workers than this outrun any model here, and each costs memory."""
 
 
-class Reporting(Dataset[ImageItem | UsageError]):
+class Reporting(Dataset[Item | UsageError]):
     """A data set that returns its `UsageError`s in place of items.
 
     Torch rebuilds an exception raised in a worker from its message alone, so that the main process
     sees a RuntimeError with a traceback in it. As a value the error arrives as it was.
     """
 
-    def __init__(self, dataset: Dataset[ImageItem]) -> None:
+    def __init__(self, dataset: Dataset[Item]) -> None:
         self.dataset = dataset
 
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]
 
-    def __getitem__(self, key: Any) -> ImageItem | UsageError:
+    def __getitem__(self, key: Any) -> Item | UsageError:
         try:
             return self.dataset[key]
         except UsageError as error:
             return error
 
 
-class ImageLoader(DataLoader[ImageItem]):
-    """Yields `Batch`es; made by `image_loader`.
+class ImageLoader(DataLoader[Item]):
+    """Yields `Batch`es, or `TokenBatch`es where features are cached; made by `image_loader`.
 
     Workers start with the first batch, not with `iter()`: Lightning makes a resumed run's iterator
     before it tells the sampler which epoch that is.
     """
 
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Batch | TokenBatch]:  # type: ignore[override]
         for batch in super().__iter__():
             if isinstance(batch, UsageError):
                 raise batch
@@ -72,7 +72,7 @@ class TrainingLoader(ImageLoader):
         """Let the next pass, if it is of the stored epoch, begin after the stored batch."""
         self._resumed = state["epoch"], state["num_served"]
 
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Batch | TokenBatch]:  # type: ignore[override]
         epoch, num_served = self._resumed or (-1, 0)
         self._resumed, self._num_served = None, 0
         # Lightning puts a sampler of its own here when asked to overfit a few batches.
@@ -86,7 +86,7 @@ class TrainingLoader(ImageLoader):
 
 
 def image_loader(
-    dataset: Dataset[ImageItem],
+    dataset: Dataset[Item],
     sampler: Sampler[Any],
     *,
     batch_size: int,
@@ -135,7 +135,7 @@ def auto_num_workers(num_local_processes: int) -> int:
     return max(0, min(MAX_AUTO_WORKERS, num_cores // num_local_processes - 1))
 
 
-def _collate(items: Sequence[ImageItem | UsageError]) -> Batch | UsageError:
+def _collate(items: Sequence[Item | UsageError]) -> Batch | TokenBatch | UsageError:
     errors = [item for item in items if isinstance(item, UsageError)]
     return errors[0] if errors else default_collate(list(items))
 

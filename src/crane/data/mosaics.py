@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
 
-from crane.data.dataset import ImageItem, OpenedImage, SourceDataset
+from crane.data.dataset import Item, OpenedImage, SourceDataset
 from crane.data.images import resize_mask
 from crane.types import ANOMALOUS, NORMAL
 
@@ -23,7 +23,7 @@ class Draw(NamedTuple):
     """In the training images."""
 
 
-class TrainingDataset(Dataset[ImageItem]):
+class TrainingDataset(Dataset[Item]):
     """The images chosen for training.
 
     At `mosaic_rate` an image gives way to a mosaic of its class (official `aug_rate`): four images,
@@ -60,7 +60,7 @@ class TrainingDataset(Dataset[ImageItem]):
     def __len__(self) -> int:
         return len(self.positions)
 
-    def __getitem__(self, draw: Draw | int) -> ImageItem:
+    def __getitem__(self, draw: Draw | int) -> Item:
         """Return the image, or the mosaic in its place.
 
         `index` is the image's position in the source either way. A plain position is one of epoch

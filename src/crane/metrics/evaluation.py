@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -130,6 +131,10 @@ class Evaluation(nn.Module):
         return {
             name: [curve(own) for own in counts[state]] for name, (state, curve) in _CURVES.items()
         }
+
+    def scores(self) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+        """Return index and score of every image over all processes; every process must call it."""
+        return self.images.scores()
 
     def plot(
         self, curve: str = "pro", ax: Any = None, class_names: Sequence[str] | None = None

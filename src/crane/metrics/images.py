@@ -115,6 +115,12 @@ class ImageScores(FiniteMetric):
         score, target = (state.cpu().numpy()[seen] for state in (self.score, self.target))
         return [self._class_counts(score, target, c) for c in range(self.num_classes)]
 
+    def scores(self) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+        """Return index and score of every image seen, over all processes, rising by index."""
+        with self.sync_context():
+            seen = np.flatnonzero(self.times_seen.cpu().numpy())
+            return seen, self.score.cpu().numpy()[seen]
+
     @staticmethod
     def _class_counts(score: np.ndarray, target: np.ndarray, class_id: int) -> Counts:
         own = target // 2 == class_id

@@ -1,46 +1,15 @@
 """A few overlays of every data set, chosen while a test runs."""
 
-import heapq
 import re
-from collections.abc import Callable, Mapping
-from hashlib import sha256
-from itertools import count
 from pathlib import Path
-from types import MappingProxyType
 
-import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from crane.data.images import read_rgb
-from crane.errors import UsageError
 from crane.reporting.files import replacing
 from crane.reporting.panels import Panel, PanelStyle, draw_panel, gallery
-from crane.types import ANOMALOUS, NORMAL, Sample
-
-Rank = Callable[[Sample, float], float]
-"""How far down the list a sample stands; the lowest are shown."""
-
-
-def by_chance(sample: Sample, score: float) -> float:
-    """Rank samples by a hash of their names: the same choice in every run and on every machine."""
-    name = f"{sample.class_name}/{sample.defect}/{sample.image.name}"
-    return float(int.from_bytes(sha256(name.encode()).digest()[:6], "big"))
-
-
-def by_success(sample: Sample, score: float) -> float:
-    """Rank anomalous samples by falling and normal samples by rising score."""
-    return -score if sample.label == ANOMALOUS else score
-
-
-def by_failure(sample: Sample, score: float) -> float:
-    """Rank anomalous samples by rising and normal samples by falling score."""
-    return -by_success(sample, score)
-
-
-RANKS: Mapping[str, Rank] = MappingProxyType(
-    {"random": by_chance, "best": by_success, "worst": by_failure}
-)
+from crane.reporting.shortlist import Shortlist
+from crane.types import NORMAL, Sample
 
 
 class OverlayWriter:
@@ -74,14 +43,11 @@ class OverlayWriter:
         num_normal: int,
         num_columns: int,
     ) -> None:
-        if choose not in RANKS:
-            raise UsageError(f"one of {', '.join(RANKS)}", choose, key="overlay.choose")
         self.folder, self.title, self.style = folder, title, style
-        self.rank = RANKS[choose]
-        self.room = {ANOMALOUS: num_anomalous, NORMAL: num_normal}
         self.num_columns = num_columns
-        self._kept: dict[tuple[str, int], list[tuple[float, str, int, Sample, Panel]]] = {}
-        self._serial = count()
+        self.shortlist = Shortlist(
+            choose=choose, num_anomalous=num_anomalous, num_normal=num_normal, tile=style.tile
+        )
 
     def add(
         self,
@@ -98,39 +64,25 @@ class OverlayWriter:
             map: its anomaly probabilities, on any device.
             mask: non-zero where anomalous; None where not known.
         """
-        kept = self._kept.setdefault((sample.class_name, sample.label), [])
-        room = self.room[sample.label]
-        # heapq keeps the smallest first, so ranks are negated: the first is the one to give way.
-        rank = -self.rank(sample, score)
-        name = f"{sample.image} {sample.box or ''}"
-        if room == 0 or (len(kept) == room and (rank, name) <= kept[0][:2]):
-            return
-        panel = Panel(
-            image=np.asarray(read_rgb(sample.image, sample.box)),
-            map=map.detach().float().cpu().numpy(),
-            score=score,
-            caption=f"{sample.class_name} / {sample.defect}",
-            mask=None if mask is None else mask.cpu().numpy() > 0,
-        ).shrunk(self.style.tile)
-        entry = (rank, name, next(self._serial), sample, panel)
-        if len(kept) < room:
-            heapq.heappush(kept, entry)
-        else:
-            heapq.heapreplace(kept, entry)
+        self.shortlist.add(sample, score, map, mask)
+
+    def panels(self) -> dict[Path, Panel]:
+        """What has been kept so far, by the file it will be drawn in; classes in order of names."""
+        panels: dict[Path, Panel] = {}
+        for sample, panel, place in self.shortlist.chosen():
+            number = place + (0 if sample.label == NORMAL else self.shortlist.room[NORMAL])
+            name = f"{number:02d}_{plain_name(sample.defect)}_{plain_name(sample.image.stem)}.png"
+            panels[self.folder / plain_name(sample.class_name) / name] = panel
+        return panels
 
     def close(self) -> list[Path]:
-        """Write what was kept, classes in order of their names, and forget it.
+        """Write what was kept, and forget it.
 
         Returns:
             The gallery's path and those of the panels; empty when nothing was added.
         """
-        panels: dict[Path, Panel] = {}
-        for (class_name, label), kept in sorted(self._kept.items(), key=lambda item: item[0]):
-            for place, (*_, sample, panel) in enumerate(sorted(kept, reverse=True)):
-                number = place + (0 if label == NORMAL else self.room[NORMAL])
-                name = f"{number:02d}_{_plain(sample.defect)}_{_plain(sample.image.stem)}.png"
-                panels[self.folder / _plain(class_name) / name] = panel
-        self._kept.clear()
+        panels = self.panels()
+        self.shortlist.clear()
         if not panels:
             return []
         for path, panel in panels.items():
@@ -145,5 +97,6 @@ class OverlayWriter:
         return [top, *panels]
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """A name with nothing in it that a file system minds."""
     return re.sub(r"[^\w.-]+", "_", name)

@@ -11,7 +11,18 @@ from lightning import Callback, LightningModule, Trainer
 
 from crane.data import Index
 from crane.errors import UsageError
-from crane.reporting import OverlayWriter, PanelStyle
+from crane.reporting import (
+    CURVES,
+    GALLERY,
+    SCORES,
+    GalleryKeeper,
+    OverlayWriter,
+    Panel,
+    PanelStyle,
+    write_curves,
+    write_gallery,
+    write_scores,
+)
 from crane.training.checkpoint import save_prompts
 from crane.training.module import CraneModule
 from crane.types import Batch, Prediction
@@ -164,7 +175,11 @@ class DrawOverlays(Callback):
             )
             for name in targets
         ]
+        self.style = style
+        self.names = tuple(targets)
         self.files: list[Path] = []
+        self.panels: dict[str, list[Panel]] = {}
+        """What the pictures of each target show, once the test is over."""
 
     def on_test_batch_end(
         self,
@@ -188,4 +203,72 @@ class DrawOverlays(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw."""
         if trainer.is_global_zero:
+            writers = dict(zip(self.names, self.writers, strict=True))
+            self.panels = {name: list(w.panels().values()) for name, w in writers.items()}
             self.files = [file for writer in self.writers for file in writer.close()]
+
+
+class KeepFindings(Callback):
+    """Leaves what reports show beside the numbers: curves, the score of each image, pictures.
+
+    Curves and scores are of all processes; on several, pictures are of the images that the first
+    one tested.
+
+    Args:
+        folder: Of the run.
+        targets: The data sets, in the order of their loaders.
+        style: Colours and sizes of the pictures.
+        num_anomalous: Anomalous images a class, each of the best, the worst and random ones.
+        num_normal: Normal images a class, likewise.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        targets: Mapping[str, Index],
+        *,
+        style: PanelStyle,
+        num_anomalous: int,
+        num_normal: int,
+    ) -> None:
+        self.folder, self.targets, self.style = folder, dict(targets), style
+        self.keepers = [
+            GalleryKeeper(name, style=style, num_anomalous=num_anomalous, num_normal=num_normal)
+            for name in targets
+        ]
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Offer each image of the batch."""
+        if not trainer.is_global_zero:
+            return
+        prediction, keeper = Prediction(**outputs), self.keepers[dataloader_idx]
+        samples = self.targets[keeper.dataset].samples
+        for position, number in enumerate(batch["index"].tolist()):
+            mask = batch["mask"][position] if batch["has_mask"][position] else None
+            score = float(prediction.score[position])
+            keeper.add(samples[number], score, prediction.map[position].float(), mask)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write."""
+        assert isinstance(pl_module, CraneModule)
+        curves, scores = pl_module.curves(), pl_module.scores()  # of all processes
+        if not trainer.is_global_zero:
+            return
+        classes = {name: index.class_names for name, index in self.targets.items()}
+        write_curves(curves, classes, self.folder / CURVES)
+        named = zip(self.targets.items(), scores, strict=True)
+        write_scores(
+            ((name, index.samples, *found) for (name, index), found in named),
+            self.folder / SCORES,
+        )
+        gallery = self.folder / GALLERY
+        pictures = [picture for keeper in self.keepers for picture in keeper.close(gallery)]
+        write_gallery(pictures, self.style, gallery)

@@ -6,9 +6,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from lightning.pytorch.loggers import Logger, WandbLogger
 
 logger = logging.getLogger(__name__)
+
+TAGGED = ("method", "backbone", "guide", "attention", "prompt")
+"""Groups whose chosen option becomes a tag of a W&B run."""
 
 
 def wandb_logger(
@@ -16,7 +21,7 @@ def wandb_logger(
     project: str,
     name: str | None,
     group: str | None,
-    tags: Sequence[str],
+    tags: Sequence[str] | str,
     offline: bool | str,
     save_dir: str | Path,
 ) -> WandbLogger:
@@ -24,9 +29,9 @@ def wandb_logger(
 
     Args:
         project: The project's name.
-        name: The run's name; None lets W&B choose.
-        group: Runs that belong together.
-        tags: Words to find it by.
+        name: The run's name; `auto` is what a job of a multirun varies, None lets W&B choose.
+        group: Runs that belong together; `auto` is the multirun's name.
+        tags: Words to find it by; `auto` are the options chosen, such as `attention:vv`.
         offline: `auto` is true where neither `WANDB_API_KEY` nor a stored login is found.
         save_dir: Where the run's files go.
     """
@@ -37,12 +42,34 @@ def wandb_logger(
     Path(save_dir).mkdir(parents=True, exist_ok=True)
     return WandbLogger(
         project=project,
-        name=name,
-        group=group,
-        tags=list(tags),
+        name=job_name() if name == "auto" else name,
+        group=sweep_name() if group == "auto" else group,
+        tags=chosen_options() if tags == "auto" else list(tags),
         offline=bool(offline),
         save_dir=save_dir,
     )
+
+
+def sweep_name() -> str | None:
+    """The name of the multirun this is a job of; None outside one."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return None
+    return Path(HydraConfig.get().sweep.dir).name
+
+
+def job_name() -> str | None:
+    """What this job of a multirun varies, such as `attention=vv,seed=2`; None outside one."""
+    if sweep_name() is None:
+        return None
+    return str(HydraConfig.get().job.override_dirname) or None
+
+
+def chosen_options() -> list[str]:
+    """Options chosen in the groups that tell runs apart, such as `attention:vv`."""
+    if not HydraConfig.initialized():
+        return []
+    choices = HydraConfig.get().runtime.choices
+    return [f"{group}:{choices[group]}" for group in TAGGED if choices.get(group)]
 
 
 @contextmanager

@@ -6,17 +6,19 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Float, Int
 from lightning import LightningModule
 from torch import Tensor, nn
 
 from crane.errors import UsageError
-from crane.metrics import Evaluation
+from crane.metrics import Curve, Evaluation
 from crane.models import Crane, CraneLoss
 from crane.reporting import DatasetResult
 from crane.training.checkpoint import PROMPTS
 from crane.training.results import dataset_result
-from crane.types import Batch, Prediction
+from crane.types import Batch, Prediction, TokenBatch, VisionTokens
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +61,9 @@ class CraneModule(LightningModule):
         self.seed = seed
         self.config = config
         self.strict_loading = False  # checkpoints hold the prompts only; see on_load_checkpoint
+        self.token_dtype = torch.float32
+        """What cached features were computed in; they may be stored smaller."""
+        self._text: Tensor | None = None  # static prompts, encoded once a test or validation
         self.evaluations = nn.ModuleList()
         self.results: tuple[DatasetResult, ...] = ()
 
@@ -73,6 +78,15 @@ class CraneModule(LightningModule):
         prediction: Prediction = self.model(images)
         return prediction
 
+    def tokens(self, batch: Batch | TokenBatch) -> VisionTokens:
+        """What the frozen towers say about a batch: cached, or seen now."""
+        if "patches" not in batch:
+            tokens: VisionTokens = self.model.vision(batch["image"])
+            return tokens
+        patches = batch["patches"].to(self.token_dtype).transpose(0, 1)
+        grid = (patches.shape[2], patches.shape[3])
+        return VisionTokens(batch["global_"].to(self.token_dtype), patches.flatten(2, 3), grid)
+
     def on_fit_start(self) -> None:
         """Say so when there is nothing to learn places from."""
         if not self.trainer.datamodule.has_masks:  # type: ignore[attr-defined]
@@ -81,11 +95,11 @@ class CraneModule(LightningModule):
                 "loss trains the prompts; maps will localise less well"
             )
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch | TokenBatch, batch_idx: int) -> Tensor:
         """One step on a batch of the source."""
         if self.loss is None:
             raise UsageError("a loss", self.loss, key="loss")
-        tokens = self.model.vision(batch["image"])
+        tokens = self.tokens(batch)
         text = self.model.encode_prompts(tokens, with_context=self._draw_context())
         losses = self.loss(
             self.model,
@@ -114,8 +128,9 @@ class CraneModule(LightningModule):
         """Begin the metrics of the held-out source."""
         names = self.trainer.datamodule.source_class_names  # type: ignore[attr-defined]
         self.evaluations = nn.ModuleList([self.evaluate(len(names), None)]).to(self.device)
+        self._text = self.model.static_text()
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: Batch | TokenBatch, batch_idx: int) -> None:
         """Evaluate a batch of the held-out source."""
         self._evaluate(batch, 0)
 
@@ -133,8 +148,11 @@ class CraneModule(LightningModule):
             self.evaluate(len(index.class_names), [str(s.image) for s in index.samples])
             for index in targets
         ).to(self.device)
+        self._text = self.model.static_text()
 
-    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+    def test_step(
+        self, batch: Batch | TokenBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> dict[str, Tensor]:
         """Evaluate a batch of a target; what is returned reaches the callbacks."""
         return self._evaluate(batch, dataloader_idx)._asdict()
 
@@ -148,13 +166,24 @@ class CraneModule(LightningModule):
         for result in self.results:
             self.log_dict({f"test/{result.dataset}/{k}": v for k, v in result.means.items()})
 
+    def curves(self) -> dict[str, dict[str, list[Curve]]]:
+        """Curves of each target tested, by kind, one a class; every process must call it."""
+        targets = self.trainer.datamodule.targets  # type: ignore[attr-defined]
+        return {name: self._evaluation(number).curves() for number, name in enumerate(targets)}
+
+    def scores(self) -> list[tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]]:
+        """Index and score of each image of each target; every process must call it."""
+        targets = self.trainer.datamodule.targets  # type: ignore[attr-defined]
+        return [self._evaluation(number).scores() for number in range(len(targets))]
+
     def _evaluation(self, number: int) -> Evaluation:
         evaluation = self.evaluations[number]
         assert isinstance(evaluation, Evaluation)
         return evaluation
 
-    def _evaluate(self, batch: Batch, number: int) -> Prediction:
-        prediction = self(batch["image"])
+    def _evaluate(self, batch: Batch | TokenBatch, number: int) -> Prediction:
+        size = (batch["mask"].shape[-2], batch["mask"].shape[-1])
+        prediction = self.model.judge(self.tokens(batch), size, self._text)
         self._evaluation(number).update(
             prediction.score.float(),
             prediction.map.float(),

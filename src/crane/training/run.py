@@ -26,10 +26,11 @@ from crane.reporting import (
     write_results_csv,
     write_results_json,
 )
-from crane.training.callbacks import DrawOverlays, KeepPrompts
+from crane.training.callbacks import DrawOverlays, KeepFindings, KeepPrompts
 from crane.training.checkpoint import PromptCheckpoint, read_checkpoint
 from crane.training.loggers import closing
 from crane.training.module import CraneModule
+from crane.training.wandb_runs import LogToWandb, log_prompts
 from crane.weights import RANDOM, sha256, weight_status, weights_needed
 
 PROMPTS_FOLDER = "prompts"
@@ -81,12 +82,16 @@ def train(config: DictConfig) -> RunSummary:
         folder / "checkpoints", filename="last", save_top_k=1, enable_version_counter=False
     )
     draw = _draw_overlays(config, data)
-    trainer = _trainer(config, [keep, resumable, draw])
+    trainer = _trainer(
+        config, [keep, resumable, draw, _keep_findings(config, data), LogToWandb(draw)]
+    )
     with closing(trainer.logger):
         record = _begin(config, trainer, data, _weights(config))
         trainer.fit(module, data, ckpt_path=resume)
 
         chosen = keep.choose(config.epoch, last=trainer.current_epoch)
+        if trainer.is_global_zero:
+            log_prompts(trainer.logger, chosen, {"epoch": chosen.stem, "sources": sources})
         if config.test and data.targets:
             prompts = read_checkpoint(chosen).prompts if trainer.is_global_zero else {}
             load_prompts(model, trainer.strategy.broadcast(prompts))
@@ -126,7 +131,7 @@ def test(config: DictConfig, checkpoint: PromptCheckpoint) -> RunSummary:
 
     folder, prompts = Path(config.run_dir), Path(config.checkpoint).expanduser()
     draw = _draw_overlays(config, data)
-    trainer = _trainer(config, [draw])
+    trainer = _trainer(config, [draw, _keep_findings(config, data), LogToWandb(draw)])
     weights = {**_weights(config), "prompts": sha256(prompts)}
     with closing(trainer.logger):
         record = _begin(config, trainer, data, weights)
@@ -148,12 +153,27 @@ def _draw_overlays(config: DictConfig, data: CraneDataModule) -> DrawOverlays:
     return DrawOverlays(
         Path(config.run_dir) / "overlays",
         data.targets,
-        style=PanelStyle(instantiate(overlay.scale), overlay.alpha, overlay.tile),
+        style=_style(config),
         choose=overlay.choose,
         num_anomalous=overlay.num_anomalous,
         num_normal=overlay.num_normal,
         num_columns=overlay.num_columns,
     )
+
+
+def _keep_findings(config: DictConfig, data: CraneDataModule) -> KeepFindings:
+    return KeepFindings(
+        Path(config.run_dir),
+        data.targets,
+        style=_style(config),
+        num_anomalous=config.overlay.gallery.num_anomalous,
+        num_normal=config.overlay.gallery.num_normal,
+    )
+
+
+def _style(config: DictConfig) -> PanelStyle:
+    overlay = config.overlay
+    return PanelStyle(instantiate(overlay.scale), overlay.alpha, overlay.tile)
 
 
 def _begin(

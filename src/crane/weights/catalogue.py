@@ -9,6 +9,8 @@ from pathlib import PurePosixPath
 
 from open_clip import pretrained
 
+from crane.weights.embedded import MINI_CLIP
+
 OPEN_CLIP_HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 TIMM_HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 RANDOM = "random"
@@ -35,14 +37,18 @@ class WeightFile:
     """Checksum of the file at `url`; None where the publisher states none."""
     options: tuple[str, ...]
     """Configuration options that use it."""
+    embedded: bool = False
+    """Whether the package itself carries it, in `MINI_FOLDER`."""
 
     @property
     def source(self) -> str:
-        """Where to fetch it by hand.
+        """Where to fetch it by hand, or that it is here already.
 
         >>> CATALOGUE["timm/vit_base_patch8_224.dino"].source
         'https://huggingface.co/timm/vit_base_patch8_224.dino (model.safetensors)'
         """
+        if self.embedded:
+            return "the package, which carries it"
         if self.url is not None:
             return self.url
         return f"https://huggingface.co/{self.hub_repo} ({PurePosixPath(self.files[0]).name})"
@@ -89,7 +95,28 @@ def _hub(
     )
 
 
+def _embedded(name: str, file: str, size_mb: int, sha256: str, option: str) -> WeightFile:
+    return WeightFile(
+        name=name,
+        files=(file,),
+        url=None,
+        hub_repo=None,
+        licence="MIT",
+        size_mb=size_mb,
+        sha256=sha256,
+        options=(option,),
+        embedded=True,
+    )
+
+
 _ENTRIES = (
+    _embedded(
+        f"{MINI_CLIP}/embedded",
+        "crane-mini.safetensors",
+        9,
+        "2024a60a8dba19b32ea3159f36e1952fd8356e4bd2a1f5dc7e357489547a76c5",
+        "backbone=mini",
+    ),
     _openai(
         "ViT-L-14-336",
         "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02",

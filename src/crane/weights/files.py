@@ -15,6 +15,7 @@ from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
 from crane.errors import UsageError
 from crane.weights.catalogue import CATALOGUE, RANDOM, WeightFile, describe
+from crane.weights.embedded import MINI_FOLDER
 from crane.weights.hub_code import hub_code_folder
 
 log = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ def find_weights(
     found = _local(entry, folder)
     if found is not None:
         return found
-    if allow_download:
+    if allow_download and not entry.embedded:
         return _download(entry, folder, key)
     raise _missing(entry, folder, key, "no such file in that folder or the caches")
 
@@ -94,6 +95,8 @@ def _local(entry: WeightFile, folder: Path) -> Path | None:
 
 
 def _candidates(entry: WeightFile, folder: Path) -> Iterator[Path]:
+    if entry.embedded:
+        folder = MINI_FOLDER
     for file in entry.files:
         yield folder / file
     if entry.url is not None:
@@ -246,6 +249,8 @@ def _present(name_or_path: str | Path, weights_dir: Path) -> Path | None:
 
 
 def _known_checksum(entry: WeightFile | None, path: Path) -> str | None:
+    if entry is not None and entry.embedded:
+        return entry.sha256
     # The stated checksum is that of the file at the address, not of the hub's conversion of it.
     if entry is None or entry.url is None or path.name != PurePosixPath(entry.url).name:
         return None

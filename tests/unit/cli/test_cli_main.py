@@ -92,7 +92,10 @@ def test_short_names_reach_the_configuration(crane):
 
 def test_multirun_may_stand_anywhere(crane):
     typed = ("train", "source=[mvtec]", "-m", "seed=1,2", "datasets_dir=nowhere")
-    assert "the folder of data set mvtec" in crane(*typed).err
+    outcome = crane(*typed)
+    assert outcome.code == 1
+    for failed in ("job 0, all, seed 1", "job 1, all, seed 2"):
+        assert f"failed {failed}: expected the folder of data set mvtec" in outcome.out
 
 
 def test_paths_need_no_quotes_against_hydra(crane, monkeypatch):
@@ -120,7 +123,7 @@ def test_processes_that_lightning_starts_do_this_one_job(crane, tmp_path, monkey
     assert crane("weights", "-m", "seed=1,2", "guide=tiny", sweep).code == 0
     jobs = [["seed=1", "guide=tiny"], ["seed=2", "guide=tiny"]]
     assert seen == [
-        ["crane", "weights", *job, f"run_dir='{tmp_path}/a b/{number}'"]
+        ["crane", "weights", *job, f"run_dir='{tmp_path}/a b/{number}_{job[0]}'"]
         for number, job in enumerate(jobs)
     ]
 

@@ -1,0 +1,111 @@
+"""`python -m experiments.mini_pretraining all`: both models from nothing, in one command."""
+
+import argparse
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from crane.weights.embedded import MINI_FOLDER
+
+HERE = Path(__file__).parent
+log = logging.getLogger("experiments.mini_pretraining")
+
+
+def _clip(recipe: dict[str, Any], arguments: argparse.Namespace) -> None:
+    """Pretrain the small CLIP, or go on with it."""
+    from experiments.mini_pretraining.loop import Pretraining
+
+    training = Pretraining(recipe, arguments.folder, arguments.device)
+    training.run(arguments.steps or recipe["clip"]["steps"])
+
+
+def _guide(recipe: dict[str, Any], arguments: argparse.Namespace) -> None:
+    """Pretrain the small guide, or go on with it. Needs lightly (dependency group pretraining)."""
+    from experiments.mini_pretraining.guide import pretrain_guide
+
+    steps = arguments.steps or recipe["guide"]["steps"]
+    pretrain_guide(recipe, arguments.folder, arguments.device, steps)
+
+
+def _export(recipe: dict[str, Any], arguments: argparse.Namespace) -> None:
+    """Write what the package carries; its checksums belong in crane/weights/catalogue.py."""
+    from experiments.mini_pretraining.export import export
+
+    for checkpoint, key, file in (
+        ("clip.ckpt", "model", "crane-mini.safetensors"),
+        ("guide.ckpt", "vit", "crane-mini-guide.safetensors"),
+    ):
+        path = arguments.folder / checkpoint
+        if path.is_file():
+            state = torch.load(path, map_location="cpu")
+            sha256 = export(state[key], MINI_FOLDER / file)
+            log.info("%s: step %d, %.0f s, %s", file, state["step"], state["seconds"], sha256)
+
+
+def _evaluate(recipe: dict[str, Any], arguments: argparse.Namespace) -> None:
+    """Retrieval and detection on drawings held out, to evaluation.json."""
+    from experiments.mini_pretraining.evaluate import evaluate
+    from experiments.mini_pretraining.model import MiniClip
+
+    settings = recipe["clip"]
+    model = MiniClip(settings["num_stream_blocks"], settings["correlation"])
+    state = torch.load(arguments.folder / "clip.ckpt", map_location="cpu")
+    model.clip.load_state_dict(state["model"])
+    rows = evaluate(model, image_size=recipe["image_size"], **recipe["evaluation"])
+    (HERE / "evaluation.json").write_text(json.dumps(rows, indent=1) + "\n")
+    for row in rows:
+        log.info("%s", row)
+
+
+def _controls(recipe: dict[str, Any], arguments: argparse.Namespace) -> None:
+    """Run the rows of controls.yaml, to results.csv and results.md."""
+    from experiments.mini_pretraining.controls import collect, markdown, run_controls
+
+    controls = yaml.safe_load((HERE / "controls.yaml").read_text())
+    rows = arguments.rows or list(controls["rows"])
+    run_controls(
+        controls, arguments.folder / "controls", arguments.seeds or controls["seeds"], rows
+    )
+    lines = collect(controls, arguments.folder / "controls", HERE / "results.csv")
+    (HERE / "results.md").write_text(markdown(lines) + "\n")
+
+
+COMMANDS: dict[str, Callable[[dict[str, Any], argparse.Namespace], None]] = {
+    "clip": _clip,
+    "guide": _guide,
+    "export": _export,
+    "evaluate": _evaluate,
+    "controls": _controls,
+}
+
+
+def main() -> None:
+    """Read the command line and do what it says."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.mini_pretraining")
+    parser.add_argument("what", choices=["all", *COMMANDS])
+    parser.add_argument("--device", default="cpu", help="cpu or cuda, for clip and guide")
+    parser.add_argument("--steps", type=int, help="of clip or guide, instead of the recipe's")
+    parser.add_argument("--threads", type=int, help="of the CPU")
+    parser.add_argument("--folder", type=Path, default=Path("runs/mini_pretraining"))
+    parser.add_argument("--seeds", type=int, nargs="*", help="of controls")
+    parser.add_argument("--rows", nargs="*", help="of controls")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
+    logging.getLogger("experiments").setLevel(logging.INFO)
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    recipe = yaml.safe_load((HERE / "recipe.yaml").read_text())
+    chosen = (
+        ["clip", "guide", "export", "evaluate"] if arguments.what == "all" else [arguments.what]
+    )
+    for name in chosen:
+        COMMANDS[name](recipe, arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""What is said of a picture, the phrases for its state, and the vocabulary both are written in."""
+
+import gzip
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.mini_pretraining.defects import DEFECTS, HELD_OUT_DEFECTS, NOUNS
+from experiments.mini_pretraining.pictures import Facts
+from experiments.mini_pretraining.scenes import COLOURS
+from experiments.mini_pretraining.shapes import HELD_OUT_SHAPES, SHAPES
+from experiments.mini_pretraining.surfaces import HELD_OUT_PATTERNS, PATTERNS
+
+ANYTHING = ("object", "item", "thing", "part", "sample", "surface", "product")
+"""Words for whatever is seen."""
+NORMAL_PHRASES = (
+    "{x}.",
+    "a {x}",
+    "flawless {x}.",
+    "a flawless {x}",
+    "a perfect {x}",
+    "an intact {x}",
+    "a normal {x}",
+    "a {x} without damage",
+    "a {x} without defect",
+    "a photo of a flawless {x}",
+    "a photo of a {x}",
+)
+"""Ways to say that nothing is wrong."""
+DAMAGED_PHRASES = (
+    "damaged {x}.",
+    "a damaged {x}",
+    "a defective {x}",
+    "a flawed {x}",
+    "an abnormal {x}",
+    "a {x} with damage",
+    "a {x} with a defect",
+    "a {x} with a flaw",
+    "a photo of a damaged {x}",
+    "a photo of a defective {x}",
+)
+"""Ways to say that something is."""
+_KIND_PHRASES = (
+    "a {state} {x}",
+    "{state} {x}.",
+    "a {x} with a {noun}",
+    "a {x} with a {size} {noun}",
+    "a {x} with a {noun} at the {place}",
+    "a {x} with a {size} {noun} at the {place}",
+    "a damaged {x} with a {noun}",
+    "a {x} damaged at the {place}",
+)
+_SIZES = ("tiny", "small", "large", "huge")
+_PLACES = ("top", "bottom", "left", "right", "middle")
+
+
+def caption(facts: Facts, chance: random.Random) -> str:
+    """One of many true sentences about a picture; it always tells its state.
+
+    Args:
+        facts: What is true of it.
+        chance: Chooses the sentence.
+    """
+    thing = _thing(facts, chance)
+    if facts.state == "flawless":
+        return chance.choice(NORMAL_PHRASES).format(x=thing)
+    phrases = DAMAGED_PHRASES if chance.random() < 0.3 else _KIND_PHRASES
+    return chance.choice(phrases).format(
+        x=thing,
+        state=facts.state,
+        noun=NOUNS[facts.state],
+        place=facts.place,
+        size=facts.size,
+    )
+
+
+def _thing(facts: Facts, chance: random.Random) -> str:
+    name = facts.shape if chance.random() < 0.8 else chance.choice(ANYTHING)
+    words = [facts.pattern] * (chance.random() < 0.85) + [name]
+    if chance.random() < 0.85:
+        words.insert(0, facts.colour)
+    if facts.arrangement == "grid" and chance.random() < 0.6:
+        words.insert(0, chance.choice(("repeated", "many")))
+    return " ".join(words)
+
+
+def state_phrases(chance: random.Random, num: int) -> tuple[list[str], list[str]]:
+    """Sentences for flawless and for damaged, in pairs about the same thing.
+
+    The first pair is always the method's own: "object." and "damaged object.".
+    """
+    normal, damaged = ["object."], ["damaged object."]
+    for _ in range(num - 1):
+        name = chance.choice(ANYTHING) if chance.random() < 0.6 else chance.choice(list(SHAPES))
+        if chance.random() < 0.3:
+            name = f"{chance.choice(list(PATTERNS))} {name}"
+        normal.append(chance.choice(NORMAL_PHRASES).format(x=name))
+        damaged.append(chance.choice(DAMAGED_PHRASES).format(x=name))
+    return normal, damaged
+
+
+def vocabulary() -> list[str]:
+    """Every word that a caption can hold, in a fixed order."""
+    texts = [*NORMAL_PHRASES, *DAMAGED_PHRASES, *_KIND_PHRASES]
+    words = {w.strip(".") for text in texts for w in text.split() if "{" not in w}
+    groups: Sequence[Sequence[str]] = (
+        ANYTHING,
+        list(PATTERNS) + list(HELD_OUT_PATTERNS),
+        list(SHAPES) + list(HELD_OUT_SHAPES),
+        list(COLOURS),
+        list(DEFECTS) + list(HELD_OUT_DEFECTS),
+        list(NOUNS.values()),
+        _SIZES,
+        _PLACES,
+        ("flawless", "repeated", "many"),
+    )
+    return sorted(words.union(*groups))
+
+
+def merges(words: Sequence[str]) -> list[str]:
+    """Merges of byte pairs after which each word is one token.
+
+    A merge that comes later never changes a word that earlier ones made whole.
+    """
+    ranks: dict[tuple[str, str], int] = {}
+    for word in words:
+        parts = _merged(word, ranks)
+        while len(parts) > 1:
+            ranks[(parts[0], parts[1])] = len(ranks)
+            parts = _merged(word, ranks)
+    return [f"{left} {right}" for left, right in ranks]
+
+
+def _merged(word: str, ranks: dict[tuple[str, str], int]) -> list[str]:
+    """A word after byte pair encoding: the pair of lowest rank first, wherever it occurs."""
+    parts = [*word[:-1], word[-1] + "</w>"]
+    while True:
+        pairs = list(zip(parts[:-1], parts[1:], strict=True))
+        known = [pair for pair in pairs if pair in ranks]
+        if not known:
+            return parts
+        at = pairs.index(min(known, key=ranks.__getitem__))
+        parts[at : at + 2] = [parts[at] + parts[at + 1]]
+
+
+def write_merges(path: Path) -> int:
+    """Write the vocabulary as open_clip's tokenizer reads it; returns the number of tokens."""
+    lines = merges(vocabulary())
+    text = "\n".join(['"crane mini: every word of the captions is one token"', *lines])
+    with path.open("wb") as file, gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
+        packed.write(text.encode())
+    return 2 * 256 + len(lines) + 2

@@ -1,0 +1,21 @@
+"""From a checkpoint to what the package carries: half precision, one file, its checksum."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from crane.weights import sha256
+
+
+def export(tensors: Mapping[str, Tensor], path: Path) -> str:
+    """Write tensors in half precision; returns the file's SHA-256.
+
+    Args:
+        tensors: Of a trained model, by name.
+        path: A `.safetensors` file.
+    """
+    half = {name: value.detach().half().cpu().contiguous() for name, value in tensors.items()}
+    save_file(half, path)
+    return sha256(path)

@@ -1,0 +1,113 @@
+"""What pretraining minimises: captions, states of pictures, states of patches."""
+
+import random
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from crane.scoring import fuse, similarity_logits
+from experiments.mini_pretraining.captions import caption, state_phrases
+from experiments.mini_pretraining.model import MiniClip, Seen
+from experiments.mini_pretraining.pictures import Drawn
+
+TEMPERATURE = 0.07
+"""Of states, as in conf/base/scoring.yaml, where the method compares patches with sentences."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Shares of the parts of the loss."""
+
+    caption: float
+    picture: float
+    plain: float
+    stream: float
+    values: float
+
+
+def losses(
+    model: MiniClip, drawn: Drawn, weights: Weights, chance: random.Random, stream_share: float
+) -> dict[str, Tensor]:
+    """The parts of the loss of one batch, and their weighted sum as `total`.
+
+    Args:
+        model: The model.
+        drawn: The batch: flawless pictures, then the same ones damaged.
+        weights: Shares.
+        chance: Chooses captions and phrases.
+        stream_share: Share of the pictures that E-Attn's patches are computed for.
+    """
+    num = len(drawn.images) // 2
+    half = max(1, round(num * stream_share))
+    device = drawn.images.device
+    chosen = torch.cat([torch.arange(half), torch.arange(num, num + half)]).to(device)
+    seen = model.see(drawn.images, chosen)
+    captions = [caption(facts, chance) for facts in drawn.facts]
+    normal, damaged = state_phrases(chance, 6)
+    said = model.say(captions + normal + damaged)
+    texts, states = said[: 2 * num], torch.stack(said[2 * num :].chunk(2), dim=1)
+
+    coverage = patch_coverage(drawn.masks, model.tower.patch_size[0])
+    parts = {
+        "caption": _contrastive(seen.global_, texts, model.clip.logit_scale),
+        "picture": _pictures(seen, chosen, states, coverage),
+        "plain": _patches(seen.plain, states, coverage),
+        "stream": _patches(seen.stream, states, coverage[chosen]),
+        "values": _patches(seen.values, states, coverage),
+    }
+    total = sum(getattr(weights, name) * part for name, part in parts.items())
+    return {**parts, "total": torch.as_tensor(total)}
+
+
+def patch_coverage(masks: Tensor, patch: int) -> Float[Tensor, "M N"]:
+    """Share of each patch that is damaged."""
+    return F.avg_pool2d(masks[:, None].float(), patch).flatten(1)
+
+
+def _contrastive(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
+    """The symmetric loss of CLIP; a scene's twin with the other state is in the batch."""
+    logits = scale.exp().clamp(max=100.0) * images @ texts.T
+    own = torch.arange(len(images), device=images.device)
+    return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2.0
+
+
+def _pictures(seen: Seen, chosen: Tensor, states: Tensor, coverage: Tensor) -> Tensor:
+    """Cross-entropy of whole pictures, from the class token alone and fused with the patches."""
+    label = (coverage.amax(1) > 0).float()
+    alone = torch.stack([_evidence(seen.global_[:, None], pair)[:, 0] for pair in states])
+    weight = 0.3 + 0.7 * torch.where(label > 0, (coverage.sum(1) * 2.0).clamp_max(1.0), 1.0)
+    loss = _cross_entropy(alone, label.expand_as(alone), weight)
+    own = states[0]
+    logits = similarity_logits(seen.stream[None], own[None], TEMPERATURE)
+    fused = fuse(seen.global_[chosen], seen.stream[None], logits, 0.5)
+    return loss + _cross_entropy(
+        _evidence(fused[:, None], own)[:, 0], label[chosen], weight[chosen]
+    )
+
+
+def _cross_entropy(evidence: Tensor, label: Tensor, weight: Tensor) -> Tensor:
+    each = F.binary_cross_entropy_with_logits(evidence, label, reduction="none")
+    return (each * weight).mean()
+
+
+def _patches(patches: Tensor, states: Tensor, coverage: Tensor) -> Tensor:
+    """Binary cross-entropy of patches under every pair of phrases.
+
+    A patch a quarter or more of which is damaged is wholly damaged. Damaged ones weigh two fifths
+    together, and a region weighs as the square root of its size.
+    """
+    target = (4.0 * coverage).clamp_max(1.0)
+    of_region = target / target.sum(1, keepdim=True).clamp_min(0.25).sqrt()
+    evidence = torch.stack([_evidence(patches, pair) for pair in states])
+    found = -(F.logsigmoid(evidence) * of_region).sum((1, 2)) / of_region.sum().clamp_min(1e-3)
+    intact = (target == 0).float()
+    clear = -(F.logsigmoid(-evidence) * intact).sum((1, 2)) / intact.sum().clamp_min(1.0)
+    return (0.4 * found + 0.6 * clear).mean()
+
+
+def _evidence(embeddings: Float[Tensor, "M N E"], pair: Float[Tensor, "2 E"]) -> Tensor:
+    """Logit of `damaged` against `flawless`, as Crane computes it."""
+    return embeddings @ (pair[1] - pair[0]) / TEMPERATURE

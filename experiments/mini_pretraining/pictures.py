@@ -1,0 +1,151 @@
+"""Batches to pretrain on: every scene without and with a defect, masks and what to say of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from experiments.mini_pretraining.canvas import Canvas, Numbers, Pictures, Planes, per_picture
+from experiments.mini_pretraining.defects import DEFECTS, Defect, Site
+from experiments.mini_pretraining.scenes import Scenes, draw_scenes
+from experiments.mini_pretraining.shapes import SHAPES, Outline
+from experiments.mini_pretraining.surfaces import PATTERNS, Pattern
+
+VISIBLE = 0.05
+"""Least change of a colour channel that counts as seen, of a range of 1."""
+
+
+@dataclass
+class Facts:
+    """What a caption can say of one picture."""
+
+    pattern: str
+    shape: str
+    colour: str
+    arrangement: str
+    state: str
+    """`flawless`, or the word for the defect."""
+    place: str
+    size: str
+
+
+@dataclass
+class Drawn:
+    """2 N pictures: N flawless, then the same N with a defect each."""
+
+    images: Float[Tensor, "M 3 S S"]
+    masks: Bool[Tensor, "M S S"]
+    facts: list[Facts]
+
+
+def draw(
+    canvas: Canvas,
+    num: int,
+    patterns: Mapping[str, Pattern] = PATTERNS,
+    shapes: Mapping[str, Outline] = SHAPES,
+    defects: Mapping[str, Defect] = DEFECTS,
+) -> Drawn:
+    """Draw `num` scenes, each without and with a defect.
+
+    A mask holds the pixels that the defect visibly changed, so it is exact.
+
+    Args:
+        canvas: Where, and the source of chance.
+        num: How many scenes; twice as many pictures.
+        patterns: What surfaces are covered with.
+        shapes: Outlines of objects.
+        defects: Kinds of defect.
+    """
+    scenes = draw_scenes(canvas, num, patterns, shapes)
+    x, y = _places(canvas, scenes.region)
+    area = canvas.log_uniform(num, 0.0012, 0.22)
+    kinds = canvas.integers(num, len(defects))
+    damaged, touched = torch.empty_like(scenes.rgb), torch.empty_like(scenes.region)
+    for number, defect in enumerate(defects.values()):
+        chosen = (kinds == number).nonzero()[:, 0]
+        if not len(chosen):
+            continue
+        site = Site(
+            canvas=canvas,
+            rgb=scenes.rgb[chosen],
+            behind=scenes.background[chosen],
+            other=scenes.rgb[canvas.integers(len(chosen), num)],
+            region=scenes.region[chosen],
+            x=x[chosen],
+            y=y[chosen],
+            area=area[chosen],
+            light=scenes.light[chosen],
+        )
+        damaged[chosen], touched[chosen] = defect(site)
+    change = (damaged - scenes.rgb).abs().amax(1)
+    near = F.max_pool2d(change[:, None], 3, stride=1, padding=1)[:, 0]
+    masks = (touched > 0.4) & (near > VISIBLE)
+    images = torch.cat([_photographed(canvas, scenes.rgb), _photographed(canvas, damaged)])
+    names = list(defects)
+    states = [names[k] for k in kinds.tolist()]
+    facts = _facts(scenes, ["flawless"] * num, masks) + _facts(scenes, states, masks)
+    return Drawn(images, torch.cat([torch.zeros_like(masks), masks]), facts)
+
+
+def _places(canvas: Canvas, region: Planes) -> tuple[Numbers, Numbers]:
+    """A random point of each region."""
+    flat = region.flatten(1) + 1e-6
+    chosen = torch.multinomial(flat, 1, generator=canvas.generator)[:, 0]
+    row, col = chosen // canvas.size, chosen % canvas.size
+    return (col + 0.5) * canvas.pixel - 1.0, (row + 0.5) * canvas.pixel - 1.0
+
+
+def _photographed(canvas: Canvas, rgb: Pictures) -> Pictures:
+    """Exposure, a little blur and noise: each picture is taken on its own."""
+    num = len(rgb)
+    gain = canvas.uniform(num, 0.85, 1.15)[:, None, None, None]
+    offset = canvas.uniform(num, -0.05, 0.05)[:, None, None, None]
+    kernel = torch.tensor([0.25, 0.5, 0.25], device=canvas.device)
+    kernel = (kernel[:, None] * kernel[None, :]).expand(3, 1, 3, 3)
+    blurred = F.conv2d(F.pad(rgb, (1, 1, 1, 1), mode="replicate"), kernel, groups=3)
+    soft = canvas.uniform(num, 0.0, 1.0)[:, None, None, None]
+    rgb = soft * blurred + (1.0 - soft) * rgb
+    noise = canvas.white(num) * per_picture(canvas.uniform(num, 0.0, 0.03))
+    return (rgb * gain + offset + noise[:, None]).clamp(0, 1)
+
+
+def _facts(scenes: Scenes, states: list[str], masks: Tensor) -> list[Facts]:
+    size = masks.shape[-1]
+    line = (torch.arange(size, device=masks.device) + 0.5) / size
+    counts = masks.sum((1, 2)).clamp_min(1)
+    x = ((masks.sum(1) * line).sum(1) / counts).tolist()
+    y = ((masks.sum(2) * line).sum(1) / counts).tolist()
+    share = (masks.float().mean((1, 2))).tolist()
+    return [
+        Facts(
+            pattern=scenes.pattern[i],
+            shape=scenes.shape[i],
+            colour=scenes.colour[i],
+            arrangement=scenes.arrangement[i],
+            state=state,
+            place=_place(x[i], y[i]),
+            size=_size(share[i]),
+        )
+        for i, state in enumerate(states)
+    ]
+
+
+def _place(x: float, y: float) -> str:
+    across = "left" if x < 0.36 else "right" if x > 0.64 else ""
+    down = "top" if y < 0.36 else "bottom" if y > 0.64 else ""
+    return f"{down} {across}".strip() or "middle"
+
+
+def _size(share: float) -> str:
+    return (
+        "tiny"
+        if share < 0.004
+        else "small"
+        if share < 0.02
+        else "large"
+        if share < 0.08
+        else "huge"
+    )

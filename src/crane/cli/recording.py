@@ -1,0 +1,203 @@
+"""How a command's run gets into the results store, and what a multirun does with its jobs."""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, open_dict
+
+from crane.cli.mistakes import usage_error
+from crane.config import plain
+from crane.reporting import (
+    DatasetResult,
+    StoredRun,
+    begin_record,
+    finished_run,
+    setting_of,
+    store_run,
+    write_json,
+)
+from crane.reporting.store import FAILED, FINISHED, OPTIONS
+from crane.training import PromptCheckpoint, RunSummary
+from crane.weights import sha256
+
+logger = logging.getLogger(__name__)
+
+JOB_FILE = "job.json"
+"""What a job of a multirun leaves in its folder for the summary."""
+
+SKIPPED = "skipped"
+"""How a job ends whose run was finished before."""
+
+
+@dataclass(frozen=True)
+class JobOutcome:
+    """How a job of a multirun ended."""
+
+    number: int
+    """Its place in the multirun."""
+    varies: tuple[str, ...]
+    """The overrides that tell it from its neighbours, the seed left out."""
+    seed: int
+    """Its seed."""
+    status: str
+    """`finished`, `failed` or `skipped`."""
+    run_id: str | None = None
+    """The run in the store; of a skipped job the earlier one. None without a store."""
+    error: str | None = None
+    """Why it failed."""
+
+    @property
+    def name(self) -> str:
+        """What varies, in one word."""
+        return ",".join(self.varies) or "all"
+
+
+class Recording:
+    """Puts the run inside a `with` block into the store, whether it ends well or not.
+
+    In a multirun an error ends here, so that the jobs that follow still run; elsewhere it goes on.
+
+    Args:
+        config: The command's configuration.
+        command: The command's name.
+    """
+
+    def __init__(self, config: DictConfig, command: str) -> None:
+        self.command = command
+        self.in_multirun = HydraConfig.get().mode == RunMode.MULTIRUN
+        store = config.results_store
+        self.store = None if store is None else Path(store).expanduser()
+        self.adopted = False
+        self.kept: str | None = None
+        self.describe(config)
+
+    def describe(self, config: DictConfig, checkpoint: PromptCheckpoint | None = None) -> None:
+        """Say what is run, once a checkpoint has brought its share of the configuration."""
+        self.config = config
+        self.sources = list(config.source)
+        if checkpoint is not None:
+            self.adopted = checkpoint.config is not None
+            sources = checkpoint.info.get("sources", {})
+            self.sources = [name.removeprefix("source.") for name in sources]
+
+    def is_done(self) -> bool:
+        """Whether this is a job of a multirun that an earlier one finished; says so if it is."""
+        if not self.in_multirun or not self.config.skip_finished or self.store is None:
+            return False
+        earlier = finished_run(self.store, self._setting(), self.config.seed)
+        if earlier is None:
+            return False
+        logger.info("skipped, finished before in %s (skip_finished)", earlier.folder)
+        self._end_job(SKIPPED, earlier.run_id)
+        return True
+
+    def keep(self, summary: RunSummary) -> RunSummary:
+        """Store what a finished run measured, and give it back."""
+        if getattr(rank_zero_only, "rank", 0) == 0:
+            record = json.loads((summary.folder / "record.json").read_text(encoding="utf-8"))
+            self.kept = self._store(FINISHED, summary.results, record)
+            self._end_job(FINISHED, self.kept)
+        return summary
+
+    def __enter__(self) -> "Recording":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        mistake = usage_error(error)
+        reason = str(mistake) if mistake is not None else f"{type(error).__name__}: {error}"
+        if getattr(rank_zero_only, "rank", 0) == 0:
+            self._end_job(FAILED, self.kept or self._store_failure(reason), reason)
+        if self.in_multirun:
+            logger.error("failed: %s", reason, exc_info=error if mistake is None else None)
+        return self.in_multirun
+
+    def _store_failure(self, reason: str) -> str | None:
+        record = begin_record(seed=self.config.seed, device="", data={}, weights={})
+        return self._store(FAILED, (), {**asdict(record), "device": None}, reason)
+
+    def _store(
+        self,
+        status: str,
+        results: Sequence[DatasetResult],
+        record: dict,
+        error: str | None = None,
+    ) -> str | None:
+        if self.store is None:
+            return None
+        facts = {name: record[name] for name in ("commit", "dirty", "device", "versions", "data")}
+        run = StoredRun(
+            setting=self._setting(),
+            command=self.command,
+            status=status,
+            folder=str(Path(self.config.run_dir).absolute()),
+            seed=self.config.seed,
+            overrides=list(HydraConfig.get().overrides.task),
+            sources=self.sources,
+            options=self._options(),
+            error=error,
+            weights=record["weights"],
+            **facts,
+        )
+        store_run(self.store, run, results)
+        return run.run_id
+
+    def _options(self) -> dict[str, str]:
+        """The options chosen; what a checkpoint brought has no option's name."""
+        choices, typed = HydraConfig.get().runtime.choices, _keys(HydraConfig.get().overrides.task)
+        known = [group for group in OPTIONS if not self.adopted or group in typed]
+        return {group: str(choices[group]) for group in known if choices.get(group) is not None}
+
+    def _setting(self) -> str:
+        config = self.config.copy()
+        with open_dict(config):
+            config.seed = 0  # the one part of a setting that is counted apart
+            if self.command == "test":
+                path = Path(config.checkpoint).expanduser()
+                config.checkpoint = sha256(path) if path.is_file() else str(path)
+        return setting_of(plain(config), self.command)
+
+    def _end_job(self, status: str, run_id: str | None, error: str | None = None) -> None:
+        if not self.in_multirun:
+            return
+        hydra = HydraConfig.get()
+        constant = {*hydra.job.config.override_dirname.exclude_keys, "seed"}
+        outcome = JobOutcome(
+            number=int(hydra.job.num),
+            varies=tuple(o for o in hydra.overrides.task if not _keys([o]) & constant),
+            seed=self.config.seed,
+            status=status,
+            run_id=run_id,
+            error=error,
+        )
+        write_json(Path(hydra.runtime.output_dir) / JOB_FILE, asdict(outcome))
+
+
+def read_outcomes(folder: Path) -> list[JobOutcome]:
+    """How the jobs of a multirun ended, in their order.
+
+    Args:
+        folder: The multirun's folder.
+    """
+    contents = [json.loads(path.read_text("utf-8")) for path in folder.rglob(JOB_FILE)]
+    outcomes = [JobOutcome(**{**c, "varies": tuple(c["varies"])}) for c in contents]
+    return sorted(outcomes, key=lambda outcome: outcome.number)
+
+
+def _keys(overrides: Sequence[str]) -> set[str]:
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    return {override.key_or_group for override in parsed}

@@ -1,0 +1,61 @@
+"""`crane report`: tables and a page from any set of runs."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.markup import escape
+
+from crane.cli.commands import shown
+from crane.errors import UsageError
+from crane.report import (
+    csv_table,
+    find_runs,
+    label_runs,
+    latex_tables,
+    markdown_tables,
+    read_published,
+    render_page,
+    summarise,
+)
+from crane.reporting import write_text
+
+
+def report(config: DictConfig) -> None:
+    """Write the report, and print its tables."""
+    runs, unfinished = find_runs(list(config.paths))
+    labels = label_runs(runs)
+    rows = summarise(runs, labels)
+    datasets = list(dict.fromkeys(row.dataset for row in rows))
+    if config.published is not None:
+        rows = [*read_published(Path(config.published).expanduser()).rows(datasets), *rows]
+    known = {metric for row in rows for metric in row.metrics}
+    metrics = list(config.metrics)
+    if absent := [metric for metric in metrics if metric not in known]:
+        wanted = f"metrics out of {', '.join(sorted(known))}"
+        raise UsageError(wanted, ", ".join(absent), key="metrics")
+
+    folder = Path(config.output).expanduser()
+    page = render_page(
+        config.title,
+        runs,
+        labels,
+        rows,
+        metrics,
+        max_pictures=config.max_pictures,
+        unfinished=unfinished,
+    )
+    tables = markdown_tables(rows, metrics)
+    written = [
+        write_text(folder / "report.html", page),
+        write_text(folder / "report.md", f"# {config.title}\n\n{tables}"),
+        write_text(folder / "report.csv", csv_table(rows)),
+        write_text(folder / "report.tex", latex_tables(rows, metrics)),
+    ]
+    console = Console(highlight=False)
+    console.print(escape(tables), soft_wrap=True)
+    for path in unfinished:
+        console.print(f"[yellow]no results[/yellow] {escape(shown(path))}", soft_wrap=True)
+    console.print(f"{len(runs)} runs of {len(set(labels))} settings")
+    for path in written:
+        console.print(f"  {escape(shown(path))}", soft_wrap=True)

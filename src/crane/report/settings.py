@@ -1,0 +1,109 @@
+"""What tells runs apart: repetitions with other seeds are one setting."""
+
+import json
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from crane.report.runs import Run
+
+APART = (
+    *("seed", "run_dir", "datasets_dir", "weights_dir", "allow_download", "table_columns"),
+    *("logger", "overlay", "trainer", "resume", "targets", "test"),
+    *("data.seed", "data.targets", "data.num_workers", "metrics"),
+)
+"""Keys that do not make another setting: repetition, place, display, and what is tested on."""
+WITHIN_TRAINER = ("max_epochs", "max_steps", "precision", "accumulate_grad_batches")
+"""Keys of the trainer that do."""
+DEFAULT = "default"
+"""What a setting that was not typed has."""
+ONLY = "all runs"
+"""The label where all runs share one setting."""
+
+
+def differences(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """The keys of the configuration that differ, each with the value of every run.
+
+    >>> from pathlib import Path
+    >>> runs = [Run(Path("a"), (), {"seed": s, "prompt": {"depth": d}}, {})
+    ...         for s, d in ((1, 9), (2, 3))]
+    >>> differences(runs)
+    {'prompt.depth': ['9', '3']}
+    """
+    leaves = [_setting(run) for run in runs]
+    keys = dict.fromkeys(key for one in leaves for key in one)
+    columns = {key: [one.get(key, "-") for one in leaves] for key in keys}
+    return {key: values for key, values in columns.items() if len(set(values)) > 1}
+
+
+def label_runs(runs: Sequence[Run]) -> list[str]:
+    """A short name for the setting of each run; runs that differ in nothing but a seed share it.
+
+    It is what was typed and differs (`attention=vv`); where that does not tell settings apart, the
+    keys of the configuration that differ; and where these are many, the name of the folder.
+    """
+    settings = [json.dumps(_setting(run), sort_keys=True) for run in runs]
+    if len(set(settings)) == 1:
+        method = runs[0].config.get("method", {})
+        name = method.get("name") if isinstance(method, Mapping) else None
+        return [str(name or ONLY)] * len(runs)
+    typed = _differing([_typed(run) for run in runs], DEFAULT)
+    found = differences(runs)
+    keyed = [
+        ", ".join(f"{_short(key)}={values[place]}" for key, values in found.items())
+        for place in range(len(runs))
+    ]
+    folders = [run.folder.name for run in runs]
+    for labels in (typed, keyed, folders):
+        if _tells_apart(labels, settings) and all(0 < len(label) <= 60 for label in labels):
+            return labels
+    return [str(run.folder) for run in runs]
+
+
+def _tells_apart(labels: Sequence[str], settings: Sequence[str]) -> bool:
+    """Whether each setting has one label, and each label one setting."""
+    pairs = set(zip(labels, settings, strict=True))
+    return len(pairs) == len(set(labels)) == len(set(settings))
+
+
+def _differing(each: Sequence[Mapping[str, str]], absent: str) -> list[str]:
+    keys = dict.fromkeys(key for one in each for key in one)
+    used = [key for key in keys if len({one.get(key, absent) for one in each}) > 1]
+    return [", ".join(f"{key}={one.get(key, absent)}" for key in used) for one in each]
+
+
+def _typed(run: Run) -> dict[str, str]:
+    """The overrides of a run's command line that make its setting."""
+    words = shlex.split(str(run.record.get("command", "")))
+    pairs = (word.lstrip("+").partition("=") for word in words if "=" in word)
+    named = ((key.removeprefix("dataset@"), value.strip("[]'\"")) for key, _, value in pairs)
+    return {key: value for key, value in named if not _is_apart(key) and "hydra" not in key}
+
+
+def _setting(run: Run) -> dict[str, str]:
+    return {key: value for key, value in _leaves(run.config) if not _is_apart(key)}
+
+
+def _is_apart(key: str) -> bool:
+    if key.startswith("trainer.") and key.removeprefix("trainer.") in WITHIN_TRAINER:
+        return False
+    return any(key == one or key.startswith(f"{one}.") for one in APART)
+
+
+def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    for name, value in node.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{key}.")
+        else:
+            yield key, _text(value)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list) and all(isinstance(one, (str, int, float)) for one in value):
+        return "+".join(map(str, value))
+    return str(value)
+
+
+def _short(key: str) -> str:
+    return ".".join(part for part in key.split(".") if not part.startswith("_"))
