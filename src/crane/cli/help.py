@@ -27,11 +27,25 @@ EXAMPLES = {
     ),
     "weights": ("crane weights method=crane_plus",),
     "demo": ("crane demo",),
+    "report": (
+        "crane report runs/train/2026-01-31_12-00-00_sweep",
+        "crane report runs/ published=experiments/table1_zero_shot/published.csv",
+    ),
+    "cache": (
+        "crane cache list",
+        "crane cache prune unused_days=30",
+        "crane cache prune 3f2a5b6c7d8e9f01",
+    ),
     "data": (
         "crane data list",
         "crane data prepare visa archive=VisA_20220922.tar",
         "crane data verify mvtec visa --fast",
         "crane data stats folder targets.folder.root=my_parts",
+    ),
+    "report": (
+        "crane report runs/train/2026-01-31_12-00-00_sweep",
+        "crane report runs/vv runs/clip output=report metrics=[image_auroc,aupro]",
+        "crane report runs/table1 published=experiments/table1_zero_shot/published.csv",
     ),
 }
 
@@ -64,7 +78,7 @@ def command_help(command: str) -> None:
                 table.add_row(f"    {name}", f"[dim]{escape(comment)}[/dim]")
             console.print(table)
     console.print("\n[bold]Keys[/bold]")
-    for line in [*(conf_dir() / "base/run.yaml").read_text().splitlines(), *_own_keys(file)]:
+    for line in [*_shared_keys(file), *_own_keys(file)]:
         if line and not line.startswith("#"):
             console.print(f"  {escape(line)}", soft_wrap=True)
     console.print("\n[bold]Examples[/bold]")
@@ -80,11 +94,10 @@ def command_help(command: str) -> None:
 def _groups_of(file: Path) -> set[str]:
     """The groups in a command's defaults list; those of a command it builds on included."""
     used: set[str] = set()
-    for entry in yaml.safe_load(file.read_text())["defaults"]:
-        if isinstance(entry, dict):
-            used |= {key.removeprefix("override ").partition("@")[0] for key in entry}
-        elif (file.parent / f"{entry}.yaml").is_file():
-            used |= _groups_of(file.parent / f"{entry}.yaml")
+    for path in (file, *_parents(file)):
+        for entry in yaml.safe_load(path.read_text()).get("defaults", []):
+            if isinstance(entry, dict):
+                used |= {key.removeprefix("override ").partition("@")[0] for key in entry}
     return used
 
 
@@ -103,6 +116,20 @@ def _comment(file: Path, *, whole: bool = False) -> str:
     if whole:
         return text.split(": ", 1)[-1]
     return text.split(". ")[0].removesuffix(".")
+
+
+def _shared_keys(file: Path) -> list[str]:
+    """The lines of what commands share; a command that runs no model does without them."""
+    shared = conf_dir() / "base/run.yaml"
+    return shared.read_text().splitlines() if shared in _parents(file) else []
+
+
+def _parents(file: Path) -> set[Path]:
+    """Every file of keys that a command builds on."""
+    entries = yaml.safe_load(file.read_text()).get("defaults", [])
+    names = [entry.partition("@")[0] for entry in entries if isinstance(entry, str)]
+    paths = [path for name in names if (path := conf_dir() / f"{name}.yaml").is_file()]
+    return {*paths, *(parent for path in paths for parent in _parents(path))}
 
 
 def _own_keys(file: Path) -> list[str]:

@@ -1,19 +1,44 @@
 """`crane data verify mvtec --fast`: words that stand for overrides."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from hydra.core.override_parser.types import Quote, QuotedString
 
 from crane.cli.overrides import FLAGS_WITH_VALUE
 from crane.errors import UsageError
 
 ACTIONS = ("list", "verify", "prepare", "stats")
 """What `crane data` does."""
+CACHE_ACTIONS = ("list", "prune")
+"""What `crane cache` does."""
 
-FLAGS = {"--fast": "fast=true"}
-"""Flags of `crane data`."""
+
+@dataclass(frozen=True)
+class Words:
+    """What the words after a command mean."""
+
+    key: str
+    """The key that takes them as a list."""
+    actions: tuple[str, ...] = ()
+    """What the first word is one of, where it is the key `action`."""
+    flags: Mapping[str, str] = field(default_factory=dict)
+    """Flags, and the overrides they stand for."""
+    are_options: bool = False
+    """Whether they are options of a group, not text."""
+
+
+WORDS: Mapping[str, Words] = {
+    "data": Words("targets", ACTIONS, {"--fast": "fast=true"}, are_options=True),
+    "cache": Words("entries", CACHE_ACTIONS),
+    "report": Words("paths"),
+    "reproduce": Words("experiments"),
+}
+"""Commands that take words; the others take overrides alone."""
 
 
 def with_words(command: str, arguments: Sequence[str]) -> list[str]:
-    """Arguments in which the words of `crane data` are overrides; other commands have no words.
+    """Arguments in which words have become overrides.
 
     Args:
         command: The command they are for.
@@ -24,8 +49,11 @@ def with_words(command: str, arguments: Sequence[str]) -> list[str]:
 
     >>> with_words("data", ["verify", "mvtec", "visa", "--fast", "seed=1"])
     ['action=verify', 'targets=[mvtec,visa]', 'fast=true', 'seed=1']
+    >>> with_words("report", ["runs/sweep 3", "title=Attention"])
+    ["paths=['runs/sweep 3']", 'title=Attention']
     """
-    if command != "data":
+    meaning = WORDS.get(command)
+    if meaning is None:
         return list(arguments)
     words, others = [], []
     for before, argument in zip(["", *arguments], arguments, strict=False):
@@ -33,13 +61,19 @@ def with_words(command: str, arguments: Sequence[str]) -> list[str]:
         if is_word and before not in FLAGS_WITH_VALUE:
             words.append(argument)
         else:
-            others.append(FLAGS.get(argument, argument))
-    if any(argument.startswith("action=") for argument in others):
-        return [*_names(words), *others]
-    if not words or words[0] not in ACTIONS:
-        raise UsageError(f"crane data {', '.join(ACTIONS)}", " ".join(words) or "no such word")
-    return [f"action={words[0]}", *_names(words[1:]), *others]
+            others.append(meaning.flags.get(argument, argument))
+    action = []
+    if meaning.actions and not any(argument.startswith("action=") for argument in others):
+        if not words or words[0] not in meaning.actions:
+            wanted = f"crane {command} {', '.join(meaning.actions)}"
+            raise UsageError(wanted, " ".join(words) or "no such word")
+        action = [f"action={words.pop(0)}"]
+    return [*action, *_listed(words, meaning), *others]
 
 
-def _names(words: Sequence[str]) -> list[str]:
-    return [f"targets=[{','.join(words)}]"] if words else []
+def _listed(words: Sequence[str], meaning: Words) -> list[str]:
+    if not words:
+        return []
+    if not meaning.are_options:
+        words = [QuotedString(word, Quote.single).with_quotes() for word in words]
+    return [f"{meaning.key}=[{','.join(words)}]"]
