@@ -27,10 +27,6 @@ EXAMPLES = {
     ),
     "weights": ("crane weights method=crane_plus",),
     "demo": ("crane demo",),
-    "report": (
-        "crane report runs/train/2026-01-31_12-00-00_sweep",
-        "crane report runs/ published=experiments/table1_zero_shot/published.csv",
-    ),
     "cache": (
         "crane cache list",
         "crane cache prune unused_days=30",

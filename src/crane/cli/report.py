@@ -11,14 +11,19 @@ from crane.errors import UsageError
 from crane.report import (
     csv_table,
     find_runs,
+    first_runs,
     label_runs,
     latex_tables,
     markdown_tables,
     read_published,
     render_page,
     summarise,
+    write_figures,
 )
 from crane.reporting import write_text
+
+FIGURES = "figures"
+"""The folder of the figures for papers, beside the page."""
 
 
 def report(config: DictConfig) -> None:
@@ -52,6 +57,9 @@ def report(config: DictConfig) -> None:
         write_text(folder / "report.csv", csv_table(rows)),
         write_text(folder / "report.tex", latex_tables(rows, metrics)),
     ]
+    first, figures = first_runs(runs, labels), []
+    if config.figures is not None:
+        figures = write_figures(rows, metrics, first, folder / FIGURES, config.figures)
     console = Console(highlight=False)
     console.print(escape(tables), soft_wrap=True)
     for path in unfinished:
@@ -59,3 +67,5 @@ def report(config: DictConfig) -> None:
     console.print(f"{len(runs)} runs of {len(set(labels))} settings")
     for path in written:
         console.print(f"  {escape(shown(path))}", soft_wrap=True)
+    if figures:
+        console.print(f"  {escape(shown(folder / FIGURES))}: {len(figures)} figures")

@@ -8,6 +8,9 @@ from collections.abc import Callable, Sequence
 from crane.report.rows import Row, Spread
 from crane.reporting import HEADINGS, MEAN
 
+Mark = Callable[[str], str]
+"""Sets a text off."""
+
 BEST, SECOND = 1, 2
 SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -55,7 +58,11 @@ def percent(spread: Spread | None, plus_minus: str = "±") -> str:
 
 def markdown_tables(rows: Sequence[Row], metrics: Sequence[str]) -> str:
     """A table a data set, of means over classes."""
-    marks = {0: str, BEST: lambda text: f"**{text}**", SECOND: lambda text: f"<u>{text}</u>"}
+    marks: dict[int, Mark] = {
+        0: str,
+        BEST: lambda text: f"**{text}**",
+        SECOND: lambda text: f"<u>{text}</u>",
+    }
     parts = []
     for dataset, own in _by_dataset(rows).items():
         head = ["setting", "seeds", *map(heading, metrics)]
@@ -71,7 +78,7 @@ def markdown_tables(rows: Sequence[Row], metrics: Sequence[str]) -> str:
 
 def latex_tables(rows: Sequence[Row], metrics: Sequence[str]) -> str:
     """A booktabs table a data set, of means over classes."""
-    marks = {
+    marks: dict[int, Mark] = {
         0: str,
         BEST: lambda text: rf"\textbf{{{text}}}",
         SECOND: lambda text: rf"\underline{{{text}}}",
@@ -134,7 +141,7 @@ def _by_dataset(rows: Sequence[Row]) -> dict[str, list[Row]]:
 def _cells(
     rows: Sequence[Row],
     metrics: Sequence[str],
-    marks: dict[int, Callable[[str], str]],
+    marks: dict[int, Mark],
     plus_minus: str = "±",
 ) -> list[list[str]]:
     columns = []

@@ -34,7 +34,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table: a setting, or a published method, on a data set or one of its classes."""
+    """One line of a table: a setting, or a published method, on a data set or a class of it."""
 
     setting: str
     dataset: str

@@ -36,6 +36,14 @@ def differences(runs: Sequence[Run]) -> dict[str, list[str]]:
     return {key: values for key, values in columns.items() if len(set(values)) > 1}
 
 
+def first_runs(runs: Sequence[Run], labels: Sequence[str]) -> dict[str, Run]:
+    """The first run of each setting: the one whose curves and pictures are shown."""
+    first: dict[str, Run] = {}
+    for run, label in zip(runs, labels, strict=True):
+        first.setdefault(label, run)
+    return first
+
+
 def label_runs(runs: Sequence[Run]) -> list[str]:
     """A short name for the setting of each run; runs that differ in nothing but a seed share it.
 

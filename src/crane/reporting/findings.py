@@ -22,8 +22,8 @@ from crane.types import Sample
 
 CURVES, SCORES, GALLERY = "curves.json", "scores.csv", "gallery"
 """Their names in a run's folder."""
-NUM_POINTS = 300
-"""Points kept of a curve: more than a figure has pixels to show."""
+NUM_POINTS = 200
+"""Points kept of a curve: more than the eye tells apart in a figure."""
 QUALITY = 82
 """Of the WebP pictures, a few kilobytes each."""
 
