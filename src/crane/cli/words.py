@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from hydra.core.override_parser.types import Quote, QuotedString
 
@@ -26,12 +27,14 @@ class Words:
     """Flags, and the overrides they stand for."""
     are_options: bool = False
     """Whether they are options of a group, not text."""
+    are_folders: bool = False
+    """Whether they are folders."""
 
 
 WORDS: Mapping[str, Words] = {
     "data": Words("targets", ACTIONS, {"--fast": "fast=true"}, are_options=True),
     "cache": Words("entries", CACHE_ACTIONS),
-    "report": Words("paths"),
+    "report": Words("paths", are_folders=True),
     "reproduce": Words("experiments"),
 }
 """Commands that take words; the others take overrides alone."""
@@ -58,7 +61,9 @@ def with_words(command: str, arguments: Sequence[str]) -> list[str]:
     words, others = [], []
     for before, argument in zip(["", *arguments], arguments, strict=False):
         is_word = not argument.startswith(("-", "~", "+")) and "=" not in argument
-        if is_word and before not in FLAGS_WITH_VALUE:
+        # Jobs of a multirun lie in folders such as 0_attention=vv, which look like overrides.
+        is_folder = meaning.are_folders and Path(argument).expanduser().is_dir()
+        if (is_word or is_folder) and before not in FLAGS_WITH_VALUE:
             words.append(argument)
         else:
             others.append(meaning.flags.get(argument, argument))
