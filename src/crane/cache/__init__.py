@@ -4,7 +4,7 @@ from crane.cache.code import code_digest
 from crane.cache.digests import Digests
 from crane.cache.entry import BrokenEntryError, Description, Entry
 from crane.cache.facts import entry_id, images_digest, tower_facts
-from crane.cache.folder import CacheFolder
+from crane.cache.folder import CacheFolder, age_text, size_text
 from crane.cache.reading import Features
 from crane.cache.writing import DTYPES, EntryWriter, TokenShape, allocate, finish
 
@@ -18,10 +18,12 @@ __all__ = [
     "EntryWriter",
     "Features",
     "TokenShape",
+    "age_text",
     "allocate",
     "code_digest",
     "entry_id",
     "finish",
     "images_digest",
+    "size_text",
     "tower_facts",
 ]

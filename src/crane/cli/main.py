@@ -32,6 +32,7 @@ COMMANDS = {
     "demo": "crane.cli.demo",
     "report": "crane.cli.report",
     "data": "crane.cli.data",
+    "cache": "crane.cli.cache",
 }
 """Command to the module that has a function of its name; imported when it runs."""
 

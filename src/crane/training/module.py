@@ -4,7 +4,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -80,12 +80,13 @@ class CraneModule(LightningModule):
 
     def tokens(self, batch: Batch | TokenBatch) -> VisionTokens:
         """What the frozen towers say about a batch: cached, or seen now."""
-        if "patches" not in batch:
+        if "image" in batch:
             tokens: VisionTokens = self.model.vision(batch["image"])
             return tokens
-        patches = batch["patches"].to(self.token_dtype).transpose(0, 1)
+        cached = cast(TokenBatch, batch)
+        patches = cached["patches"].to(self.token_dtype).transpose(0, 1)
         grid = (patches.shape[2], patches.shape[3])
-        return VisionTokens(batch["global_"].to(self.token_dtype), patches.flatten(2, 3), grid)
+        return VisionTokens(cached["global_"].to(self.token_dtype), patches.flatten(2, 3), grid)
 
     def on_fit_start(self) -> None:
         """Say so when there is nothing to learn places from."""

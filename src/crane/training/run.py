@@ -16,7 +16,7 @@ from crane.config import plain
 from crane.data import CraneDataModule
 from crane.errors import UsageError
 from crane.metrics import Evaluation
-from crane.models import Crane, build_model, load_prompts, model_config
+from crane.models import Crane, build_model, compile_towers, load_prompts, model_config
 from crane.reporting import (
     DatasetResult,
     PanelStyle,
@@ -28,6 +28,7 @@ from crane.reporting import (
 )
 from crane.training.callbacks import DrawOverlays, KeepFindings, KeepPrompts
 from crane.training.checkpoint import PromptCheckpoint, read_checkpoint
+from crane.training.features import use_features
 from crane.training.loggers import closing
 from crane.training.module import CraneModule
 from crane.training.wandb_runs import LogToWandb, log_prompts
@@ -68,6 +69,7 @@ def train(config: DictConfig) -> RunSummary:
     if not data.source:
         raise UsageError("at least one source data set", "none", key="source")
     model = build_model(config)
+    compile_towers(model, config.compile)
     loss = instantiate(config.loss)
     optimizer = instantiate(config.optimizer, _convert_="all")
     module = _module(config, model, loss=loss, optimizer=optimizer)
@@ -87,6 +89,7 @@ def train(config: DictConfig) -> RunSummary:
     )
     with closing(trainer.logger):
         record = _begin(config, trainer, data, _weights(config))
+        use_features(config, trainer, module, data)
         trainer.fit(module, data, ckpt_path=resume)
 
         chosen = keep.choose(config.epoch, last=trainer.current_epoch)
@@ -127,6 +130,7 @@ def test(config: DictConfig, checkpoint: PromptCheckpoint) -> RunSummary:
         raise UsageError("at least one target data set", "none", key="targets")
     model = build_model(config)
     load_prompts(model, checkpoint.prompts)
+    compile_towers(model, config.compile)
     module = _module(config, model, loss=None, optimizer=None)
 
     folder, prompts = Path(config.run_dir), Path(config.checkpoint).expanduser()
@@ -135,6 +139,7 @@ def test(config: DictConfig, checkpoint: PromptCheckpoint) -> RunSummary:
     weights = {**_weights(config), "prompts": sha256(prompts)}
     with closing(trainer.logger):
         record = _begin(config, trainer, data, weights)
+        use_features(config, trainer, module, data)
         _test(trainer, module, data, folder)
         _end(config, trainer, record)
     return RunSummary(folder, prompts, module.results, tuple(draw.files))

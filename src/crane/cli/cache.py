@@ -1,0 +1,109 @@
+"""`crane cache`: what frozen features are kept on disk, and which to remove."""
+
+import time
+
+from omegaconf import DictConfig
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from crane.cache import BrokenEntryError, CacheFolder, Entry, age_text, size_text
+from crane.cli.words import CACHE_ACTIONS
+from crane.errors import UsageError
+
+DAY = 86400.0
+
+
+def cache(config: DictConfig) -> None:
+    """List the entries of the cache, or remove some."""
+    if config.action not in CACHE_ACTIONS:
+        raise UsageError(f"one of {', '.join(CACHE_ACTIONS)}", config.action, key="action")
+    folder, console = CacheFolder(config.folder), Console(highlight=False)
+    if config.action == "list":
+        list_entries(folder, console)
+    else:
+        prune(config, folder, console)
+
+
+def list_entries(folder: CacheFolder, console: Console) -> None:
+    """Print a line for each entry, the last used first, and what they take together."""
+    table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
+    for column in ("entry", "data set", "images", "size", "used"):
+        table.add_column(column, justify="right" if column in ("images", "size") else "left")
+    entries, broken = _split(folder)
+    for entry in sorted(entries, key=lambda entry: entry.last_used, reverse=True):
+        about = entry.description
+        table.add_row(
+            f"{entry.id}\n[dim]{escape(about.vision)}, {about.dtype}[/dim]",
+            escape(about.data_set),
+            str(entry.num_images),
+            size_text(entry.num_bytes),
+            _ago(entry),
+        )
+    if entries:
+        console.print(table)
+    for name, error in broken.items():
+        console.print(f"[yellow]damaged[/yellow] {name}: {escape(str(error))}", soft_wrap=True)
+    total = size_text(sum(entry.num_bytes for entry in entries))
+    summary = f"{len(entries)} {'entry' if len(entries) == 1 else 'entries'}, {total} in {escape(str(folder.path))}"
+    console.print(summary, soft_wrap=True)
+    if leftovers := folder.leftovers():
+        console.print(f"{len(leftovers)} leftovers of interrupted runs; crane cache prune removes")
+
+
+def prune(config: DictConfig, folder: CacheFolder, console: Console) -> None:
+    """Remove entries, what is damaged and what interrupted runs left; say what went.
+
+    Raises:
+        UsageError: There is no entry of a name, or a limit is below 0.
+    """
+    for key in ("unused_days", "max_gb"):
+        if config[key] is not None and config[key] < 0:
+            raise UsageError("0 or more", config[key], key=key)
+    entries, broken = _split(folder)
+    known = {entry.id: entry for entry in entries}
+    unknown = [name for name in config.entries if name not in known and name not in broken]
+    if unknown:
+        there = ", ".join([*known, *broken]) or "none"
+        raise UsageError(f"entries out of {there}", ", ".join(unknown), key="entries")
+    chosen = {name: known.get(name) for name in [*broken, *config.entries]}
+    if config.unused_days is not None:
+        oldest = time.time() - config.unused_days * DAY
+        chosen |= {entry.id: entry for entry in entries if entry.last_used < oldest}
+    if config.max_gb is not None:
+        chosen |= {entry.id: entry for entry in _beyond(entries, config.max_gb * 1e9)}
+    for name, entry in chosen.items():
+        size = "damaged" if entry is None else size_text(entry.num_bytes)
+        if folder.remove(name):
+            console.print(f"removed {name}, {size}")
+        else:
+            console.print(f"[yellow]kept[/yellow] {name}: a run is computing it")
+    num_leftovers = folder.clean()
+    if num_leftovers:
+        console.print(f"removed {num_leftovers} leftovers of interrupted runs")
+    if not chosen and not num_leftovers:
+        console.print("nothing to remove; unused_days=…, max_gb=… or names of entries choose some")
+
+
+def _split(folder: CacheFolder) -> tuple[list[Entry], dict[str, BrokenEntryError]]:
+    """Whole entries, and what is wrong with the others by name."""
+    every = dict(folder.entries())
+    whole = [entry for entry in every.values() if isinstance(entry, Entry)]
+    return whole, {n: e for n, e in every.items() if isinstance(e, BrokenEntryError)}
+
+
+def _beyond(entries: list[Entry], num_bytes: float) -> list[Entry]:
+    """The least recently used, as many as must go for the others to fit."""
+    total, going = sum(entry.num_bytes for entry in entries), []
+    for entry in sorted(entries, key=lambda entry: entry.last_used):
+        if total <= num_bytes:
+            break
+        total -= entry.num_bytes
+        going.append(entry)
+    return going
+
+
+def _ago(entry: Entry) -> str:
+    age = age_text(time.time() - entry.last_used)
+    return age if age == "just now" else f"{age} ago"

@@ -1,0 +1,334 @@
+"""Frozen features from the cache: the towers see an image once, whatever is trained afterwards."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime, timezone
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from hydra.utils import get_object
+from lightning import LightningDataModule, LightningModule, Trainer
+from omegaconf import DictConfig
+
+import crane.attention
+import crane.backbones
+import crane.data.images
+import crane.guides
+import crane.models.vision
+import crane.weights
+from crane.cache import (
+    DTYPES,
+    CacheFolder,
+    Description,
+    EntryWriter,
+    Features,
+    TokenShape,
+    allocate,
+    code_digest,
+    entry_id,
+    finish,
+    images_digest,
+    size_text,
+    tower_facts,
+)
+from crane.config import plain
+from crane.data import CraneDataModule, ImageDataset
+from crane.data.loader import ImageLoader
+from crane.errors import UsageError
+from crane.models import VisionEncoder
+from crane.training.module import CraneModule
+from crane.types import Batch, VisionTokens
+
+logger = logging.getLogger(__name__)
+
+NEVER, PAYS, ALWAYS = "never", "pays", "always"
+"""When features of a group of data sets are cached."""
+SECONDS_BETWEEN_WORDS = 30.0
+"""How long a process waits for another's work before it lets its own processes hear from it."""
+MODULES = (
+    crane.attention,
+    crane.backbones,
+    crane.guides,
+    crane.weights,
+    crane.models.vision,
+    crane.data.images,
+)
+"""Code that decides what features are, beside what a configuration names."""
+
+
+def use_features(
+    config: DictConfig, trainer: Trainer, module: CraneModule, data: CraneDataModule
+) -> None:
+    """Let a data module give features in the place of images, where the configuration says so.
+
+    What is not in the cache yet is computed first, by all processes together. Every process must
+    call it.
+
+    Args:
+        config: Of `crane train` or `crane test`; `cache` says what and where.
+        trainer: Computes, in its precision and on its devices.
+        module: Its towers are used; it learns what the features were computed in.
+        data: Its source and targets are changed.
+
+    Raises:
+        UsageError: A value of `cache` cannot be, or there is no room on the disk.
+    """
+    folder, settings = CacheFolder(config.cache.folder), plain(config)
+    if config.cache.dtype not in DTYPES:
+        raise UsageError(f"one of {', '.join(DTYPES)}", config.cache.dtype, key="cache.dtype")
+    for name in _chosen(config, data):
+        images = data.image_sets()[name]
+        seeing = Seeing(module.model.vision, folder, name, images, settings)
+        try:
+            trainer.predict(seeing, datamodule=_Images(data, seeing), return_predictions=False)
+        finally:
+            seeing.release()
+        features = seeing.features()
+        data.use_tokens(name, features)
+        module.token_dtype = features.computed_in
+
+
+def _chosen(config: DictConfig, data: CraneDataModule) -> Iterator[str]:
+    """Names of the data sets whose features are cached; says why where some are not."""
+    for group in ("source", "targets"):
+        when = config.cache[group]
+        if when not in (NEVER, PAYS, ALWAYS):
+            raise UsageError(f"{NEVER}, {PAYS} or {ALWAYS}", when, key=f"cache.{group}")
+        names = [name for name in data.image_sets() if name.startswith(f"{group}.")]
+        if when == NEVER or not names or (group == "targets" and not config.get("test", True)):
+            continue
+        reason = _reason_not_to(config, group)
+        if reason is None and when == PAYS:
+            reason = _cost(config, data, group)
+        if reason is None:
+            yield from names
+        else:
+            logger.info("features of the %s are not cached: %s", group, reason)
+
+
+def _reason_not_to(config: DictConfig, group: str) -> str | None:
+    """Why cached features would be wrong."""
+    if group == "source" and config.data.mosaic_rate > 0:
+        return "data.mosaic_rate makes new images each epoch"
+    attention = config.guide.attention
+    if attention is not None and attention.get("mean") == "batch":
+        return "guide.attention.mean=batch makes them depend on batch mates"
+    return None
+
+
+def _cost(config: DictConfig, data: CraneDataModule, group: str) -> str | None:
+    """Why computing all of a group's features would be more work than going without."""
+    num_images = sum(len(s) for n, s in data.image_sets().items() if n.startswith(f"{group}."))
+    if group == "targets":
+        num_seen = num_images
+    else:
+        num_seen = (data.num_train + data.num_validation) * max(1, config.trainer.max_epochs)
+        if config.trainer.max_steps > 0:
+            num_seen = min(num_seen, config.trainer.max_steps * data.batch_size)
+    if num_seen > num_images:
+        return None
+    return f"this run sees {num_seen} images, and there are {num_images}"
+
+
+class Seeing(LightningModule):
+    """One pass of the towers over a data set, into the cache; nothing to do where it is there.
+
+    Args:
+        vision: The towers.
+        folder: The cache.
+        name: What the run calls the data set, `source.mvtec`.
+        images: The data set.
+        settings: The whole configuration, resolved.
+    """
+
+    def __init__(
+        self,
+        vision: VisionEncoder,
+        folder: CacheFolder,
+        name: str,
+        images: ImageDataset,
+        settings: Mapping[str, Any],
+    ) -> None:
+        super().__init__()
+        self.vision, self.folder = vision, folder
+        self.name, self.images, self.settings = name, images, settings
+        self.is_missing = False
+        self._facts: dict[str, Any] = {}
+        self._id = ""
+        self._lock: FileLock | None = None
+        self._writer: EntryWriter | None = None
+        self._began = 0.0
+        self._computed_in = ""
+
+    def setup(self, stage: str) -> None:
+        """Find out whether the features are there; whoever computes them holds their lock."""
+        if self.trainer.is_global_zero:
+            self._facts = self._describe()
+            self._id = entry_id(self._facts)
+        self._id = self.trainer.strategy.broadcast(self._id)
+        while not self.trainer.strategy.broadcast(self._has_lock()):
+            logger.info("waiting for another run that computes the features of %s", self.name)
+        if self.trainer.is_global_zero:
+            entry = self.folder.find_whole(self._id)
+            self.is_missing = entry is None
+            if entry is not None:
+                size = size_text(entry.num_bytes)
+                logger.info("features of %s: %s, %s, as cached", self.name, self._id, size)
+                self.release()
+        self.is_missing = self.trainer.strategy.broadcast(self.is_missing)
+        self._began = time.monotonic()
+
+    def _has_lock(self) -> bool:
+        if not self.trainer.is_global_zero:
+            return False
+        self._lock = self.folder.lock(self._id)
+        try:
+            self._lock.acquire(timeout=SECONDS_BETWEEN_WORDS)
+        except Timeout:
+            self._lock = None
+        return self._lock is not None
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> VisionTokens:
+        """See a batch."""
+        tokens: VisionTokens = self.vision(batch["image"])
+        return tokens
+
+    def on_predict_batch_end(
+        self, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Write what was seen."""
+        if self._writer is None:
+            self._computed_in = str(outputs.patches.dtype).removeprefix("torch.")
+            shape = TokenShape(len(outputs.patches), outputs.grid, outputs.patches.shape[-1])
+            self._writer = self._open(shape)
+        self._writer.write(batch["index"].tolist(), outputs.global_, outputs.patches)
+
+    def _open(self, shape: TokenShape) -> EntryWriter:
+        """The entry's arrays: the first process makes them, the others wait until they are there."""
+        building, dtype = self.folder.building(self._id), self.settings["cache"]["dtype"]
+        if self.trainer.is_global_zero:
+            num_bytes = shape.num_bytes(len(self.images), dtype)
+            free = self.folder.check_space(num_bytes)
+            logger.info(
+                "features of %s: %d images take %s in %s (%s free)",
+                *(self.name, len(self.images), size_text(num_bytes)),
+                *(self.folder.path, size_text(free)),
+            )
+            allocate(building, len(self.images), shape, dtype)
+        while not building.is_dir():
+            time.sleep(0.1)
+        return EntryWriter(building, dtype)
+
+    def on_predict_end(self) -> None:
+        """Make what all processes wrote an entry, from one moment to the next."""
+        if self._writer is not None:
+            self._writer.close()
+        self.trainer.strategy.barrier("features written")
+        if self.trainer.is_global_zero:
+            index = self.images.index
+            description = Description(
+                data_set=index.name,
+                root=str(index.root.resolve()),
+                vision=_in_words(self.settings),
+                dtype=self.settings["cache"]["dtype"],
+                computed_in=self._computed_in,
+                created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                seconds=time.monotonic() - self._began,
+                facts=self._facts,
+            )
+            building, place = self.folder.building(self._id), self.folder.place(self._id)
+            finish(building, place, [index.key(sample) for sample in index.samples], description)
+            self.release()
+        self.trainer.strategy.barrier("features kept")
+
+    def release(self) -> None:
+        """Let others at the entry."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def features(self) -> Features:
+        """The finished entry, opened."""
+        entry = self.folder.find(self._id)
+        if entry is None:
+            place = self.folder.place(self._id)
+            raise UsageError(f"cached features in {place}", "no such folder", key="cache.folder")
+        return Features(entry)
+
+    def _describe(self) -> dict[str, Any]:
+        """Everything that decides what the features are."""
+        settings, index = self.settings, self.images.index
+        digest: Callable[[Path, Sequence[Path]], list[str]] = self.folder.digests.of
+        guide = settings["guide"]
+        parts = {"attention": settings["attention"], "guide": guide["attention"]}
+        digests = digest(index.root, [sample.image for sample in index.samples])
+        return {
+            "backbone": tower_facts(settings["backbone"]["model"], digest),
+            "guide": guide["features"] and tower_facts(guide["features"], digest),
+            **{f"{name}_attention": content for name, content in parts.items()},
+            "image_size": self.images.image_size,
+            "resizer": self.images.resizer,
+            "precision": settings["trainer"]["precision"],
+            "compile": settings["compile"],
+            "device": self.trainer.strategy.root_device.type,
+            "torch": torch.__version__,
+            "dtype": settings["cache"]["dtype"],
+            "code": code_digest([*MODULES, *_modules_named(settings)]),
+            "images": images_digest(map(index.key, index.samples), digests),
+        }
+
+
+class _Images(LightningDataModule):
+    """The images that features are missing of."""
+
+    def __init__(self, data: CraneDataModule, seeing: Seeing) -> None:
+        super().__init__()
+        self.data, self.seeing = data, seeing
+
+    def predict_dataloader(self) -> list[ImageLoader]:
+        self.data.trainer = self.trainer
+        return [self.data.image_loader(self.seeing.name)] if self.seeing.is_missing else []
+
+
+def _in_words(settings: Mapping[str, Any]) -> str:
+    """The vision setting, for people.
+
+    >>> attention = {"correlation": {"of": ["q", "v"]}}
+    >>> backbone, guide = {"model": {"architecture": "ViT-L-14-336"}}, {"features": None}
+    >>> settings = {"backbone": backbone, "guide": guide, "attention": attention}
+    >>> _in_words({**settings, "image_size": 518})
+    'ViT-L-14-336, qq+vv, 518 px'
+    """
+    towers = [settings["backbone"]["model"], settings["guide"]["features"]]
+    names = [_tower_name(tower) for tower in towers if tower is not None]
+    stream = settings["attention"]
+    if stream is not None:
+        correlation = stream["correlation"] or {"_target_": "plain attention"}
+        terms = "+".join(2 * term for term in correlation.get("of", ()))
+        names.append(terms or str(correlation["_target_"]).rsplit(".", 1)[-1])
+    return f"{', '.join(names)}, {settings['image_size']} px"
+
+
+def _tower_name(tower: Mapping[str, Any]) -> str:
+    name = tower.get("architecture", tower.get("entry"))
+    if isinstance(name, Mapping):
+        sizes = name["vision_cfg"]
+        return f"ViT of {sizes['layers']} x {sizes['width']}"
+    return str(name)
+
+
+def _modules_named(settings: Mapping[str, Any]) -> list[Any]:
+    """Modules of what a configuration builds the vision side from, such as one's own attention."""
+    nodes = [settings["backbone"], settings["guide"], settings["attention"]]
+    found = []
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, Mapping):
+            if "_target_" in node:
+                found.append(import_module(get_object(node["_target_"]).__module__))
+            nodes.extend(node.values())
+    return found
