@@ -6,9 +6,12 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "offline"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import atexit
 import logging
+import shutil
 import socket
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +20,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
+# No test is to find what another session left; within one, tests share what they compute.
+os.environ["CRANE_CACHE"] = tempfile.mkdtemp(prefix="crane-cache-")
+atexit.register(shutil.rmtree, os.environ["CRANE_CACHE"], ignore_errors=True)
 
 LOCAL = ("localhost", "127.0.0.1", "::1")
 

@@ -46,8 +46,8 @@ def list_entries(folder: CacheFolder, console: Console) -> None:
     for name, error in broken.items():
         console.print(f"[yellow]damaged[/yellow] {name}: {escape(str(error))}", soft_wrap=True)
     total = size_text(sum(entry.num_bytes for entry in entries))
-    summary = f"{len(entries)} {'entry' if len(entries) == 1 else 'entries'}, {total} in {escape(str(folder.path))}"
-    console.print(summary, soft_wrap=True)
+    number = "1 entry" if len(entries) == 1 else f"{len(entries)} entries"
+    console.print(f"{number}, {total} in {escape(str(folder.path))}", soft_wrap=True)
     if leftovers := folder.leftovers():
         console.print(f"{len(leftovers)} leftovers of interrupted runs; crane cache prune removes")
 

@@ -208,7 +208,7 @@ class Seeing(LightningModule):
         self._writer.write(batch["index"].tolist(), outputs.global_, outputs.patches)
 
     def _open(self, shape: TokenShape) -> EntryWriter:
-        """The entry's arrays: the first process makes them, the others wait until they are there."""
+        """The entry's arrays: the first process makes them, the others wait for them."""
         building, dtype = self.folder.building(self._id), self.settings["cache"]["dtype"]
         if self.trainer.is_global_zero:
             num_bytes = shape.num_bytes(len(self.images), dtype)
