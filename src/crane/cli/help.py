@@ -32,12 +32,18 @@ EXAMPLES = {
         "crane cache prune unused_days=30",
         "crane cache prune 3f2a5b6c7d8e9f01",
     ),
+    "reproduce": (
+        "crane reproduce experiments/table1_zero_shot plan_only=true",
+        "crane reproduce experiments/table1_zero_shot overrides=[trainer=gpu]",
+        "crane reproduce experiments/ablation_* suite=mini",
+    ),
     "data": (
         "crane data list",
         "crane data prepare visa archive=VisA_20220922.tar",
         "crane data verify mvtec visa --fast",
         "crane data stats folder targets.folder.root=my_parts",
     ),
+    "workspace": ("crane workspace entity=my-team project=crane datasets=[visa,mpdd]",),
     "report": (
         "crane report runs/train/2026-01-31_12-00-00_sweep",
         "crane report runs/vv runs/clip output=report metrics=[image_auroc,aupro]",

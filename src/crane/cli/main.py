@@ -31,6 +31,8 @@ COMMANDS = {
     "weights": "crane.cli.commands",
     "demo": "crane.cli.demo",
     "report": "crane.cli.report",
+    "workspace": "crane.cli.workspace",
+    "reproduce": "crane.cli.reproduce",
     "data": "crane.cli.data",
     "cache": "crane.cli.cache",
 }

@@ -15,19 +15,9 @@ from crane.report.colours import setting_colours
 from crane.report.markup import heading
 from crane.report.rows import Row, Spread
 from crane.report.runs import Run
-from crane.reporting import CURVES, MEAN, replacing
+from crane.reporting import CURVES, KINDS, MEAN, SIZES, replacing
 
 FORMATS = ("pdf", "svg", "png")
-KINDS = {
-    "pro": "PRO",
-    "image_roc": "image ROC",
-    "image_pr": "image precision-recall",
-    "pixel_roc": "pixel ROC",
-    "pixel_pr": "pixel precision-recall",
-}
-"""Kinds of curves, and what they are called."""
-SIZES = ("aupro_small", "aupro_medium", "aupro_large")
-"""AUPRO by size of the region."""
 NUM_COLUMNS = 4
 """Axes side by side, at most."""
 STYLE: dict[Any, Any] = {

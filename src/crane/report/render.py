@@ -13,13 +13,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from crane.report.colours import setting_colours
-from crane.report.figures import KINDS, SIZES, read_curves
+from crane.report.figures import read_curves
 from crane.report.markup import heading, percent, places
 from crane.report.pictures import gather_pictures, legend
 from crane.report.rows import Row, Spread
 from crane.report.runs import Run
 from crane.report.settings import differences, first_runs
-from crane.reporting import MEAN
+from crane.reporting import KINDS, MEAN, SIZES
 
 
 def render_page(
@@ -118,7 +118,7 @@ def _data(
     return {
         "metrics": [[metric, heading(metric)] for metric in metrics],
         "sizes": [[size, size.removeprefix("aupro_")] for size in SIZES],
-        "kinds": KINDS,
+        "kinds": dict(KINDS),
         "colours": setting_colours(rows),
         "rows": [
             {

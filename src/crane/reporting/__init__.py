@@ -4,6 +4,7 @@ from crane.reporting.files import replacing, write_json, write_text
 from crane.reporting.findings import (
     CURVES,
     GALLERY,
+    KINDS,
     SCORES,
     GalleryKeeper,
     Picture,
@@ -24,15 +25,17 @@ from crane.reporting.results import (
     write_results_json,
 )
 from crane.reporting.store import StoredRun, finished_run, read_store, setting_of, store_run
-from crane.reporting.tables import HEADINGS, class_table, mean_table
+from crane.reporting.tables import HEADINGS, SIZES, class_table, mean_table
 from crane.reporting.writer import OverlayWriter
 
 __all__ = [
     "CURVES",
     "GALLERY",
     "HEADINGS",
+    "KINDS",
     "MEAN",
     "SCORES",
+    "SIZES",
     "ColourScale",
     "DatasetResult",
     "GalleryKeeper",

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -26,6 +27,17 @@ NUM_POINTS = 200
 """Points kept of a curve: more than the eye tells apart in a figure."""
 QUALITY = 82
 """Of the WebP pictures, a few kilobytes each."""
+
+KINDS: Mapping[str, str] = MappingProxyType(
+    {
+        "pro": "PRO",
+        "image_roc": "image ROC",
+        "image_pr": "image precision-recall",
+        "pixel_roc": "pixel ROC",
+        "pixel_pr": "pixel precision-recall",
+    }
+)
+"""Kinds of curves, and what they are called."""
 
 Curves = Mapping[str, Mapping[str, Sequence[Curve]]]
 """Data set to kind of curve to a curve a class."""

@@ -32,6 +32,9 @@ HEADINGS: Mapping[str, str] = MappingProxyType(
 )
 """Column headings; a metric that is not named here has its own name as heading."""
 
+SIZES = ("aupro_small", "aupro_medium", "aupro_large")
+"""AUPRO by size of the region."""
+
 
 def class_table(result: DatasetResult, metrics: Sequence[str]) -> Table:
     """Lay out one data set: a row a class and the mean, values in percent.

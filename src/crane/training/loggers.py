@@ -36,7 +36,7 @@ def wandb_logger(
         save_dir: Where the run's files go.
     """
     if offline == "auto":
-        offline = not _has_key() and os.environ.get("WANDB_MODE") is None
+        offline = not has_key() and os.environ.get("WANDB_MODE") is None
     if offline:
         logger.info("W&B runs offline; later: wandb sync %s/wandb/offline-run-*", save_dir)
     Path(save_dir).mkdir(parents=True, exist_ok=True)
@@ -96,7 +96,8 @@ def closing(run_logger: Logger | None) -> Iterator[None]:
         wandb.finish()
 
 
-def _has_key() -> bool:
+def has_key() -> bool:
+    """Whether `WANDB_API_KEY` or a stored login is found."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     netrc = Path(os.environ.get("NETRC", Path.home() / ".netrc"))

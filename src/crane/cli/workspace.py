@@ -1,0 +1,23 @@
+"""`crane workspace`: a dashboard on Weights & Biases in one command."""
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.markup import escape
+
+from crane.training.wandb_workspace import build_workspace, save_workspace
+
+
+def workspace(config: DictConfig) -> None:
+    """Save the workspace, and print its sections and where it is."""
+    made = build_workspace(
+        entity=config.entity,
+        project=config.project,
+        name=config.name,
+        datasets=list(config.datasets),
+        metrics=list(config.metrics),
+    )
+    address = save_workspace(made)
+    console = Console(highlight=False)
+    for section in made.sections:
+        console.print(f"  {escape(section.name)}: {len(section.panels)} panels")
+    console.print(escape(address), soft_wrap=True)
