@@ -148,12 +148,16 @@ class CraneDataModule(LightningDataModule):
         }
 
     def image_loader(self, name: str) -> ImageLoader:
-        """A loader over all images of a data set, in its order, as if it were tested.
+        """A loader over all images of a data set, in its order, each going to one process.
+
+        Batches are as large as those that the data set is trained or tested with: the last bits of
+        what a tower computes depend on that.
 
         Args:
             name: A key of `image_sets`.
         """
-        return self._test_loader(self.image_sets()[name], is_kept=False)
+        size = self.batch_size if name.startswith("source.") else self.test_batch_size
+        return self._test_loader(self.image_sets()[name], is_kept=False, batch_size=size)
 
     def use_tokens(self, name: str, tokens: Tokens) -> None:
         """Load cached features from now on where a data set's images would be.
@@ -210,11 +214,13 @@ class CraneDataModule(LightningDataModule):
             raise UsageError("at least one data set to test on", "none", key="dataset@targets")
         return [self._test_loader(images, is_kept=False) for images in self._tests]
 
-    def _test_loader(self, images: ImageDataset | Subset, *, is_kept: bool) -> ImageLoader:
+    def _test_loader(
+        self, images: ImageDataset | Subset, *, is_kept: bool, batch_size: int | None = None
+    ) -> ImageLoader:
         return image_loader(
             images,
             UnevenSampler(len(images), *self._world()),
-            batch_size=self.test_batch_size,
+            batch_size=batch_size or self.test_batch_size,
             num_workers=self._num_workers(),
             seed=self.seed,
             drop_last=False,
