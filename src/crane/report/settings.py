@@ -8,12 +8,18 @@ from typing import Any
 from crane.report.runs import Run
 
 APART = (
-    *("seed", "run_dir", "datasets_dir", "weights_dir", "allow_download", "table_columns"),
-    *("logger", "overlay", "trainer", "resume", "targets", "test"),
-    *("data.seed", "data.targets", "data.num_workers", "metrics"),
+    *("seed", "run_dir", "table_columns", "results_store"),
+    *("skip_finished", "baseline", "cache", "compile"),
+    *("logger", "overlay", "trainer", "resume", "targets", "test", "metrics"),
+    *("data.seed", "data.source", "data.targets", "data.num_workers"),
 )
-"""Keys that do not make another setting: repetition, place, display, and what is tested on."""
-WITHIN_TRAINER = ("max_epochs", "max_steps", "precision", "accumulate_grad_batches")
+"""Keys that do not make another setting: repetition, place, speed, display, what is tested on."""
+APART_ANYWHERE = ("datasets_dir", "weights_dir", "allow_download")
+"""Last parts of keys that do not either."""
+WITHIN_TRAINER = (
+    *("max_epochs", "max_steps", "precision", "accumulate_grad_batches"),
+    *("gradient_clip_val", "limit_train_batches"),
+)
 """Keys of the trainer that do."""
 DEFAULT = "default"
 """What a setting that was not typed has."""
@@ -95,13 +101,15 @@ def _setting(run: Run) -> dict[str, str]:
 def _is_apart(key: str) -> bool:
     if key.startswith("trainer.") and key.removeprefix("trainer.") in WITHIN_TRAINER:
         return False
+    if key.rpartition(".")[2] in APART_ANYWHERE:
+        return True
     return any(key == one or key.startswith(f"{one}.") for one in APART)
 
 
 def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
     for name, value in node.items():
         key = f"{prefix}{name}"
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and value:
             yield from _leaves(value, f"{key}.")
         else:
             yield key, _text(value)

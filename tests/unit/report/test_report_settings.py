@@ -1,0 +1,93 @@
+from pathlib import Path
+
+import pytest
+
+from crane.config import compose, plain
+from crane.report import Run, differences, first_runs, label_runs
+
+
+def run(config=None, typed="", folder="runs/a"):
+    return Run(Path(folder), (), config or {}, {"command": f"crane train {typed}"})
+
+
+def test_seeds_targets_and_places_make_no_other_setting():
+    runs = [
+        run(
+            {
+                "seed": seed,
+                "run_dir": f"runs/{seed}",
+                "targets": {f"t{seed}": 1},
+                "data": {"seed": seed, "num_workers": seed},
+                "trainer": {"accelerator": f"x{seed}", "max_epochs": 5},
+                "method": {"name": "Crane"},
+            }
+        )
+        for seed in (1, 2)
+    ]
+    assert differences(runs) == {}
+    assert label_runs(runs) == ["Crane", "Crane"]
+
+
+def test_the_length_of_training_does():
+    runs = [run({"trainer": {"max_epochs": epochs}}) for epochs in (1, 5)]
+    assert differences(runs) == {"trainer.max_epochs": ["1", "5"]}
+
+
+def test_place_and_speed_of_a_real_configuration_make_no_other_setting():
+    typed = ("weights_dir=w", "datasets_dir=d", "trainer=cpu", "results_store=null", "run_dir=x")
+    runs = [
+        run(plain(compose("train", ["backbone=tiny", "dataset@source=[mvtec]", *more])))
+        for more in (["run_dir=a"], typed)
+    ]
+    assert differences(runs) == {}
+
+
+def test_labels_are_what_was_typed_and_differs():
+    runs = [
+        run({"attention": {"of": ["v"]}, "seed": 1}, "attention=vv seed=1 trainer=cpu"),
+        run({"attention": {"of": ["v"]}, "seed": 2}, "attention=vv seed=2 trainer=cpu"),
+        run({"attention": {"of": ["q", "k"]}, "seed": 1}, "attention=qq+kk seed=1 trainer=cpu"),
+        run({"attention": {"of": None}, "seed": 1}, "seed=1 trainer=cpu"),
+    ]
+    assert label_runs(runs) == [
+        *["attention=vv"] * 2,
+        "attention=qq+kk",
+        "attention=default",
+    ]
+
+
+def test_sources_are_named_without_brackets():
+    runs = [
+        run({"source": {name: {}}}, f"'dataset@source=[{name}]' 'hydra.run.dir=x{name}'")
+        for name in ("visa", "mvtec")
+    ]
+    assert label_runs(runs) == ["source=visa", "source=mvtec"]
+
+
+def test_where_nothing_was_typed_the_keys_that_differ_are_the_label():
+    runs = [run({"prompt": {"depth": depth, "_target_": "x"}}) for depth in (3, 9)]
+    assert label_runs(runs) == ["prompt.depth=3", "prompt.depth=9"]
+
+
+def test_typing_a_default_does_not_make_another_setting():
+    runs = [run({"depth": 9}, "depth=9"), run({"depth": 9}), run({"depth": 3}, "depth=3")]
+    assert label_runs(runs) == ["depth=9", "depth=9", "depth=3"]
+
+
+def test_where_much_differs_the_folder_is_the_label():
+    runs = [
+        run({f"key_{n}": f"{name}_{n}" for n in range(9)}, folder=f"{name}/run")
+        for name in ("one", "two")
+    ]
+    assert label_runs(runs) == ["one/run", "two/run"]
+    assert label_runs([run(r.config, folder=f"x/{n}") for n, r in enumerate(runs)]) == ["0", "1"]
+
+
+@pytest.mark.parametrize("method", [{}, {"name": None}, None])
+def test_runs_of_one_setting_without_a_name(method):
+    assert label_runs([run({"method": method})] * 2) == ["all runs"] * 2
+
+
+def test_the_first_run_of_each_setting_is_shown():
+    runs = [run(folder=name) for name in "abc"]
+    assert first_runs(runs, ["x", "y", "x"]) == {"x": runs[0], "y": runs[1]}
