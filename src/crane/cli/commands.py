@@ -15,11 +15,21 @@ from crane.cli.recording import Recording
 from crane.config import plain
 from crane.data.loader import auto_num_workers
 from crane.errors import UsageError
-from crane.models import build_model, load_prompts
-from crane.prediction import LoadOptions, OutputOptions, Threshold
+from crane.models import build_model, load_prompts, model_config
+from crane.prediction import (
+    Calibration,
+    Detector,
+    DetectorOptions,
+    LoadOptions,
+    OutputOptions,
+    PredictSummary,
+    Shard,
+    TableOptions,
+    Threshold,
+)
 from crane.reporting import class_table, mean_table
 from crane.training import RunSummary, adopt_config, own_processes, read_checkpoint
-from crane.weights import PRESENT, WeightStatus, weight_status, weights_needed
+from crane.weights import PRESENT, WeightStatus, sha256, weight_status, weights_needed
 
 FILES = ("results.csv", "results.json", "config.yaml", "record.json")
 """What a run may leave in its folder, beside prompts and pictures."""
@@ -72,47 +82,87 @@ def predict(config: DictConfig) -> None:
     """Score images of the user's own."""
     checkpoint = read_checkpoint(config.checkpoint)
     config = adopt_config(config, checkpoint, HydraConfig.get().overrides.task)
-    if config.threshold is not None and config.calibration.input is not None:
+    shard = prediction.find_shard(config.shard)
+    _check_shared_output(config, shard)
+    output = Path(config.output).expanduser()
+    images = prediction.find_images(config.input, exclude=output)
+    device = _device(config.accelerator)
+    options = DetectorOptions(device, str(config.precision), config.compile)
+    num_workers = auto_num_workers(1) if config.num_workers == "auto" else config.num_workers
+
+    def load_detector() -> Detector:
+        model = build_model(config)
+        load_prompts(model, checkpoint.prompts)
+        return prediction.crane_detector(model, options)
+
+    summary = prediction.predict(
+        load_detector,
+        images,
+        made_of={
+            "checkpoint": sha256(Path(config.checkpoint).expanduser()),
+            **model_config(config),
+            "precision": config.precision,
+        },
+        output=output,
+        overwrite=config.overwrite,
+        shard=shard,
+        loading=LoadOptions(config.image_size, config.batch_size, num_workers, config.on_error),
+        outputs=OutputOptions(
+            config.maps, config.overlays, instantiate(config.overlay.scale), config.overlay.alpha
+        ),
+        scores=TableOptions(config.scores, config.part_size),
+        threshold=_threshold(config),
+        device=device,
+        show_progress=True,
+    )
+    _show_prediction(config, summary, output)
+
+
+def _check_shared_output(config: DictConfig, shard: Shard) -> None:
+    """Refuse shards that would each have a folder of their own, or empty that of the others."""
+    if shard.count == 1:
+        return
+    if config.overwrite:
+        raise UsageError(
+            "no other shard's scores to be removed",
+            "overwrite=true",
+            key="overwrite",
+            hint=f"remove {config.output} once, before shards begin",
+        )
+    hydra = HydraConfig.get().overrides
+    keys = {override.partition("=")[0] for override in (*hydra.task, *hydra.hydra)}
+    if not keys & {"output", "run_dir", "hydra.run.dir"}:
+        raise UsageError("output=FOLDER, which all shards share", "none", key="output")
+
+
+def _threshold(config: DictConfig) -> Threshold | Calibration | None:
+    """The threshold given, or what to choose it from."""
+    normals, rate = config.calibration.input, config.calibration.false_alarm_rate
+    if config.threshold is not None and normals is not None:
         raise UsageError(
             "a threshold or images to calibrate one on",
             "both",
             key="threshold or calibration.input",
         )
-    output = Path(config.output).expanduser()
-    images = prediction.find_images(config.input, exclude=output)
-    model = build_model(config)
-    load_prompts(model, checkpoint.prompts)
-    device = _device(config.accelerator)
-    model.to(device)
-    num_workers = auto_num_workers(1) if config.num_workers == "auto" else config.num_workers
-    loading = LoadOptions(config.image_size, config.batch_size, num_workers, config.on_error)
-    scale = instantiate(config.overlay.scale)
-    threshold = None if config.threshold is None else Threshold(float(config.threshold))
-    if config.calibration.input is not None:
-        threshold = prediction.calibrate_on(
-            model,
-            prediction.find_images(config.calibration.input),
-            config.calibration.false_alarm_rate,
-            loading,
-            device=device,
-            show_progress=True,
-        )
-    summary = prediction.predict(
-        model,
-        images,
-        output=output,
-        loading=loading,
-        outputs=OutputOptions(config.maps, config.overlays, scale, config.overlay.alpha),
-        threshold=threshold,
-        device=device,
-        show_progress=True,
-    )
+    if normals is not None:
+        return Calibration(prediction.find_images(normals), rate)
+    return None if config.threshold is None else Threshold(float(config.threshold))
+
+
+def _show_prediction(config: DictConfig, summary: PredictSummary, output: Path) -> None:
     console = Console(highlight=False)
     for image, reason in summary.skipped:
-        console.print(f"[yellow]skipped[/yellow] {escape(str(image))}: {escape(reason)}")
-    called = "" if threshold is None else f", {summary.num_anomalous} called anomalous"
+        console.print(f"[yellow]skipped[/yellow] {escape(image)}: {escape(reason)}")
+    if summary.num_skipped > len(summary.skipped):
+        console.print(f"… and {summary.num_skipped - len(summary.skipped)} more, see the scores")
+    called = "" if summary.threshold is None else f", {summary.num_anomalous} called anomalous"
     console.print(f"{summary.num_scored} of {summary.num_images} images scored{called}")
-    console.print(f"scores    {escape(shown(summary.csv))}", soft_wrap=True)
+    if summary.num_missing:
+        console.print(
+            f"{summary.num_missing} are left to other shards; the last to end writes all results",
+            soft_wrap=True,
+        )
+    console.print(f"scores    {escape(shown(summary.scores))}", soft_wrap=True)
     for name, kind in (("maps", config.maps), ("overlays", config.overlays)):
         if kind != "none":
             console.print(f"{name:<9} {escape(shown(output / name))}", soft_wrap=True)
@@ -120,7 +170,9 @@ def predict(config: DictConfig) -> None:
 
 def _device(accelerator: str) -> torch.device:
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    devices = {"gpu": "cuda", "cuda": "cuda"} if cuda else {}
+    # Of several processes on a machine, each takes the next of its GPUs.
+    number = prediction.local_rank() % torch.cuda.device_count() if cuda else 0
+    devices = {"gpu": f"cuda:{number}", "cuda": f"cuda:{number}"} if cuda else {}
     devices |= {"mps": "mps"} if mps else {}
     devices |= {"cpu": "cpu"}
     devices["auto"] = next(iter(devices.values()))

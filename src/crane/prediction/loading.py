@@ -1,6 +1,6 @@
 """Images of any size and kind as batches of one size, read ahead by workers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from crane.data.images import image_to_tensor, read_rgb
 from crane.errors import UsageError
-from crane.prediction.inputs import ImageList
+from crane.prediction.inputs import ImageFile
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class LoadOptions:
 class Loaded(NamedTuple):
     """An image that could be read."""
 
-    place: int
-    """Position in the list."""
+    file: ImageFile
+    """Which it is."""
     height: int
     """Its own height in pixels, after the rotation its EXIF data ask for."""
     width: int
@@ -55,8 +55,8 @@ class Loaded(NamedTuple):
 class Unreadable(NamedTuple):
     """An image that could not be read."""
 
-    place: int
-    """Position in the list."""
+    file: ImageFile
+    """Which it is."""
     reason: str
     """What happened."""
 
@@ -66,34 +66,41 @@ class Chunk(NamedTuple):
 
     images: Float[Tensor, "B 3 S S"]
     """The images that could be read."""
-    loaded: list[tuple[int, int, int]]
-    """(position, height, width) of each of them."""
+    loaded: list[tuple[ImageFile, int, int]]
+    """(file, height, width) of each of them."""
     unreadable: list[Unreadable]
     """The others."""
 
 
 class ImageDataset(Dataset[Loaded | Unreadable]):
-    """The images of a list, opened when asked for; one that cannot be read is an item too."""
+    """Images, opened when asked for by name; one that cannot be read is an item too."""
 
-    def __init__(self, images: ImageList, image_size: int) -> None:
-        self.images, self.image_size = images, image_size
+    def __init__(self, image_size: int) -> None:
+        self.image_size = image_size
 
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, place: int) -> Loaded | Unreadable:
+    def __getitem__(self, file: ImageFile) -> Loaded | Unreadable:
         try:
-            image = read_rgb(self.images.paths[place])
+            image = read_rgb(file.path)
         except UsageError as error:
-            return Unreadable(place, str(error))
-        return Loaded(place, image.height, image.width, image_to_tensor(image, self.image_size))
+            return Unreadable(file, str(error))
+        return Loaded(file, image.height, image.width, image_to_tensor(image, self.image_size))
 
 
-def load(images: ImageList, options: LoadOptions, *, pin_memory: bool) -> Iterator[Chunk]:
-    """Read images in their order, a batch at a time; memory does not grow with their number."""
+def load(
+    batches: Iterable[Sequence[ImageFile]], options: LoadOptions, *, pin_memory: bool
+) -> Iterator[Chunk]:
+    """Read batches of images in their order.
+
+    Memory does not grow with their number: names are drawn from `batches` as workers are free.
+
+    Args:
+        batches: which images are read together.
+        options: how they are read.
+        pin_memory: whether batches are put where a GPU can fetch them by itself.
+    """
     loader: DataLoader[Loaded | Unreadable] = DataLoader(
-        ImageDataset(images, options.image_size),
-        batch_size=options.batch_size,
+        ImageDataset(options.image_size),
+        batch_sampler=batches,  # type: ignore[arg-type]  # names in the place of numbers
         num_workers=options.num_workers,
         collate_fn=_Collate(options.image_size),
         pin_memory=pin_memory,
@@ -109,6 +116,6 @@ class _Collate:
         loaded = [item for item in items if isinstance(item, Loaded)]
         return Chunk(
             images=torch.stack([item.image for item in loaded]) if loaded else self.empty,
-            loaded=[(item.place, item.height, item.width) for item in loaded],
+            loaded=[(item.file, item.height, item.width) for item in loaded],
             unreadable=[item for item in items if isinstance(item, Unreadable)],
         )

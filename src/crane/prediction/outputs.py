@@ -21,9 +21,9 @@ SUFFIXES: Mapping[str, Mapping[str, str]] = MappingProxyType(
 )
 """Formats of each kind of picture; `none` leaves it out."""
 
-Sink = Callable[[ImageList, int, np.ndarray], Path]
-"""Writes one picture: the images, a position among them and that image's map at its own size, to
-the file written, relative to the output folder."""
+Sink = Callable[[ImageList, str, np.ndarray], Path]
+"""Writes one picture: the images, the path of one and its map at its own size, to the file written,
+relative to the output folder."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,12 @@ class OutputOptions:
             if chosen not in (*formats, "none"):
                 raise UsageError(f"{', '.join(formats)} or none", chosen, key=kind)
 
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of pictures written, as columns of the table name them."""
+        chosen = {"map": self.maps, "overlay": self.overlays}
+        return [kind for kind, format in chosen.items() if format != "none"]
+
     def sinks(self, folder: Path) -> dict[str, Sink]:
         """Give what writes each kind of picture below a folder, by the kind's name."""
         sinks: dict[str, Sink] = {}
@@ -67,9 +73,9 @@ class MapSink:
     folder: Path
     suffix: str
 
-    def __call__(self, images: ImageList, place: int, map: Float[np.ndarray, "H W"]) -> Path:
+    def __call__(self, images: ImageList, path: str, map: Float[np.ndarray, "H W"]) -> Path:
         """Write a map."""
-        name = images.output("maps", place, self.suffix)
+        name = images.output("maps", path, self.suffix)
         save_map(map, self.folder / name)
         return name
 
@@ -87,10 +93,10 @@ class OverlaySink:
         with replacing(self.folder / "overlays_scale.png") as part:
             colour_bar(self.scale, width=600).save(part)
 
-    def __call__(self, images: ImageList, place: int, map: Float[np.ndarray, "H W"]) -> Path:
+    def __call__(self, images: ImageList, path: str, map: Float[np.ndarray, "H W"]) -> Path:
         """Write an overlay; the image is opened again, as keeping it would cost more memory."""
-        name = images.output("overlays", place, self.suffix)
-        rgb = np.asarray(read_rgb(images.paths[place]))
+        name = images.output("overlays", path, self.suffix)
+        rgb = np.asarray(read_rgb(path))
         with replacing(self.folder / name) as part:
             overlay(rgb, map, scale=self.scale, alpha=self.alpha).save(part, quality=92)
         return name

@@ -1,22 +1,20 @@
 """Scores, maps and overlays of any images, in constant memory.
 
 Everything about an image follows from its place in one fixed list: its row, the names of its
-pictures and its scores, whatever is in the batch with it. A part of the list can so be predicted
-on by itself, and parts put together.
+pictures, and its scores, as batches never reach beyond a part. A process that takes some parts, now
+or later, so adds to the same result.
 """
 
 import logging
-import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict
+from functools import cache
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import torch
-from jaxtyping import Float
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -25,106 +23,25 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from torch import Tensor
 
 from crane.errors import UsageError
 from crane.prediction.calibration import Threshold, calibrate
-from crane.prediction.inputs import ImageList
-from crane.prediction.loading import LoadOptions, Unreadable, load
+from crane.prediction.detecting import Detector, Scored, score_images
+from crane.prediction.inputs import ImageFile, ImageList
+from crane.prediction.loading import LoadOptions, Unreadable
 from crane.prediction.outputs import OutputOptions, Sink
-from crane.prediction.scores import ScoreRow, ScoreTable
+from crane.prediction.results import PredictSummary, summarise
+from crane.prediction.settings import Calibration, begin, check_settings, clear, settle_threshold
+from crane.prediction.shards import Shard
+from crane.prediction.table import ScoreRow, ScoreTable, TableOptions
 from crane.reporting import resize_map
-from crane.types import Prediction
 
 logger = logging.getLogger(__name__)
-
-Detector = Callable[[Tensor], Prediction]
-"""A model in evaluation mode on its device: (B, 3, S, S) RGB in [0, 1] to scores and maps."""
 
 NUM_WRITERS = 2
 """Threads that resize, compress and write pictures while the model goes on."""
 MAX_PENDING = 16
 """Images waiting to be written, at most: what keeps memory constant when disks are slow."""
-MAX_SHOWN = 10
-"""Unreadable images named in the log, at most; the files name all."""
-
-
-class Scored(NamedTuple):
-    """What the detector said about one image."""
-
-    place: int
-    """Position in the list."""
-    height: int
-    """Its own height in pixels."""
-    width: int
-    """Its own width."""
-    score: float
-    """Anomaly score in [0, 1]."""
-    map: Float[np.ndarray, "S S"]
-    """Anomaly probabilities at the model's size."""
-
-
-@dataclass(frozen=True)
-class PredictSummary:
-    """How a prediction went."""
-
-    num_images: int
-    """Images looked at."""
-    num_scored: int
-    """Images with a score."""
-    num_anomalous: int | None
-    """Images at or above the threshold; None without one."""
-    skipped: tuple[tuple[str, str], ...]
-    """(image, reason) of each that could not be read."""
-    threshold: Threshold | None
-    """The threshold."""
-    seconds: float
-    """Time taken, reading and writing included."""
-    csv: Path
-    """`scores.csv`."""
-    json: Path
-    """`scores.json`."""
-
-
-def score_images(
-    detector: Detector, images: ImageList, options: LoadOptions, *, device: torch.device
-) -> Iterator[Scored | Unreadable]:
-    """Give each image's score and map in the images' order, reading ahead.
-
-    Args:
-        detector: the model.
-        images: the images.
-        options: how they are read.
-        device: where the model is.
-
-    Raises:
-        UsageError: for an unreadable image with `on_error` `fail`, and for scores or maps that are
-            not finite, naming the image.
-    """
-    pinned = device.type == "cuda"
-    for chunk in load(images, options, pin_memory=pinned):
-        outcomes: list[Scored | Unreadable] = list(chunk.unreadable)
-        if options.on_error == "fail" and chunk.unreadable:
-            first = chunk.unreadable[0]
-            raise UsageError(
-                "an image that can be read",
-                str(images.paths[first.place]),
-                key="on_error to skip it",
-                hint=first.reason,
-            )
-        if chunk.loaded:
-            with torch.inference_mode():
-                said = detector(chunk.images.to(device, non_blocking=pinned))
-            scores, maps = said.score.float().cpu().tolist(), said.map.float().cpu().numpy()
-            for (place, height, width), score, map in zip(chunk.loaded, scores, maps, strict=True):
-                if not (np.isfinite(score) and np.isfinite(map).all()):
-                    raise UsageError(
-                        "finite scores",
-                        f"NaN or infinity for {images.paths[place]}",
-                        hint="a half-precision model may need precision 32-true",
-                    )
-                outcomes.append(Scored(place, height, width, score, map))
-        yield from sorted(outcomes, key=lambda outcome: outcome.place)
 
 
 def calibrate_on(
@@ -136,7 +53,7 @@ def calibrate_on(
     device: torch.device,
     show_progress: bool,
 ) -> Threshold:
-    """Choose a threshold on a folder of normal images; see `calibrate`.
+    """Choose a threshold on normal images; see `calibrate`.
 
     Images that cannot be read are treated as `options.on_error` says.
 
@@ -144,72 +61,170 @@ def calibrate_on(
         UsageError: when none can be read, and as `score_images` and `calibrate` do.
     """
     scores = []
+    batches = _batches(iter(normals), options.batch_size)
     with _progress(show_progress) as progress:
-        said = score_images(detector, normals, options, device=device)
+        said = score_images(detector, batches, options, device=device, with_maps=False)
         for outcome in progress.track(said, total=len(normals), description="calibrating"):
             if isinstance(outcome, Unreadable):
-                logger.warning("skipped %s: %s", normals.paths[outcome.place], outcome.reason)
+                logger.warning("skipped %s: %s", outcome.file.path, outcome.reason)
             else:
                 scores.append(outcome.score)
     return calibrate(scores, false_alarm_rate)
 
 
 def predict(
-    detector: Detector,
+    load_detector: Callable[[], Detector],
     images: ImageList,
     *,
+    made_of: Mapping[str, object],
     output: Path,
+    overwrite: bool,
+    shard: Shard,
     loading: LoadOptions,
     outputs: OutputOptions,
-    threshold: Threshold | None,
+    scores: TableOptions,
+    threshold: Threshold | Calibration | None,
     device: torch.device,
     show_progress: bool,
 ) -> PredictSummary:
-    """Write scores, maps and overlays of images.
+    """Write scores, maps and overlays of images, or of one shard's share, or of what is missing.
 
     Args:
-        detector: the model, already on its device and in evaluation mode.
+        load_detector: gives the model on its device; not called when nothing is missing.
         images: the images, see `find_images`.
-        output: folder of all files; those of an earlier prediction are replaced.
+        made_of: what the detector's answers depend on, by the key that changes it; JSON can hold
+            it. A prediction only goes on with the same.
+        output: folder of all files, which shards share.
+        overwrite: begin anew where `output` holds a prediction, instead of going on with it.
+        shard: which parts this process is for.
         loading: how images are read.
         outputs: which pictures are written.
+        scores: how the table is written.
         threshold: decides which images are called anomalous; None decides nothing.
         device: where the model is.
         show_progress: draw a progress bar.
 
     Returns:
-        Counts, what was skipped and why, and where the files are.
+        How all of it stands, other shards' parts included.
 
     Raises:
-        UsageError: when no image can be read, and as `score_images` does.
+        UsageError: when all images are looked at and none could be read; when `output` holds a
+            prediction with other settings; and as `score_images` does.
     """
-    start = time.monotonic()
-    sinks = outputs.sinks(output)
-    with ScoreTable(output, list(sinks), threshold) as table:
-        said = score_images(detector, images, loading, device=device)
+    settings = {
+        "input": [len(images), images.fingerprint()],
+        **made_of,
+        **_settings(outputs, scores, threshold),
+    }
+    if not overwrite:
+        check_settings(output, settings)
+    table = ScoreTable(
+        output / "scores",
+        scores,
+        num_images=len(images),
+        pictures=outputs.kinds,
+        with_decision=threshold is not None,
+    )
+    missing = _missing(table, shard, set() if overwrite else table.present())
+    load_once = cache(load_detector)
+    if missing:
+        load_once()  # first, so that what does not fit or is not there leaves the folder as it was
+        if overwrite:
+            clear(output)
+        begin(output, settings)
+    settled = settle_threshold(
+        output,
+        threshold,
+        lambda wanted: calibrate_on(
+            load_once(),
+            wanted.normals,
+            wanted.false_alarm_rate,
+            loading,
+            device=device,
+            show_progress=show_progress,
+        ),
+    )
+    if missing:
+        sinks = outputs.sinks(output)
+        batches = part_batches(images, table, missing, loading.batch_size)
+        said = score_images(load_once(), batches, loading, device=device, with_maps=bool(sinks))
+        total = sum(map(table.size, missing))
         with _progress(show_progress) as progress:
             rows = _written(said, images, sinks)
-            for row in progress.track(rows, total=len(images), description="predicting"):
-                table.add(row)
-    _report_skipped(table.skipped)
-    if table.num_scored == 0:
-        image, reason = table.skipped[0]
-        raise UsageError("at least one image that can be read", image, key="input", hint=reason)
-    return PredictSummary(
-        num_images=len(images),
-        num_scored=table.num_scored,
-        num_anomalous=None if threshold is None else table.num_anomalous,
-        skipped=tuple(table.skipped),
-        threshold=threshold,
-        seconds=time.monotonic() - start,
-        csv=table.csv,
-        json=table.write_json(),
-    )
+            tracked = progress.track(rows, total=total, description="predicting")
+            _fill(table, missing, tracked, settled)
+    summary = summarise(output, table, settled)
+    _report(summary)
+    return summary
+
+
+def _settings(
+    outputs: OutputOptions, scores: TableOptions, threshold: Threshold | Calibration | None
+) -> dict[str, object]:
+    settings: dict[str, object] = {
+        "maps": outputs.maps,
+        "overlays": outputs.overlays,
+        "scores": scores.format,
+        "part_size": scores.part_size,
+        "threshold": threshold.value if isinstance(threshold, Threshold) else None,
+        "calibration": None,
+    }
+    if outputs.overlays != "none":
+        settings["overlay"] = {**asdict(outputs.scale), "alpha": outputs.alpha}
+    if isinstance(threshold, Calibration):
+        normals = threshold.normals.fingerprint()
+        settings["calibration"] = [threshold.false_alarm_rate, normals]
+    return settings
+
+
+def _missing(table: ScoreTable, shard: Shard, present: Collection[int]) -> list[int]:
+    own = shard.parts(table.num_parts)
+    missing = [number for number in own if number not in present]
+    if not own:
+        logger.warning(
+            "nothing for shard %s: %d images make %d parts; a lower part_size makes more",
+            shard,
+            table.num_images,
+            table.num_parts,
+        )
+    elif len(missing) < len(own):
+        logger.info("%d of %d parts are there from before", len(own) - len(missing), len(own))
+    return missing
+
+
+def part_batches(
+    images: ImageList, table: ScoreTable, parts: Collection[int], batch_size: int
+) -> Iterator[list[ImageFile]]:
+    """Give the batches of some parts of a list, in one pass over it; none reaches beyond a part."""
+    wanted, files = set(parts), iter(images)
+    for number in range(max(wanted, default=-1) + 1):
+        part = islice(files, table.size(number))
+        if number in wanted:
+            yield from _batches(part, batch_size)
+        else:
+            deque(part, maxlen=0)
+
+
+def _batches(files: Iterator[ImageFile], batch_size: int) -> Iterator[list[ImageFile]]:
+    while batch := list(islice(files, batch_size)):
+        yield batch
+
+
+def _fill(
+    table: ScoreTable, parts: Sequence[int], rows: Iterable[ScoreRow], threshold: Threshold | None
+) -> None:
+    # Rows come in the order of parts, and each when its pictures are on disk.
+    rows = iter(rows)
+    for number in parts:
+        table.write(number, list(islice(rows, table.size(number))), threshold)
 
 
 def _written(
     outcomes: Iterator[Scored | Unreadable], images: ImageList, sinks: dict[str, Sink]
 ) -> Iterator[ScoreRow]:
+    if not sinks:
+        yield from (_write(outcome, images, sinks) for outcome in outcomes)
+        return
     # Rows leave in the order in which outcomes came: the oldest is waited for when too many wait.
     pending: deque[Future[ScoreRow]] = deque()
     with ThreadPoolExecutor(NUM_WRITERS, thread_name_prefix="crane-writer") as pool:
@@ -222,28 +237,30 @@ def _written(
 
 
 def _write(outcome: Scored | Unreadable, images: ImageList, sinks: dict[str, Sink]) -> ScoreRow:
-    image = str(images.paths[outcome.place])
+    path = outcome.file.path
     if isinstance(outcome, Unreadable):
-        return ScoreRow(image, score=None, error=outcome.reason)
+        return ScoreRow(path, score=None, error=outcome.reason)
     pictures: tuple[tuple[str, str], ...] = ()
-    if sinks:
+    if outcome.map is not None:
         map = resize_map(outcome.map, outcome.height, outcome.width)
-        written = ((kind, sink(images, outcome.place, map)) for kind, sink in sinks.items())
-        pictures = tuple((kind, path.as_posix()) for kind, path in written)
-    return ScoreRow(image, outcome.score, outcome.height, outcome.width, pictures)
+        written = ((kind, sink(images, path, map)) for kind, sink in sinks.items())
+        pictures = tuple((kind, file.as_posix()) for kind, file in written)
+    return ScoreRow(path, outcome.score, outcome.height, outcome.width, pictures)
 
 
-def _report_skipped(skipped: Sequence[tuple[str, str]]) -> None:
-    if not skipped:
-        return
-    named = "".join(f"\n  {image}: {reason}" for image, reason in skipped[:MAX_SHOWN])
-    more = len(skipped) - MAX_SHOWN
-    logger.warning(
-        "%d images could not be read and have no score:%s%s",
-        len(skipped),
-        named,
-        f"\n  and {more} more, see scores.json" if more > 0 else "",
-    )
+def _report(summary: PredictSummary) -> None:
+    if summary.num_skipped:
+        named = "".join(f"\n  {image}: {reason}" for image, reason in summary.skipped)
+        more = summary.num_skipped - len(summary.skipped)
+        logger.warning(
+            "%d images could not be read and have no score:%s%s",
+            summary.num_skipped,
+            named,
+            f"\n  and {more} more" if more > 0 else "",
+        )
+    if summary.num_missing == 0 and summary.num_scored == 0:
+        image, reason = summary.skipped[0]
+        raise UsageError("at least one image that can be read", image, key="input", hint=reason)
 
 
 def _progress(show: bool) -> Progress:

@@ -1,6 +1,7 @@
 import csv
 import json
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +14,15 @@ from torch import Tensor
 from crane.data.images import image_to_tensor, read_rgb
 from crane.errors import UsageError
 from crane.prediction.calibration import Threshold
+from crane.prediction.detecting import Detector, score_images
 from crane.prediction.inputs import find_images
 from crane.prediction.loading import LoadOptions
 from crane.prediction.outputs import OutputOptions
-from crane.prediction.predictor import (
-    MAX_PENDING,
-    PredictSummary,
-    calibrate_on,
-    predict,
-    score_images,
-)
-from crane.prediction.scores import read_scores
+from crane.prediction.predictor import calibrate_on, predict
+from crane.prediction.results import MAX_SHOWN, PredictSummary
+from crane.prediction.settings import Calibration
+from crane.prediction.shards import Shard
+from crane.prediction.table import TableOptions, read_scores
 from crane.reporting import ColourScale, heat_map, overlay, read_map, resize_map
 from crane.types import Prediction
 
@@ -51,20 +50,36 @@ def run(
     spec: object,
     output: Path,
     *,
-    threshold: Threshold | None = None,
+    detector: Detector = brightness,
+    made_of: dict[str, object] | None = None,
+    threshold: Threshold | Calibration | None = None,
     pictures: OutputOptions | None = None,
+    shard: Shard = Shard(0, 1),  # noqa: B008
+    scores: str = "csv",
+    part_size: int = 4,
+    overwrite: bool = False,
     **changes: object,
 ) -> PredictSummary:
     return predict(
-        brightness,
+        lambda: detector,
         find_images(spec),  # type: ignore[arg-type]
+        made_of=made_of or {},
         output=output,
+        overwrite=overwrite,
+        shard=shard,
         loading=loading(**changes),
         outputs=pictures or outputs(),
+        scores=TableOptions(scores, part_size),
         threshold=threshold,
         device=CPU,
         show_progress=False,
     )
+
+
+def rows_of(summary: PredictSummary) -> list[dict]:
+    """The table of a prediction written as CSV."""
+    assert summary.json is not None
+    return list(read_scores(summary.scores))
 
 
 def write_grey(path: Path, value: int, size: tuple[int, int] = (30, 20)) -> Path:
@@ -93,8 +108,9 @@ def test_every_size_and_mode_gets_a_score_a_map_and_an_overlay_of_its_own_size(
     photos: Path, tmp_path: Path
 ) -> None:
     summary = run(photos, tmp_path / "out")
-    assert (summary.num_images, summary.num_scored, summary.skipped) == (8, 8, ())
-    rows = list(read_scores(summary.csv))
+    assert (summary.num_images, summary.num_scored, summary.num_missing) == (8, 8, 0)
+    assert summary.skipped == ()
+    rows = rows_of(summary)
     assert [row["image"] for row in rows] == sorted(str(row["image"]) for row in rows)
     for row in rows:
         image = read_rgb(str(row["image"]))
@@ -165,7 +181,7 @@ def test_unreadable_files_are_skipped_and_reported_everywhere(
     assert [image for image, _ in summary.skipped] == bad
     assert "2 images could not be read" in caplog.text
     assert all(path in caplog.text for path in bad)
-    rows = {row["image"]: row for row in read_scores(summary.csv)}
+    rows = {row["image"]: row for row in rows_of(summary)}
     for path in bad:
         assert rows[path]["score"] is None
         assert rows[path]["anomalous"] is None
@@ -193,7 +209,7 @@ def test_csv_and_json_say_the_same(photos: Path, tmp_path: Path) -> None:
     threshold = Threshold(0.4, false_alarm_rate=0.05, num_normals=50)
     summary = run(photos, tmp_path / "out", threshold=threshold)
     content = json.loads(summary.json.read_text())
-    assert content["scores"] == list(read_scores(summary.csv))
+    assert content["scores"] == rows_of(summary)
     assert content["num_images"] == len(content["scores"]) == 9
     assert content["num_scored"] + content["num_skipped"] == content["num_images"]
     assert content["threshold"] == {"value": 0.4, "false_alarm_rate": 0.05, "num_normals": 50}
@@ -206,12 +222,14 @@ def test_csv_and_json_say_the_same(photos: Path, tmp_path: Path) -> None:
 
 def test_without_threshold_nothing_is_decided(photos: Path, tmp_path: Path) -> None:
     summary = run(photos, tmp_path / "out", pictures=outputs("none", "none"))
-    with summary.csv.open() as file:
+    with summary.scores.open() as file:
         assert next(csv.reader(file)) == ["image", "score", "height", "width", "error"]
     assert summary.num_anomalous is None
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+    assert sorted(p.name for p in (tmp_path / "out").iterdir() if p.name != ".lock") == [
+        "scores",
         "scores.csv",
         "scores.json",
+        "settings.json",
     ]
 
 
@@ -222,32 +240,10 @@ def test_batches_and_workers_change_nothing(
     (photos / "bad.png").write_text("not an image")
     one = run(photos, tmp_path / "one")
     two = run(photos, tmp_path / "two", batch_size=batch_size, num_workers=num_workers)
-    assert one.csv.read_text() == two.csv.read_text()
+    assert one.scores.read_text() == two.scores.read_text()
     for path in (tmp_path / "one" / "maps").rglob("*.png"):
         other = tmp_path / "two" / path.relative_to(tmp_path / "one")
         assert path.read_bytes() == other.read_bytes()
-
-
-def test_rows_are_on_disk_while_prediction_goes_on(tmp_path: Path) -> None:
-    for place in range(60):
-        write_grey(tmp_path / "photos" / f"{place:02d}.png", place, (8, 8))
-    written = []
-
-    def watching(images: Tensor) -> Prediction:
-        written.append(len((tmp_path / "out" / "scores.csv").read_text().splitlines()) - 1)
-        return brightness(images)
-
-    predict(
-        watching,
-        find_images(tmp_path / "photos"),
-        output=tmp_path / "out",
-        loading=loading(batch_size=4),
-        outputs=outputs("png", "none"),
-        threshold=None,
-        device=CPU,
-        show_progress=False,
-    )
-    assert all(4 * batch - rows <= MAX_PENDING + 4 for batch, rows in enumerate(written))
 
 
 def test_scores_that_are_not_finite_name_the_image(tmp_path: Path) -> None:
@@ -258,8 +254,11 @@ def test_scores_that_are_not_finite_name_the_image(tmp_path: Path) -> None:
         said = brightness(images)
         return Prediction(said.score, torch.where(said.map > 0.5, torch.nan, said.map))
 
-    with pytest.raises(UsageError, match=r"NaN or infinity for .*overflow\.png"):
-        list(score_images(broken, find_images(tmp_path), loading(), device=CPU))
+    batches = [list(find_images(tmp_path))]
+    for with_maps in (True, False):
+        said = score_images(broken, batches, loading(), device=CPU, with_maps=with_maps)
+        with pytest.raises(UsageError, match=r"NaN or infinity for .*overflow\.png"):
+            list(said)
 
 
 def test_calibration_on_a_folder_of_normal_images(
@@ -278,10 +277,14 @@ def test_calibration_on_a_folder_of_normal_images(
     write_grey(tmp_path / "new" / "36.png", 36)
     write_grey(tmp_path / "new" / "37.png", 37)
     summary = run(tmp_path / "new", tmp_path / "out", threshold=threshold)
-    assert [row["anomalous"] for row in read_scores(summary.csv)] == [0, 1]
+    assert [row["anomalous"] for row in rows_of(summary)] == [0, 1]
 
 
 def test_mistaken_options_name_their_keys() -> None:
+    with pytest.raises(UsageError, match=r"csv or parquet.*change scores"):
+        TableOptions("xlsx", 1)
+    with pytest.raises(UsageError, match="change part_size"):
+        TableOptions("csv", 0)
     for key, value in (("batch_size", 0), ("image_size", 0), ("num_workers", -1)):
         with pytest.raises(UsageError, match=f"change {key}"):
             loading(**{key: value})
@@ -291,3 +294,30 @@ def test_mistaken_options_name_their_keys() -> None:
         outputs(maps="tif")
     with pytest.raises(UsageError, match=r"jpg, png or none.*change overlays"):
         outputs(overlays="gif")
+
+
+def test_many_unreadable_images_are_counted_and_a_few_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_grey(tmp_path / "photos" / "a.png", 7)
+    for place in range(MAX_SHOWN + 3):
+        (tmp_path / "photos" / f"bad_{place:02d}.png").write_text("not an image")
+    summary = run(tmp_path / "photos", tmp_path / "out")
+    assert (summary.num_scored, summary.num_skipped) == (1, MAX_SHOWN + 3)
+    assert len(summary.skipped) == MAX_SHOWN
+    assert "and 3 more" in caplog.text
+    assert summary.json is not None
+    assert len(json.loads(summary.json.read_text())["skipped"]) == MAX_SHOWN + 3
+
+
+def test_names_that_are_no_text_are_shown_with_escapes(tmp_path: Path) -> None:
+    image = write_grey(tmp_path / "photos" / "a.png", 7)
+    try:
+        image.rename(os.fsdecode(os.fsencode(tmp_path / "photos") + b"/\xff.png"))
+    except OSError:
+        pytest.skip("this file system takes text only")
+    for scores in ("csv", "parquet"):
+        summary = run(tmp_path / "photos", tmp_path / scores, scores=scores)
+        assert summary.num_scored == 1
+    (row,) = read_scores(tmp_path / "csv" / "scores.csv")
+    assert str(row["image"]).endswith("\\udcff.png")

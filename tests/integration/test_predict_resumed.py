@@ -1,0 +1,154 @@
+"""`crane predict` shared by processes, killed, and typed again."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from crane import training
+from crane.config import compose
+
+NUM_IMAGES, PART_SIZE = 30, 3
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny, use, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    data = [*use("source", "alpha"), *use("targets")]
+    return training.train(compose("train", [*tiny, *data, f"run_dir={folder}"])).checkpoint
+
+
+@pytest.fixture(scope="module")
+def listed(tmp_path_factory):
+    """A list of images large enough to take a while; one is none."""
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    names = [f"{place:02d}.png" for place in range(NUM_IMAGES)]
+    for name in names:
+        Image.fromarray(rng.integers(0, 256, (90, 90, 3), dtype=np.uint8)).save(folder / name)
+    (folder / names[7]).write_text("not an image")
+    (folder / "list.txt").write_text("\n".join(reversed(names)))
+    return folder / "list.txt"
+
+
+@pytest.fixture
+def typed(checkpoint, listed):
+    return (
+        *("predict", f"checkpoint={checkpoint}", f"input={listed}", "overlays=none", "maps=none"),
+        *(f"part_size={PART_SIZE}", "batch_size=1", "num_workers=0", "accelerator=cpu"),
+    )
+
+
+def parts(output: Path) -> list[Path]:
+    return sorted((output / "scores").glob("part-*.csv"))
+
+
+def test_killed_and_typed_again(crane, typed, tmp_path):
+    # Maps and overlays of a kind that takes its time: the kill comes while images are written.
+    output, pictures = tmp_path / "killed", ("maps=npy", "overlays=png")
+    command = [sys.executable, "-m", "crane", *typed, *pictures, f"output={output}"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        deadline = time.monotonic() + 240
+        while len(parts(output)) < 2 and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        said = process.communicate()[0].decode()
+    assert process.returncode == -signal.SIGKILL, f"it ended before it was killed:\n{said}"
+    before = {path: path.stat().st_mtime_ns for path in parts(output)}
+    assert 2 <= len(before) < NUM_IMAGES / PART_SIZE
+    assert not (output / "scores.csv").exists()
+
+    outcome = crane(*typed, *pictures, f"output={output}")
+    assert outcome.code == 0, outcome.err
+    assert f"{NUM_IMAGES - 1} of {NUM_IMAGES} images scored" in outcome.out
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert len(list((output / "maps").iterdir())) == NUM_IMAGES - 1
+
+    whole = tmp_path / "whole"
+    assert crane(*typed, *pictures, f"output={whole}").code == 0
+    assert (output / "scores.csv").read_bytes() == (whole / "scores.csv").read_bytes()
+    assert (output / "scores.json").read_bytes() == (whole / "scores.json").read_bytes()
+    for path in (whole / "maps").iterdir():
+        assert path.read_bytes() == (output / "maps" / path.name).read_bytes()
+
+
+def test_shards_by_hand_and_by_environment(crane, typed, tmp_path, monkeypatch):
+    for index, count in ((1, 3), (2, 3)):
+        outcome = crane(*typed, f"shard={index}/{count}", f"output={tmp_path / 'shared'}")
+        assert outcome.code == 0, outcome.err
+        assert "are left to other shards" in outcome.out
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "0")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_MIN", "0")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_MAX", "2")
+    outcome = crane(*typed, "shard=auto", f"output={tmp_path / 'shared'}")
+    assert outcome.code == 0, outcome.err
+    assert f"{NUM_IMAGES - 1} of {NUM_IMAGES} images scored" in outcome.out
+    assert crane(*typed, f"output={tmp_path / 'whole'}").code == 0
+    whole = (tmp_path / "whole" / "scores.csv").read_bytes()
+    assert (tmp_path / "shared" / "scores.csv").read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        (("shard=4/4",), "shard"),
+        (("shard=auto",), "shard"),
+        (("shard=0/2",), "output"),
+        (("shard=0/2", "output=here", "overwrite=true"), "overwrite"),
+        (("scores=xlsx",), "scores"),
+        (("part_size=0",), "part_size"),
+        (("precision=64",), "precision"),
+        (("precision=16-mixed",), "precision or accelerator"),
+    ],
+)
+def test_mistakes_name_their_key(crane, typed, overrides, key):
+    typed = [one for one in typed if not one.startswith("part_size")]
+    outcome = crane(*typed, *overrides)
+    assert outcome.code == 2
+    assert f"(change {key})" in outcome.err
+
+
+def test_other_settings_are_refused(crane, typed, checkpoint, tmp_path):
+    where = f"output={tmp_path / 'out'}"
+    assert crane(*typed, where).code == 0
+    for override, key in (
+        ("image_size=112", "image_size"),
+        ("scoring.blur_sigma=1", "scoring"),
+        ("precision=bf16-mixed", "precision"),
+    ):
+        outcome = crane(*typed, where, override)
+        assert outcome.code == 2
+        assert f"another {key}" in outcome.err
+        assert "overwrite=true" in outcome.err
+    model, other = training.load_model(checkpoint), tmp_path / "other.safetensors"
+    with torch.no_grad():
+        next(model.prompts.parameters()).add_(0.1)
+    training.save_prompts(other, model, training.read_checkpoint(checkpoint).config, {})
+    outcome = crane(*typed, where, f"checkpoint={other}")
+    assert "another checkpoint" in outcome.err
+    outcome = crane(*typed, where, f"checkpoint={other}", "overwrite=true")
+    assert outcome.code == 0, outcome.err
+
+
+def test_half_precision_agrees(crane, typed, scores_of, tmp_path):
+    for precision in ("32-true", "bf16-mixed"):
+        output = f"output={tmp_path / precision}"
+        assert crane(*typed, output, f"precision={precision}", "batch_size=8").code == 0
+    full, half = scores_of(tmp_path / "32-true"), scores_of(tmp_path / "bf16-mixed")
+    gaps = [
+        abs(float(full[name]["score"]) - float(half[name]["score"]))
+        for name in full
+        if full[name]["score"]
+    ]
+    assert len(gaps) == NUM_IMAGES - 1
+    assert 0 < max(gaps) < 0.05, "bfloat16 has 8 bits"

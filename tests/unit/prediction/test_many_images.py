@@ -1,0 +1,256 @@
+"""Very many images: constant memory, shards, going on after an interruption, both formats."""
+
+import shutil
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from crane.errors import UsageError
+from crane.prediction.calibration import Threshold
+from crane.prediction.inputs import find_images
+from crane.prediction.loading import LoadOptions
+from crane.prediction.outputs import OutputOptions
+from crane.prediction.predictor import predict
+from crane.prediction.results import PredictSummary
+from crane.prediction.settings import Calibration
+from crane.prediction.shards import Shard
+from crane.prediction.table import TableOptions
+from crane.reporting import ColourScale
+from crane.types import Prediction
+
+SIZE = 8
+SCALE = ColourScale(vmin=0.0, vmax=1.0, colormap="inferno")
+
+
+class Detector:
+    """Scores brightness; remembers what it saw, and breaks off at a batch if told to."""
+
+    def __init__(self, break_at: int | None = None) -> None:
+        self.break_at, self.batches, self.num_loads = break_at, [], 0
+
+    def load(self) -> Callable[[Tensor], Prediction]:
+        self.num_loads += 1
+        return self
+
+    def __call__(self, images: Tensor) -> Prediction:
+        if len(self.batches) == self.break_at:
+            raise KeyboardInterrupt
+        map = images.mean(dim=1)
+        score = map.mean(dim=(1, 2))
+        self.batches.append([round(value * 255) for value in score.tolist()])
+        return Prediction(score, map)
+
+
+def run(spec: Path, output: Path, detector: Detector | None = None, **changes) -> PredictSummary:
+    options = {
+        "made_of": {"checkpoint": "one"},
+        "overwrite": False,
+        "shard": Shard(0, 1),
+        "loading": LoadOptions(SIZE, batch_size=4, num_workers=0, on_error="skip"),
+        "outputs": OutputOptions("none", "none", SCALE, 0.7),
+        "scores": TableOptions("csv", 6),
+        "threshold": None,
+        "device": torch.device("cpu"),
+        "show_progress": False,
+    }
+    load = (detector or Detector()).load
+    return predict(load, find_images(spec), output=output, **{**options, **changes})
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """33 images of different grey, one of which is none: six parts, the last of three."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for value in range(33):
+        Image.new("L", (SIZE, SIZE), value).save(folder / f"{value:02d}.png")
+    (folder / "20.png").write_text("not an image")
+    return folder
+
+
+@pytest.fixture
+def whole(photos: Path, tmp_path: Path) -> str:
+    """The table of an uninterrupted prediction by one process."""
+    return run(photos, tmp_path / "whole").scores.read_text()
+
+
+def test_batches_end_with_parts(photos: Path, tmp_path: Path) -> None:
+    detector = Detector()
+    run(photos, tmp_path / "out", detector)
+    sizes = [len(batch) for batch in detector.batches]
+    assert sizes == [4, 2, 4, 2, 4, 2, 3, 2, 4, 2, 3], "the fourth part has an unreadable image"
+    assert sorted(value for batch in detector.batches for value in batch) == [
+        value for value in range(33) if value != 20
+    ]
+
+
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_shards_make_the_same_table_in_any_order(
+    count: int, photos: Path, whole: str, tmp_path: Path
+) -> None:
+    seen = []
+    for index in reversed(range(count)):
+        detector = Detector()
+        summary = run(photos, tmp_path / "out", detector, shard=Shard(index, count))
+        assert (summary.num_missing > 0) == (index > 0)
+        assert (summary.json is None) == (index > 0)
+        assert (tmp_path / "out" / "scores.csv").exists() == (index == 0)
+        seen += [value for batch in detector.batches for value in batch]
+    assert sorted(seen) == [value for value in range(33) if value != 20]
+    assert summary.scores.read_text() == whole
+    assert (summary.num_scored, summary.num_skipped) == (32, 1)
+
+
+def test_shards_of_machines_that_share_no_disk_are_put_together(
+    photos: Path, whole: str, tmp_path: Path
+) -> None:
+    for index in range(3):
+        run(photos, tmp_path / str(index), shard=Shard(index, 3))
+    for index in (1, 2):
+        shutil.copytree(tmp_path / str(index), tmp_path / "0", dirs_exist_ok=True)
+    detector = Detector()
+    summary = run(photos, tmp_path / "0", detector)
+    assert detector.num_loads == 0, "nothing is missing: the model is not needed"
+    assert summary.scores.read_text() == whole
+
+
+def test_more_shards_than_parts_say_so(
+    photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    detector = Detector()
+    summary = run(photos, tmp_path / "out", detector, shard=Shard(6, 7))
+    assert (summary.num_missing, detector.num_loads) == (33, 0)
+    assert "a lower part_size makes more" in caplog.text
+
+
+def test_goes_on_where_it_was_interrupted(photos: Path, whole: str, tmp_path: Path) -> None:
+    first, second, third = Detector(break_at=5), Detector(), Detector()
+    with pytest.raises(KeyboardInterrupt):
+        run(photos, tmp_path / "out", first)
+    parts = sorted((tmp_path / "out" / "scores").iterdir())
+    assert [part.name for part in parts] == ["part-00000000.csv", "part-00000001.csv"]
+    times = [part.stat().st_mtime_ns for part in parts]
+    # With another number of shards, and after that once more for nothing.
+    run(photos, tmp_path / "out", second, shard=Shard(1, 2))
+    summary = run(photos, tmp_path / "out", third)
+    assert summary.scores.read_text() == whole
+    assert [part.stat().st_mtime_ns for part in parts] == times
+    seen = [value for batch in second.batches + third.batches for value in batch]
+    assert sorted(seen) == [value for value in range(12, 33) if value != 20]
+    fourth = Detector()
+    assert run(photos, tmp_path / "out", fourth) == summary
+    assert fourth.num_loads == 0
+
+
+def test_a_part_left_half_written_is_passed_over(photos: Path, whole: str, tmp_path: Path) -> None:
+    run(photos, tmp_path / "out", shard=Shard(0, 2))
+    half = (tmp_path / "out" / "scores" / "part-00000000.csv").read_text()[:40]
+    (tmp_path / "out" / "scores" / ".part-00000001.csv.0123").write_text(half)
+    assert run(photos, tmp_path / "out").scores.read_text() == whole
+    table = pd.concat(map(pd.read_csv, sorted((tmp_path / "out" / "scores").glob("*.csv"))))
+    assert len(table) == 33
+
+
+@pytest.mark.parametrize("scores", ["csv", "parquet"])
+@pytest.mark.parametrize("damage", [lambda content: content[:-30], lambda content: b""])
+def test_a_damaged_part_is_an_error_that_says_what_to_do(
+    scores: str, damage: Callable[[bytes], bytes], photos: Path, tmp_path: Path
+) -> None:
+    table = TableOptions(scores, 6)
+    run(photos, tmp_path / "out", scores=table)
+    part = tmp_path / "out" / "scores" / f"part-00000002.{scores}"
+    part.write_bytes(damage(part.read_bytes()))
+    with pytest.raises(UsageError, match=r"part of 6 images.*part-00000002.*remove it"):
+        run(photos, tmp_path / "out", scores=table)
+    part.unlink()
+    assert run(photos, tmp_path / "out", scores=table).num_scored == 32
+
+
+@pytest.mark.parametrize(
+    ("key", "changes"),
+    [
+        ("checkpoint", {"made_of": {"checkpoint": "two"}}),
+        ("guide", {"made_of": {"checkpoint": "one", "guide": {"beta": 1.2}}}),
+        ("scores", {"scores": TableOptions("parquet", 6)}),
+        ("part_size", {"scores": TableOptions("csv", 7)}),
+        ("threshold", {"threshold": Threshold(0.1)}),
+        ("maps", {"outputs": OutputOptions("npy", "none", SCALE, 0.7)}),
+    ],
+)
+def test_other_settings_are_refused_and_named(
+    key: str, changes: dict, photos: Path, whole: str, tmp_path: Path
+) -> None:
+    detector = Detector()
+    with pytest.raises(UsageError, match=rf"another {key}' \(change output.*overwrite=true"):
+        run(photos, tmp_path / "whole", detector, **changes)
+    assert detector.num_loads == 0
+    assert (tmp_path / "whole" / "scores.csv").read_text() == whole
+    run(photos, tmp_path / "whole", detector, overwrite=True, **changes)
+    assert sum(map(len, detector.batches)) == 32
+
+
+def test_other_images_are_refused(photos: Path, whole: str, tmp_path: Path) -> None:
+    Image.new("L", (SIZE, SIZE), 99).save(photos / "99.png")
+    with pytest.raises(UsageError, match="another input"):
+        run(photos, tmp_path / "whole")
+    summary = run(photos, tmp_path / "whole", overwrite=True)
+    assert summary.scores.read_text().startswith(whole)
+    assert summary.num_images == 34
+
+
+def test_a_threshold_is_calibrated_once_for_all_shards(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "normals").mkdir()
+    for value in (3, 9):
+        Image.new("L", (SIZE, SIZE), value).save(tmp_path / "normals" / f"{value}.png")
+    wanted = Calibration(find_images(tmp_path / "normals"), 0.4)
+    detectors = [Detector(), Detector()]
+    for index, detector in enumerate(detectors):
+        shard = Shard(index, 2)
+        summary = run(photos, tmp_path / "out", detector, threshold=wanted, shard=shard)
+    assert [detector.batches.count([3, 9]) for detector in detectors] == [1, 0]
+    assert summary.threshold is not None
+    assert summary.num_anomalous == 22, "those above 9, but for the one that is no image"
+    Image.new("L", (SIZE, SIZE), 30).save(tmp_path / "normals" / "30.png")
+    with pytest.raises(UsageError, match="another calibration"):
+        run(photos, tmp_path / "out", threshold=Calibration(find_images(tmp_path / "normals"), 0.4))
+
+
+def test_parquet_is_read_by_pandas_and_duckdb(photos: Path, tmp_path: Path) -> None:
+    csv = run(photos, tmp_path / "csv", threshold=Threshold(0.05))
+    options = {"scores": TableOptions("parquet", 6), "threshold": Threshold(0.05)}
+    for index in (1, 0):
+        summary = run(photos, tmp_path / "parquet", shard=Shard(index, 2), **options)
+    assert summary.scores == tmp_path / "parquet" / "scores"
+    wanted = pd.read_csv(csv.scores)
+    read = pd.read_parquet(summary.scores)
+    pd.testing.assert_frame_equal(read, wanted, check_dtype=False)
+    assert str(read["score"].dtype) == "float64"
+    query = f"SELECT count(*), sum(anomalous), count(error) FROM '{summary.scores}/*.parquet'"
+    assert duckdb.sql(query).fetchall() == [(33, csv.num_anomalous, 1)]
+    assert summary.json is not None
+    assert not (tmp_path / "parquet" / "scores.csv").exists()
+
+
+@pytest.mark.parametrize("scores", ["csv", "parquet"])
+def test_memory_does_not_grow_with_the_images(scores: str, photos: Path, tmp_path: Path) -> None:
+    line = "/." * 50 + f"{photos}/01.png\n"  # long names, so that keeping any would show
+    peaks = []
+    for num_images in (100, 1200):
+        (tmp_path / "list.txt").write_text(line * num_images)
+        tracemalloc.start()
+        summary = run(
+            tmp_path / "list.txt",
+            tmp_path / f"{scores}_{num_images}",
+            scores=TableOptions(scores, 100),
+        )
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert summary.num_scored == num_images
+    assert peaks[1] - peaks[0] < 60_000, "1100 names alone take 180,000 bytes"
