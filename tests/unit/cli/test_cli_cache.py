@@ -1,0 +1,104 @@
+"""`crane cache list` and `crane cache prune`."""
+
+import os
+import time
+
+import pytest
+import torch
+
+from crane.cache import CacheFolder, Description, EntryWriter, TokenShape, allocate, finish
+
+DAY = 86400
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three entries, used today, ten and a hundred days ago; the older the larger."""
+    folder = CacheFolder(tmp_path / "features")
+    for digit, days, num_images in (("1", 0, 10), ("2", 10, 20), ("3", 100, 30)):
+        name = digit * 16
+        allocate(folder.building(name), num_images, TokenShape(1, (4, 4), 32), "float32")
+        writer = EntryWriter(folder.building(name), "float32")
+        zeros = torch.zeros(num_images, 32), torch.zeros(1, num_images, 16, 32)
+        writer.write(range(num_images), *zeros)
+        writer.close()
+        about = Description(
+            f"set {digit}", "/d", "ViT-X, vv, 56 px", "float32", "float32", "", 1.0, {}
+        )
+        names = [str(n) for n in range(num_images)]
+        finish(folder.building(name), folder.place(name), names, about)
+        then = time.time() - days * DAY
+        os.utime(folder.place(name) / "used", (then, then))
+    return folder
+
+
+@pytest.fixture
+def cache(crane, folder):
+    def typed(*words):
+        outcome = crane("cache", *words, f"folder={folder.path}")
+        left = {name[0] for name, _ in folder.entries()}
+        return outcome, left
+
+    return typed
+
+
+def test_list(cache):
+    outcome, left = cache("list")
+    assert outcome.code == 0
+    for shown in ("1" * 16, "set 2", "ViT-X, vv, 56 px, float32", "10 days ago", "3 entries"):
+        assert shown in outcome.out
+    assert outcome.out.index("1" * 16) < outcome.out.index("2" * 16) < outcome.out.index("3" * 16)
+    assert left == {"1", "2", "3"}
+
+
+def test_an_empty_cache_is_said_to_be_empty(crane, tmp_path):
+    outcome = crane("cache", "list", f"folder={tmp_path / 'none'}")
+    assert outcome.code == 0
+    assert "0 entries" in outcome.out
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        ((), {"1", "2", "3"}),
+        (("2" * 16,), {"1", "3"}),
+        (("unused_days=30",), {"1", "2"}),
+        (("unused_days=30", "1" * 16), {"2"}),
+        (("max_gb=0.00005",), {"1"}),
+        (("max_gb=0",), set()),
+        (("max_gb=1",), {"1", "2", "3"}),
+    ],
+)
+def test_prune(cache, words, wanted):
+    outcome, left = cache("prune", *words)
+    assert outcome.code == 0
+    assert left == wanted
+    assert outcome.out.count("removed") == 3 - len(wanted)
+    assert ("nothing to remove" in outcome.out) == (len(wanted) == 3)
+
+
+def test_prune_takes_the_damaged_and_the_interrupted_along(cache, folder):
+    (folder.place("2" * 16) / "patches.npy").unlink()
+    folder.building("4" * 16).mkdir()
+    assert "damaged" in cache("list")[0].out
+    outcome, left = cache("prune")
+    assert left == {"1", "3"}
+    assert "removed 1 leftovers" in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("list", "unused_day=1"), "unused_days"),
+        (("prune", "5555"), "expected entries out of 1111"),
+        (("prune", "max_gb=-1"), "0 or more"),
+        (("wipe",), "crane cache list, prune"),
+        ((), "crane cache list, prune"),
+    ],
+)
+def test_mistakes(cache, words, said):
+    outcome, left = cache(*words)
+    assert outcome.code == 2
+    assert said in outcome.err
+    assert left == {"1", "2", "3"}
