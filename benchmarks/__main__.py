@@ -1,17 +1,86 @@
-"""`python -m benchmarks [NAME ...]`: run all benchmarks, or those named, one after the other."""
+"""`python -m benchmarks [NAME …]`: measure all, or what is named, and write the page."""
 
+import argparse
+import importlib
 import subprocess
 import sys
+import time
+import traceback
 from pathlib import Path
 
-NAMES = sorted(p.stem for p in Path(__file__).parent.glob("[!_]*.py"))
+import torch
+
+from benchmarks._harness import Options, write_result
+from benchmarks._page import write_page
+from crane.reporting import begin_record
+
+HERE = Path(__file__).parent
+NAMES = ("forward", "text", "epochs", "sweep", "growth", "gpu")
+"""Those of the page, in its order; each has `run(options)`."""
+PAGES = ("metrics", "loading", "evaluation_share")
+"""Those that write pages of their own."""
 
 
 def main() -> None:
-    """Run each benchmark in a process of its own."""
-    for name in sys.argv[1:] or NAMES:
-        print(f"== benchmarks/{name}.py", flush=True)
-        subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)
+    """Run one benchmark after the other; one that fails does not stop the rest."""
+    options, names, only_missing = _parse()
+    failed = []
+    for name in names:
+        if only_missing and _is_present(name, options.output):
+            print(f"== {name}: there is a result of this commit", flush=True)
+            continue
+        print(f"== {name}", flush=True)
+        start = time.monotonic()
+        try:
+            if name in PAGES:
+                subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)
+                continue
+            report = importlib.import_module(f"benchmarks.{name}").run(options)
+            write_result(name, report, options, time.monotonic() - start)
+        except Exception:
+            traceback.print_exc()
+            failed.append(name)
+            continue
+        for claim in report.claims:
+            print("  ", " | ".join(claim.row()), flush=True)
+        write_page(options.output, NAMES)
+    print(write_page(options.output, NAMES))
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
+
+
+def _parse() -> tuple[Options, list[str], bool]:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join((*NAMES, *PAGES)))
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--missing", action="store_true", help="skip what this commit has")
+    parser.add_argument("--small", action="store_true", help="try that everything runs, in minutes")
+    parser.add_argument("--output", type=Path, default=HERE, help="folder of the page")
+    parser.add_argument(
+        "--official", type=Path, help="a checkout of the official implementation, for gpu"
+    )
+    given = parser.parse_args()
+    unknown = set(given.names) - {*NAMES, *PAGES}
+    if unknown:
+        parser.error(f"no benchmark called {', '.join(sorted(unknown))}")
+    if given.small and given.output == HERE:
+        parser.error("--small measures nothing: give it an --output of its own")
+    if given.device == "cuda" and not torch.cuda.is_available():
+        parser.error("there is no GPU that torch can use")
+    options = Options(given.device, given.small, given.output, given.official)
+    return options, given.names or [*NAMES, *([] if given.small else PAGES)], given.missing
+
+
+def _is_present(name: str, output: Path) -> bool:
+    """Whether there is a result of the commit checked out, whose sources have not changed."""
+    record = begin_record(seed=0, device="", data={}, weights={})
+    place = HERE / f"{name}.md" if name in PAGES else output / "results" / f"{name}.json"
+    return (
+        record.commit is not None
+        and not record.dirty
+        and place.is_file()
+        and record.commit in place.read_text(encoding="utf-8")
+    )
 
 
 if __name__ == "__main__":

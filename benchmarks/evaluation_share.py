@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from hydra.utils import instantiate
 
+from benchmarks._harness import provenance
 from crane.config import compose
 from crane.data import label_regions
 from crane.models import build_model
-from crane.reporting import begin_record
 from crane.scoring import gaussian_blur
 
 SIZE = 518
@@ -75,7 +75,6 @@ def main() -> None:
     parser.add_argument("--repeats", default=3, type=int)
     options = parser.parse_args()
     parts = _measure(options.device, options.repeats)
-    record = begin_record(seed=0, device=options.device, data={}, weights={})
     whole = next(iter(parts.values()))
     lines = [
         "# The evaluation's share of a test",
@@ -86,10 +85,11 @@ def main() -> None:
         "| --- | --- | --- |",
         *(f"| {name} | {1e3 * s:.1f} | {s / whole:.3%} |" for name, s in parts.items()),
         "",
-        f"Command: `python -m benchmarks.evaluation_share --device {options.device} "
-        f"--repeats {options.repeats}`. Commit: {record.commit or 'unknown'}"
-        f"{' with changes' if record.dirty else ''}. Machine: {record.machine}, "
-        f"{torch.get_num_threads()} threads, torch {torch.__version__}.",
+        provenance(
+            f"python -m benchmarks.evaluation_share --device {options.device} "
+            f"--repeats {options.repeats}",
+            options.device,
+        ),
         "",
     ]
     page = "\n".join(lines)

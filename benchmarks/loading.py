@@ -6,7 +6,6 @@ files; the page cache is warm, so that decoding is measured and not the disk.
 
 import argparse
 import os
-import platform
 import tempfile
 import time
 from functools import partial
@@ -16,9 +15,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks._harness import provenance
 from crane.data import RESIZERS, CraneDataModule, ImageDataset, Index, index_folder
 from crane.data.verification import verify
-from crane.reporting import begin_record
 
 SIDE, IMAGE_SIZE, BATCH = 1024, 518, 8
 KINDS = {"PNG": ("png", {}), "JPEG": ("jpg", {"quality": 92})}
@@ -112,7 +111,6 @@ def _page(
     verified: dict[str, float],
     options: argparse.Namespace,
 ) -> str:
-    record = begin_record(seed=0, device="cpu", data={}, weights={})
     lines = [
         "# Loading",
         "",
@@ -145,13 +143,13 @@ def _page(
             for name, seconds in verified.items()
         ),
     ]
-    commit = f"{record.commit or 'unknown'}{' with changes' if record.dirty else ''}"
     lines += [
         "",
-        f"Command: `python -m benchmarks.loading --images {options.images} --repeats "
-        f"{options.repeats} --files {options.files}`. Commit: {commit}. Machine: "
-        f"{record.machine}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, Python "
-        f"{platform.python_version()}, torch {torch.__version__}, Pillow {Image.__version__}.",
+        provenance(
+            f"python -m benchmarks.loading --images {options.images} --repeats {options.repeats} "
+            f"--files {options.files}"
+        )
+        + f" Pillow {Image.__version__}.",
         "",
     ]
     return "\n".join(lines)

@@ -6,7 +6,6 @@ own; all rows read the same maps from disk, image by image, before their clock s
 
 import argparse
 import json
-import platform
 import resource
 import statistics
 import subprocess
@@ -229,11 +228,8 @@ def _table(results: dict[str, dict[str, float] | None], num_images: int) -> list
 
 
 def _page(tables: dict[int, dict[str, dict[str, float] | None]], repeats: int) -> str:
-    import torch
+    from benchmarks._harness import provenance
 
-    from crane.reporting import begin_record
-
-    record = begin_record(seed=0, device="cpu", data={}, weights={})
     largest = max(results["ours"]["error"] for results in tables.values())
     lines = [
         "# Metrics",
@@ -250,12 +246,10 @@ def _page(tables: dict[int, dict[str, dict[str, float] | None]], repeats: int) -
     ]
     for num_images, results in tables.items():
         lines += _table(results, num_images)
-    commit = f"{record.commit or 'unknown'}{' with changes' if record.dirty else ''}"
     lines += [
-        f"Command: `python -m benchmarks.metrics --repeats {repeats}`; anomalib takes part where "
-        "`pip install anomalib` was run in the same environment (better in a copy: it pins other "
-        f"versions). Commit: {commit}. Machine: {record.machine}, {torch.get_num_threads()} "
-        f"threads, Python {platform.python_version()}, torch {torch.__version__}.",
+        "anomalib takes part where `pip install anomalib` was run in the same environment (better "
+        "in a copy: it pins other versions). "
+        + provenance(f"python -m benchmarks.metrics --repeats {repeats}"),
         "",
     ]
     return "\n".join(lines)

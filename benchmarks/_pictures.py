@@ -1,0 +1,55 @@
+"""Pictures of how a cost grows."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+
+class Line(NamedTuple):
+    """A line with a point at each measurement."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    dashed: bool = False
+    """For what is not measured but drawn to compare with."""
+
+
+def draw(
+    path: Path, *, x: str, panels: Mapping[str, Sequence[Line]], logarithmic: bool = False
+) -> None:
+    """Draw panels side by side over the same quantity, with one legend below.
+
+    Args:
+        path: The PNG; its folder is made.
+        x: What the panels share.
+        panels: Map what is measured to its lines.
+        logarithmic: Both axes; otherwise they are linear and begin at 0.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure, axes = plt.subplots(1, len(panels), figsize=(5 * len(panels), 3.8), squeeze=False)
+    named = {}
+    for axis, (y, lines) in zip(axes[0], panels.items(), strict=True):
+        for number, line in enumerate(lines):
+            style = "--" if line.dashed else "o-"
+            colour = "0.6" if line.dashed else f"C{number}"
+            (named[line.name],) = axis.plot(line.x, line.y, style, color=colour, markersize=4)
+        axis.set_xlabel(x)
+        axis.set_ylabel(y)
+        if logarithmic:
+            axis.set_xscale("log")
+            axis.set_yscale("log")
+        else:
+            axis.set_xlim(left=0)
+            axis.set_ylim(bottom=0)
+        axis.grid(alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.legend(named.values(), named.keys(), loc="upper center", bbox_to_anchor=(0.5, 0.0))
+    figure.tight_layout()
+    figure.savefig(path, dpi=110, bbox_inches="tight")
+    plt.close(figure)
