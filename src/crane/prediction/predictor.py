@@ -13,6 +13,7 @@ from dataclasses import asdict
 from functools import cache
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from rich.progress import (
@@ -38,6 +39,8 @@ from crane.reporting import resize_map
 
 logger = logging.getLogger(__name__)
 
+Outcome = TypeVar("Outcome")
+
 NUM_WRITERS = 2
 """Threads that resize, compress and write pictures while the model goes on."""
 MAX_PENDING = 16
@@ -62,13 +65,12 @@ def calibrate_on(
     """
     scores = []
     batches = _batches(iter(normals), options.batch_size)
-    with _progress(show_progress) as progress:
-        said = score_images(detector, batches, options, device=device, with_maps=False)
-        for outcome in progress.track(said, total=len(normals), description="calibrating"):
-            if isinstance(outcome, Unreadable):
-                logger.warning("skipped %s: %s", outcome.file.path, outcome.reason)
-            else:
-                scores.append(outcome.score)
+    said = score_images(detector, batches, options, device=device, with_maps=False)
+    for outcome in _tracked(said, len(normals), "calibrating", show_progress=show_progress):
+        if isinstance(outcome, Unreadable):
+            logger.warning("skipped %s: %s", outcome.file.path, outcome.reason)
+        else:
+            scores.append(outcome.score)
     return calibrate(scores, false_alarm_rate)
 
 
@@ -148,11 +150,10 @@ def predict(
         sinks = outputs.sinks(output)
         batches = part_batches(images, table, missing, loading.batch_size)
         said = score_images(load_once(), batches, loading, device=device, with_maps=bool(sinks))
-        total = sum(map(table.size, missing))
-        with _progress(show_progress) as progress:
-            rows = _written(said, images, sinks)
-            tracked = progress.track(rows, total=total, description="predicting")
-            _fill(table, missing, tracked, settled)
+        rows = _written(said, images, sinks)
+        num = sum(map(table.size, missing))
+        tracked = _tracked(rows, num, "predicting", show_progress=show_progress)
+        _fill(table, missing, tracked, settled)
     summary = summarise(output, table, settled)
     _report(summary)
     return summary
@@ -263,13 +264,19 @@ def _report(summary: PredictSummary) -> None:
         raise UsageError("at least one image that can be read", image, key="input", hint=reason)
 
 
-def _progress(show: bool) -> Progress:
-    return Progress(
+def _tracked(
+    outcomes: Iterable[Outcome], num: int, description: str, *, show_progress: bool
+) -> Iterator[Outcome]:
+    if not show_progress:
+        yield from outcomes
+        return
+    columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        disable=not show,
     )
+    with Progress(*columns) as progress:
+        yield from progress.track(outcomes, total=num, description=description)
