@@ -4,6 +4,9 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 2
+SUITE  ?= paper
+RECIPES_OF_paper := experiments/table1_zero_shot
+RECIPES_OF_mini  := experiments/table1_zero_shot $(wildcard experiments/ablation_*)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow check format bench reproduce clean
@@ -45,8 +48,8 @@ format: $(READY)  ## Format the code
 bench: $(READY)  ## Measure speed and memory; writes the tables of benchmarks/
 	$(BIN)/python -m benchmarks
 
-reproduce: $(READY)  ## Plan the paper's table: what it needs and what is missing
-	$(BIN)/crane weights method=crane_plus
+reproduce: $(READY)  ## Make the paper's table again; with SUITE=mini every experiment in small
+	$(BIN)/crane reproduce $(RECIPES_OF_$(SUITE)) suite=$(SUITE)
 
 clean:  ## Remove the environment and everything that runs left here
 	rm -rf $(VENV) runs outputs multirun .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

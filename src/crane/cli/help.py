@@ -34,7 +34,7 @@ EXAMPLES = {
     ),
     "reproduce": (
         "crane reproduce experiments/table1_zero_shot plan_only=true",
-        "crane reproduce experiments/table1_zero_shot overrides=[trainer=gpu]",
+        "crane reproduce experiments/table1_zero_shot overrides='trainer=gpu data.num_workers=8'",
         "crane reproduce experiments/ablation_* suite=mini",
     ),
     "data": (
@@ -46,7 +46,7 @@ EXAMPLES = {
     "workspace": ("crane workspace entity=my-team project=crane datasets=[visa,mpdd]",),
     "report": (
         "crane report runs/train/2026-01-31_12-00-00_sweep",
-        "crane report runs/vv runs/clip output=report metrics=[image_auroc,aupro]",
+        "crane report runs/vv runs/clip output=report columns=[image_auroc,aupro]",
         "crane report runs/table1 published=experiments/table1_zero_shot/published.csv",
     ),
 }

@@ -56,6 +56,7 @@ NOT_THE_SETTING_IN: Mapping[str, Sequence[str]] = {
         *("enable_progress_bar", "enable_model_summary", "log_every_n_steps"),
     ),
     "data": ("num_workers",),
+    "cache": ("folder", "source", "targets"),  # cached features are equal to the last bit
 }
 """The same, inside a group."""
 

@@ -1,0 +1,221 @@
+"""`crane reproduce`: published tables and ablations made again, published beside ours."""
+
+import logging
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from crane.cli.commands import shown
+from crane.config import compose, conf_dir
+from crane.data import Card
+from crane.errors import UsageError
+from crane.report.markup import heading
+from crane.reporting import write_text
+from crane.reproduce import (
+    Changes,
+    Cost,
+    Gathering,
+    Number,
+    Places,
+    Plan,
+    Planner,
+    Recipe,
+    Runner,
+    Suite,
+    TableNames,
+    expand,
+    read_numbers,
+    read_recipe,
+    readme,
+    write_numbers,
+)
+from crane.reproduce.notes import Notes
+from crane.reproduce.numbers import FAILED, MISSING, OUTSIDE
+from crane.reproduce.plan import missing
+
+PAPER = "paper"
+"""The suite of the published tables."""
+WORSE, INCOMPLETE = 1, 3
+"""Exit codes: a number outside its tolerance or a failed run; something was missing."""
+
+
+def reproduce(config: DictConfig) -> None:
+    """Plan, run what can be run, and set the results beside the published ones.
+
+    Raises:
+        SystemExit: With 1 for a failed run or a number outside its tolerance, else with 3 where
+            something was missing.
+    """
+    # open_clip logs each tokenizer it makes at the root.
+    logging.getLogger("crane").setLevel(logging.INFO)
+    logging.getLogger().setLevel(logging.WARNING)
+    console = Console(highlight=False)
+    recipes = [read_recipe(Path(folder)) for folder in config.experiments]
+    suite: Suite = instantiate(config.suite, _convert_="all")
+    cells = {r.name: expand(r, suite, _changes(config)) for r in recipes}
+    if len(cells) < len(recipes):
+        raise UsageError("each folder once", list(config.experiments), key="experiments")
+    planner = Planner(_places(config))
+    plan = planner.plan(cells)
+    folder, store = Path(config.run_dir), Path(config.results_store).expanduser()
+    runner = Runner(
+        planner, folder, store, lambda line: console.print(escape(line), soft_wrap=True)
+    )
+    show_plan(console, plan, runner, suite)
+    if config.plan_only:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / "lock", timeout=0):
+            outcomes = runner.run(plan)
+    except Timeout as error:
+        wanted = "one crane reproduce at a time in a folder"
+        raise UsageError(wanted, f"another one in {folder}", key="run_dir") from error
+    names = _table_names(plan)
+    found: dict[str, list[Number]] = {}
+    for recipe in recipes:
+        found[recipe.name] = Gathering(recipe, plan, outcomes, store, names).numbers()
+        write_numbers(found[recipe.name], recipe.folder / suite.results)
+        write_text(recipe.folder / "README.md", _page(recipe, planner))
+        show_numbers(console, recipe, found[recipe.name])
+    console.print(f"{outcomes.num_runs} runs; the others were finished before or cannot be run")
+    for recipe in recipes:
+        files = f"{suite.results}, README.md"
+        console.print(f"  {escape(shown(recipe.folder.absolute()))}: {files}", soft_wrap=True)
+    _leave({number.state for numbers in found.values() for number in numbers})
+
+
+def _leave(states: set[str]) -> None:
+    if states & {FAILED, OUTSIDE}:
+        raise SystemExit(WORSE)
+    if MISSING in states:
+        raise SystemExit(INCOMPLETE)
+
+
+def _changes(config: DictConfig) -> Changes:
+    return Changes(
+        seeds=None if config.seeds is None else tuple(config.seeds),
+        overrides=tuple(shlex.split(config.overrides)),
+        train=tuple(shlex.split(config.train)),
+    )
+
+
+def _places(config: DictConfig) -> Places:
+    return Places(
+        datasets_dir=str(config.datasets_dir),
+        weights_dir=str(config.weights_dir),
+        checkpoints_dir=Path(config.checkpoints_dir).expanduser(),
+        allow_download=bool(config.allow_download),
+    )
+
+
+def show_plan(console: Console, plan: Plan, runner: Runner, suite: Suite) -> None:
+    """Print what will be run, what is finished, what is missing, and the cost."""
+    tests, device = plan.distinct_tests, "gpu" if torch.cuda.is_available() else "cpu"
+    able = [test for test in tests if missing(test.lacks) is None]
+    done = [test for test in able if runner.tested(test) is not None]
+    to_run = [test for test in able if test not in done]
+    trainings = list(dict.fromkeys(t.training for t in to_run if t.training is not None))
+    to_train = [one for one in trainings if runner.trained(one) is None]
+    console.print(f"[bold]Plan[/bold] of {', '.join(plan.cells)}: {escape(suite.title)}")
+    num_cells = sum(len(own) for own in plan.cells.values())
+    left_out = num_cells - len(plan.tests)
+    console.print(
+        f"  {num_cells} cells by {len(tests)} tests of {len(plan.trainings)} trainings and of "
+        f"checkpoints; {left_out} cells make no sense in this suite"
+    )
+    console.print(f"  finished before: {len(done)} tests; cannot be run: {len(tests) - len(able)}")
+    cost = Cost.of(to_train, to_run, suite, device)
+    console.print(
+        f"  to run: {cost.num_trainings} trainings, {cost.num_tests} tests, "
+        f"{cost.num_images:,} images: about {cost.time} on this {device.upper()}, "
+        f"{cost.megabytes:.0f} MB on the disk"
+    )
+    console.print(f"  [dim]{escape(suite.basis)}[/dim]", soft_wrap=True)
+    for lack in plan.lacks():
+        size = f", about {lack.size_mb} MB" if lack.size_mb else ""
+        how = "will be fetched" if lack.can_be_fetched and to_run else "missing"
+        text = f"{lack.kind} {lack.name}{size}: {lack.help}"
+        console.print(f"  [yellow]{how}[/yellow] {escape(text)}", soft_wrap=True)
+
+
+def show_numbers(console: Console, recipe: Recipe, numbers: Sequence[Number]) -> None:
+    """Print a recipe's numbers, those outside their tolerance marked."""
+    table = Table(
+        title=escape(recipe.title), box=SIMPLE, title_justify="left", padding=(0, 1, 0, 0)
+    )
+    table.add_column("row and data set", no_wrap=True)
+    for metric in recipe.metrics:
+        table.add_column(heading(metric), justify="right")
+    notes = Notes()
+    found = {(n.row, n.dataset, n.metric): n for n in numbers}
+    for row in recipe.rows:
+        own = [number for number in numbers if number.row == row.name]
+        if len({n.text for n in own}) == 1 and own[0].percent is None:
+            table.add_row(f"[bold]{escape(row.name)}[/bold] {notes.place(own[0])}")
+            continue
+        table.add_row(f"[bold]{escape(row.name)}[/bold]")
+        for dataset in dict.fromkeys(number.dataset for number in own):
+            cells = [
+                _cell(found.get((row.name, dataset, metric)), notes) for metric in recipe.metrics
+            ]
+            table.add_row(f"  {escape(dataset)}", *cells)
+    console.print(table)
+    for line in notes.lines():
+        console.print(escape(line), soft_wrap=True)
+
+
+def _cell(number: Number | None, notes: Notes) -> str:
+    if number is None:
+        return "not in the table"
+    if number.percent is None:
+        return notes.place(number)
+    if number.difference is None:
+        return number.text
+    text = f"{number.text} ({number.difference:+.1f})"
+    return f"[red]{text} outside[/red]" if number.state == OUTSIDE else text
+
+
+def _table_names(plan: Plan) -> Mapping[str, TableNames]:
+    """What published tables call each data set."""
+    names = {}
+    for test in plan.distinct_tests:
+        node = test.composed.config.targets[test.dataset.name]
+        if "card" in node and test.dataset.name not in names:
+            card: Card = instantiate(node.card)
+            rows = tuple(card.table_rows)
+            average = f"average_{card.domain}" if rows else ""
+            names[test.dataset.name] = TableNames(rows, average)
+    return names
+
+
+def _page(recipe: Recipe, planner: Planner) -> str:
+    """The README, from the results of every suite that was run."""
+    results = {}
+    suites = [_suite(path.stem) for path in sorted((conf_dir() / "suite").glob("*.yaml"))]
+    for suite in sorted(suites, key=lambda one: one.name != PAPER):
+        if (path := recipe.folder / suite.results).is_file():
+            results[suite.name] = (suite, read_numbers(path))
+    paper = _suite(PAPER)
+    return readme(recipe, results, whole_cost(recipe, paper, planner), paper.basis)
+
+
+def _suite(name: str) -> Suite:
+    overrides = ["experiments=[]", f"suite={name}"]
+    suite: Suite = instantiate(compose("reproduce", overrides).suite, _convert_="all")
+    return suite
+
+
+def whole_cost(recipe: Recipe, paper: Suite, planner: Planner) -> Cost:
+    """What a recipe costs in the paper's suite on a GPU, nothing being finished."""
+    plan = planner.plan({recipe.name: expand(recipe, paper)})
+    return Cost.of(plan.trainings, plan.distinct_tests, paper, "gpu")
