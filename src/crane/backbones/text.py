@@ -1,8 +1,8 @@
 """The frozen text tower of CLIP, from token embeddings on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import zip_longest
-from typing import Any
+from typing import Any, cast
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ class TextTower(nn.Module):
     """
 
     positions: Tensor
+    blocks: Sequence[Block]
 
     def __init__(self, model: nn.Module, tokenizer: Tokenizer) -> None:
         super().__init__()
@@ -43,7 +44,8 @@ class TextTower(nn.Module):
         self.token_embedding, self.ln_final = tower.token_embedding, tower.ln_final
         self.positions = tower.positional_embedding
         self.projection = projection
-        self.blocks = nn.ModuleList(Block(block) for block in tower.transformer.resblocks)
+        blocks = nn.ModuleList(Block(block) for block in tower.transformer.resblocks)
+        self.blocks = cast(Sequence[Block], blocks)
         self.tokenizer = tokenizer
 
     @property

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
+from torch import Tensor
 
 from crane.data import Index
 from crane.errors import UsageError
@@ -25,7 +26,7 @@ from crane.reporting import (
 )
 from crane.training.checkpoint import save_prompts
 from crane.training.module import CraneModule
-from crane.types import Batch, Prediction
+from crane.training.watching import ImageWatcher
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +137,7 @@ class KeepPrompts(Callback):
         self.values = dict(state_dict["values"])
 
 
-class DrawOverlays(Callback):
+class DrawOverlays(ImageWatcher):
     """Draws some test images of each target with their maps, on one fixed colour scale.
 
     On several processes, the pictures are of the images that the first one tested.
@@ -162,6 +163,7 @@ class DrawOverlays(Callback):
         num_normal: int,
         num_columns: int,
     ) -> None:
+        super().__init__()
         self.indices = list(targets.values())
         self.writers = [
             OverlayWriter(
@@ -181,24 +183,9 @@ class DrawOverlays(Callback):
         self.panels: dict[str, list[Panel]] = {}
         """What the pictures of each target show, once the test is over."""
 
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Offer each image of the batch to the writer of its data set."""
-        if not trainer.is_global_zero:
-            return
-        prediction = Prediction(**outputs)
-        samples, writer = self.indices[dataloader_idx].samples, self.writers[dataloader_idx]
-        for position, number in enumerate(batch["index"].tolist()):
-            mask = batch["mask"][position] if batch["has_mask"][position] else None
-            score = float(prediction.score[position])
-            writer.add(samples[number], score, prediction.map[position].float(), mask)
+    def look(self, target: int, index: int, score: float, map: Tensor, mask: Tensor | None) -> None:
+        """Offer an image to the writer of its data set."""
+        self.writers[target].add(self.indices[target].samples[index], score, map, mask)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw."""
@@ -208,7 +195,7 @@ class DrawOverlays(Callback):
             self.files = [file for writer in self.writers for file in writer.close()]
 
 
-class KeepFindings(Callback):
+class KeepFindings(ImageWatcher):
     """Leaves what reports show beside the numbers: curves, the score of each image, pictures.
 
     Curves and scores are of all processes; on several, pictures are of the images that the first
@@ -231,30 +218,17 @@ class KeepFindings(Callback):
         num_anomalous: int,
         num_normal: int,
     ) -> None:
+        super().__init__()
         self.folder, self.targets, self.style = folder, dict(targets), style
         self.keepers = [
             GalleryKeeper(name, style=style, num_anomalous=num_anomalous, num_normal=num_normal)
             for name in targets
         ]
 
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Offer each image of the batch."""
-        if not trainer.is_global_zero:
-            return
-        prediction, keeper = Prediction(**outputs), self.keepers[dataloader_idx]
-        samples = self.targets[keeper.dataset].samples
-        for position, number in enumerate(batch["index"].tolist()):
-            mask = batch["mask"][position] if batch["has_mask"][position] else None
-            score = float(prediction.score[position])
-            keeper.add(samples[number], score, prediction.map[position].float(), mask)
+    def look(self, target: int, index: int, score: float, map: Tensor, mask: Tensor | None) -> None:
+        """Offer an image."""
+        keeper = self.keepers[target]
+        keeper.add(self.targets[keeper.dataset].samples[index], score, map, mask)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write."""

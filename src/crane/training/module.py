@@ -81,12 +81,11 @@ class CraneModule(LightningModule):
     def tokens(self, batch: Batch | TokenBatch) -> VisionTokens:
         """What the frozen towers say about a batch: cached, or seen now."""
         if "image" in batch:
-            tokens: VisionTokens = self.model.vision(batch["image"])
+            tokens: VisionTokens = self.model.vision(cast(Batch, batch)["image"])
             return tokens
-        cached = cast(TokenBatch, batch)
-        patches = cached["patches"].to(self.token_dtype).transpose(0, 1)
+        patches = batch["patches"].to(self.token_dtype).transpose(0, 1)
         grid = (patches.shape[2], patches.shape[3])
-        return VisionTokens(cached["global_"].to(self.token_dtype), patches.flatten(2, 3), grid)
+        return VisionTokens(batch["global_"].to(self.token_dtype), patches.flatten(2, 3), grid)
 
     def on_fit_start(self) -> None:
         """Say so when there is nothing to learn places from."""

@@ -8,7 +8,7 @@ from typing import Any
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 
@@ -31,6 +31,7 @@ from crane.training.checkpoint import PromptCheckpoint, read_checkpoint
 from crane.training.features import use_features
 from crane.training.loggers import closing
 from crane.training.module import CraneModule
+from crane.training.progress import ProgressBar
 from crane.training.wandb_runs import LogToWandb, log_prompts
 from crane.weights import RANDOM, sha256, weight_status, weights_needed
 
@@ -217,7 +218,7 @@ def _module(config: DictConfig, model: Crane, **parts: Any) -> CraneModule:
 
 def _trainer(config: DictConfig, callbacks: list[Callback]) -> Trainer:
     if config.trainer.enable_progress_bar:
-        callbacks = [*callbacks, RichProgressBar()]
+        callbacks = [*callbacks, ProgressBar()]
     run_logger = instantiate(config.logger) if config.logger is not None else False
     try:
         trainer: Trainer = instantiate(

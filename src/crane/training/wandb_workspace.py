@@ -37,7 +37,7 @@ def build_workspace(
         UsageError: If wandb-workspaces is not installed, or there is no data set or metric.
     """
     if not datasets or not metrics:
-        raise UsageError("at least one data set and one metric", "none", key="datasets or metrics")
+        raise UsageError("at least one data set and one metric", "none", key="datasets or panels")
     workspaces, panels = _modules()
     sections = [
         workspaces.Section("Results", _results(panels, datasets, metrics), is_open=True),
