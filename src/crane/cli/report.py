@@ -31,14 +31,13 @@ def report(config: DictConfig) -> None:
     runs, unfinished = find_runs(list(config.paths))
     labels = label_runs(runs)
     rows = summarise(runs, labels)
-    datasets = list(dict.fromkeys(row.dataset for row in rows))
     if config.published is not None:
-        rows = [*read_published(Path(config.published).expanduser()).rows(datasets), *rows]
+        rows = read_published(Path(config.published).expanduser()).beside(rows)
     known = {metric for row in rows for metric in row.metrics}
-    metrics = list(config.metrics)
+    metrics = list(config.columns)
     if absent := [metric for metric in metrics if metric not in known]:
         wanted = f"metrics out of {', '.join(sorted(known))}"
-        raise UsageError(wanted, ", ".join(absent), key="metrics")
+        raise UsageError(wanted, ", ".join(absent), key="columns")
 
     folder = Path(config.output).expanduser()
     page = render_page(

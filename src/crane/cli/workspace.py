@@ -14,7 +14,7 @@ def workspace(config: DictConfig) -> None:
         project=config.project,
         name=config.name,
         datasets=list(config.datasets),
-        metrics=list(config.metrics),
+        metrics=list(config.panels),
     )
     address = save_workspace(made)
     console = Console(highlight=False)

@@ -43,6 +43,14 @@ class Published:
             if dataset.replace("-", "_") == wanted.replace("-", "_")
         ]
 
+    def beside(self, rows: Sequence[Row]) -> list[Row]:
+        """Rows with the published ones of each data set before them."""
+        return [
+            row
+            for dataset in dict.fromkeys(row.dataset for row in rows)
+            for row in (*self.rows([dataset]), *(own for own in rows if own.dataset == dataset))
+        ]
+
 
 def read_published(path: Path) -> Published:
     """Read a table with the columns level, metric, dataset, method and percent.

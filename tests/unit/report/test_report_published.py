@@ -2,7 +2,7 @@ import pytest
 
 from crane.config import conf_dir
 from crane.errors import UsageError
-from crane.report import read_published
+from crane.report import Row, read_published
 
 HEAD = "level,metric,dataset,method,percent\n"
 
@@ -19,6 +19,14 @@ def test_numbers_are_fractions_under_our_names(tmp_path):
         "image_auroc": (pytest.approx(0.853),),
         "aupro_200": (0.91,),
     }
+
+
+def test_they_stand_before_ours_of_the_same_data_set(tmp_path):
+    path = tmp_path / "p.csv"
+    path.write_text(HEAD + "image,auroc,visa,Crane,85.3\n")
+    ours = [Row("x", dataset, "mean", {}, 1) for dataset in ("mpdd", "visa", "btad")]
+    shown = [(row.dataset, row.setting) for row in read_published(path).beside(ours)]
+    assert shown == [("mpdd", "x"), ("visa", "Crane (published)"), ("visa", "x"), ("btad", "x")]
 
 
 def test_hyphens_and_underscores_are_alike(tmp_path):

@@ -17,8 +17,7 @@ def page(tmp_path):
         labels = label_runs(runs)
         rows = summarise(runs, labels)
         if published is not None:
-            datasets = list(dict.fromkeys(row.dataset for row in rows))
-            rows = [*read_published(published).rows(datasets), *rows]
+            rows = read_published(published).beside(rows)
         options = {"max_pictures": 100, "unfinished": unfinished, **options}
         return render_page(title, runs, labels, rows, METRICS, **options)
 

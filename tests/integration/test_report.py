@@ -1,0 +1,79 @@
+"""`crane report` over runs that `crane train` made."""
+
+import csv
+import re
+
+import pytest
+
+from crane.reporting import DatasetResult, write_results_json
+
+
+@pytest.fixture
+def sweep(crane, tiny, use, tmp_path):
+    """A multirun of two attentions and two seeds: its folder."""
+    folder = tmp_path / "sweep"
+    data = [*use("source", "alpha"), *use("targets", "gamma")]
+    varied = ("-m", "attention=clip,vv", "seed=1,2", f"hydra.sweep.dir={folder}")
+    outcome = crane("train", *tiny, *data, *varied, "results_store=null")
+    assert outcome.code == 0, outcome.err
+    return folder
+
+
+def test_a_sweep_becomes_tables_figures_and_a_page(crane, sweep, tmp_path):
+    (sweep / "9_cut_short").mkdir()
+    (sweep / "9_cut_short" / "record.json").write_text("{}")
+    outcome = crane("report", sweep, "output=out", "title=Two attentions")
+    assert outcome.code == 0, outcome.err
+    assert "4 runs of 2 settings" in outcome.out
+    assert "no results" in outcome.out
+    assert "9_cut_short" in outcome.out
+
+    out = tmp_path / "out"
+    with (out / "report.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    wanted = {(a, n) for a in ("attention=clip", "attention=vv") for n in ("tile", "mean")}
+    assert {(row["setting"], row["class"]) for row in rows} == wanted
+    assert {row["num_values"] for row in rows if row["metric"] == "image_auroc"} == {"2"}
+
+    markdown = (out / "report.md").read_text()
+    assert markdown.startswith("# Two attentions\n\n### gamma\n")
+    assert re.search(r"\| attention=vv \| 2 \| .*\d\.\d ± \d", markdown)
+    assert r"\bottomrule" in (out / "report.tex").read_text()
+    names = {path.name for path in (out / "figures" / "gamma").iterdir()}
+    assert {"settings.pdf", "classes.pdf", "sizes.pdf", "pro.pdf", "image_roc.pdf"} <= names
+    html = (out / "report.html").read_text()
+    assert html.count("<figure") >= 4
+    assert "1 run without results" in html
+
+    jobs = sorted(path for path in sweep.iterdir() if path.name[0] in "02")
+    assert all("=" in path.name for path in jobs)  # and yet no overrides
+    outcome = crane("report", jobs[0].relative_to(tmp_path), jobs[1], "figures=null")
+    assert outcome.code == 0, outcome.err
+    assert "2 runs of 2 settings" in outcome.out
+    assert "figures" not in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [
+        ((), "paths=… on the command line"),
+        (("nowhere",), "change paths"),
+        (("run", "columns=[image_aurok]"), "image_aurok"),
+        (("run", "columns=[image_auroc]", "figures=gif"), "pdf, svg, png"),
+        (("run", "published=nothing.csv"), "change published"),
+        (("run", "titel=x"), "title"),
+    ],
+)
+def test_mistakes_are_named(crane, tmp_path, typed, shown):
+    result = DatasetResult(
+        dataset="gamma",
+        class_names=("tile",),
+        values={"image_auroc": (0.5,)},
+        means={"image_auroc": 0.5},
+        num_normal=(1,),
+        num_anomalous=(1,),
+    )
+    write_results_json([result], tmp_path / "run" / "results.json")
+    outcome = crane("report", *typed)
+    assert outcome.code == 2
+    assert shown in outcome.err
