@@ -218,6 +218,7 @@ def _fill(
     rows = iter(rows)
     for number in parts:
         table.write(number, list(islice(rows, table.size(number))), threshold)
+    next(rows, None)  # there is none: lets the progress bar reach its end
 
 
 def _written(
