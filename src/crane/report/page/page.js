@@ -113,7 +113,7 @@ function drawAblation() {
       const [values, number] = [one.values[metric] ?? [], shown.indexOf(one.setting)];
       if (!values.length || number < 0) continue;
       const common = { type: "scatter", mode: "markers", xaxis: x, yaxis: y, name: one.setting };
-      traces.push({ ...common, x: values, y: values.map(() => number + 0.24), marker: dots(one.setting), hoverinfo: "skip" });
+      if (values.length > 1) traces.push({ ...common, x: values, y: values.map(() => number + 0.24), marker: dots(one.setting), hoverinfo: "skip" });
       traces.push({ ...common, x: [mean(values)], y: [number], marker: { color: colour(one.setting), size: 10, symbol: one.published ? "diamond" : "circle" },
         error_x: { type: "data", array: [deviation(values)], visible: values.length > 1, thickness: 1.6, width: 4, color: colour(one.setting) },
         hovertemplate: `%{x:.1f}${values.length > 1 ? " ± %{error_x.array:.1f}" : ""}` });
