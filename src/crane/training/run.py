@@ -218,7 +218,7 @@ def _module(config: DictConfig, model: Crane, **parts: Any) -> CraneModule:
 
 def _trainer(config: DictConfig, callbacks: list[Callback]) -> Trainer:
     if config.trainer.enable_progress_bar:
-        callbacks = [*callbacks, ProgressBar()]
+        callbacks = [*callbacks, ProgressBar(config.trainer.log_every_n_steps)]
     run_logger = instantiate(config.logger) if config.logger is not None else False
     try:
         trainer: Trainer = instantiate(
