@@ -20,8 +20,9 @@ def _clip(recipe: dict[str, Any], arguments: argparse.Namespace) -> None:
     """Pretrain the small CLIP, or go on with it."""
     from experiments.mini_pretraining.loop import Pretraining
 
-    training = Pretraining(recipe, arguments.folder, arguments.device)
-    training.run(arguments.steps or recipe["clip"]["steps"])
+    for stage in recipe["clip"]["stages"]:
+        stage["steps"] = arguments.steps or stage["steps"]
+    Pretraining(recipe, arguments.folder, arguments.device).run()
 
 
 def _guide(recipe: dict[str, Any], arguments: argparse.Namespace) -> None:
@@ -89,7 +90,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.mini_pretraining")
     parser.add_argument("what", choices=["all", *COMMANDS])
     parser.add_argument("--device", default="cpu", help="cpu or cuda, for clip and guide")
-    parser.add_argument("--steps", type=int, help="of clip or guide, instead of the recipe's")
+    parser.add_argument(
+        "--steps", type=int, help="of guide or each stage of clip, not the recipe's"
+    )
     parser.add_argument("--threads", type=int, help="of the CPU")
     parser.add_argument("--folder", type=Path, default=Path("runs/mini_pretraining"))
     parser.add_argument("--seeds", type=int, nargs="*", help="of controls")

@@ -1,6 +1,7 @@
 """What is said of a picture, the phrases for its state, and the vocabulary both are written in."""
 
 import gzip
+import itertools
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -135,7 +136,7 @@ def _merged(word: str, ranks: dict[tuple[str, str], int]) -> list[str]:
     """A word after byte pair encoding: the pair of lowest rank first, wherever it occurs."""
     parts = [*word[:-1], word[-1] + "</w>"]
     while True:
-        pairs = list(zip(parts[:-1], parts[1:], strict=True))
+        pairs = list(itertools.pairwise(parts))
         known = [pair for pair in pairs if pair in ranks]
         if not known:
             return parts

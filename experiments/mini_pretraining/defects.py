@@ -163,7 +163,7 @@ def dirt(site: Site) -> Painted:
 
 def foreign(site: Site) -> Painted:
     """Something that does not belong: a lump with another surface, lit and with a shadow."""
-    canvas, num = site.canvas, len(site)
+    canvas = site.canvas
     shape = _blob(site, wobble=0.5)
     alpha = cover(shape, torch.full_like(site.x, 1.8 * canvas.pixel))
     dome = (-shape / per_picture(_radius(site))).clamp(0.0, 1.0).sqrt()

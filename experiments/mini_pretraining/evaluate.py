@@ -28,7 +28,9 @@ DRAWINGS: dict[str, dict[str, Any]] = {
 
 
 @torch.no_grad()
-def evaluate(model: MiniClip, *, image_size: int, scenes: int, seed: int) -> list[dict[str, Any]]:
+def evaluate(
+    model: MiniClip, *, image_size: int, scenes: int, visible: float, seed: int
+) -> list[dict[str, Any]]:
     """Retrieval and detection without any prompt training, one row for each set of drawings.
 
     `caption_to_image` and `image_to_caption` are the shares of right first choices among all
@@ -40,13 +42,14 @@ def evaluate(model: MiniClip, *, image_size: int, scenes: int, seed: int) -> lis
         model: The model.
         image_size: In pixels.
         scenes: How many scenes of each set.
+        visible: Least change that counts as a defect, see `draw`.
         seed: Of the drawings and captions.
     """
     model.eval()
     rows: list[dict[str, Any]] = []
     for number, (name, drawn_with) in enumerate(DRAWINGS.items()):
         canvas = Canvas(image_size, torch.Generator().manual_seed(seed + number))
-        drawn = draw(canvas, scenes, **drawn_with)
+        drawn = draw(canvas, scenes, visible, **drawn_with)
         chance = random.Random(seed + number)
         texts = model.say([caption(facts, chance) for facts in drawn.facts])
         chunks = [model.see(part, torch.arange(len(part))) for part in drawn.images.split(32)]

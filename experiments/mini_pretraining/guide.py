@@ -135,7 +135,7 @@ def pretrain_guide(
         torch.manual_seed(seed)  # the masks'
         canvas = Canvas(recipe["image_size"], torch.Generator(device).manual_seed(seed))
         with torch.no_grad():
-            images = draw(canvas, settings["scenes"]).images
+            images = draw(canvas, settings["scenes"], settings["visible"]).images
             views = [view(canvas, images), view(canvas, images)]
         warm = min(1.0, step / settings["warmup"])
         with torch.autocast(torch.device(device).type, dtype=torch.bfloat16):

@@ -1,4 +1,4 @@
-"""The training loop: batches drawn as it goes, a rate that warms up and falls, checkpoints."""
+"""The training loop: stages, batches drawn as it goes, rates that warm up and fall, checkpoints."""
 
 import logging
 import random
@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
 
 from experiments.mini_pretraining.canvas import Canvas
 from experiments.mini_pretraining.model import MiniClip
 from experiments.mini_pretraining.objective import Weights, losses
-from experiments.mini_pretraining.pictures import draw
+from experiments.mini_pretraining.pictures import draw, window
 
 log = logging.getLogger(__name__)
 
@@ -27,11 +28,35 @@ def rate(step: int, steps: int, warmup: int, decay: float) -> float:
     return max(0.0, min(1.0, (step + 1) / warmup, left))
 
 
+def optimizers(
+    model: nn.Module, settings: dict[str, Any], stage: dict[str, Any]
+) -> list[Optimizer]:
+    """AdamW for everything, or Muon for the blocks' matrices and AdamW for the rest.
+
+    Args:
+        model: open_clip's model.
+        settings: `clip` of the recipe.
+        stage: One of its stages.
+    """
+    named = list(model.named_parameters())
+    matrices = [p for name, p in named if p.ndim == 2 and "resblocks" in name]
+    decayed = [p for name, p in named if p.ndim > 1 and not (p.ndim == 2 and "resblocks" in name)]
+    others = [p for name, p in named if p.ndim <= 1]
+    shared = {"lr": stage["learning_rate"], "weight_decay": settings["weight_decay"]}
+    chosen: list[Optimizer] = []
+    if stage["optimizer"] == "muon":
+        chosen.append(torch.optim.Muon(matrices, adjust_lr_fn="match_rms_adamw", **shared))
+    else:
+        decayed += matrices
+    groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+    return [*chosen, AdamW(groups, betas=tuple(settings["betas"]), **shared)]
+
+
 class Pretraining:
     """The small CLIP's pretraining: goes on from a checkpoint where there is one.
 
-    Batch and chance of a step depend on the seed and the step alone, so an interrupted run draws
-    what an uninterrupted one would have.
+    Batch and chance of a step depend on the seed, the stage and the step alone, so an interrupted
+    run draws what an uninterrupted one would have.
 
     Args:
         recipe: The whole recipe; `clip` is read.
@@ -43,43 +68,42 @@ class Pretraining:
         self.recipe, self.settings = recipe, recipe["clip"]
         self.folder, self.device = folder, torch.device(device)
         torch.manual_seed(recipe["seed"])
-        settings = self.settings
-        self.model = MiniClip(settings["num_stream_blocks"], settings["correlation"])
+        self.model = MiniClip(self.settings["num_stream_blocks"], self.settings["correlation"])
         self.model.to(self.device).train()
-        matrices = [p for p in self.model.parameters() if p.ndim > 1]
-        others = [p for p in self.model.parameters() if p.ndim <= 1]
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": matrices, "weight_decay": settings["weight_decay"]},
-                {"params": others, "weight_decay": 0.0},
-            ],
-            lr=settings["learning_rate"],
-            betas=tuple(settings["betas"]),
-        )
-        self.step, self.seconds = 0, 0.0
-        self.weights = Weights(**settings["weights"])
+        self.stage, self.step, self.seconds = 0, 0, 0.0
+        self.optimizers: list[Optimizer] = []
 
     @property
     def checkpoint(self) -> Path:
         """The file that a later call goes on from."""
         return self.folder / "clip.ckpt"
 
-    def run(self, steps: int, *, save_every: float = 120.0, log_every: int = 20) -> list[float]:
-        """Train up to a step; returns the total loss of each step taken.
+    def run(self, *, save_every: float = 120.0, log_every: int = 20) -> list[float]:
+        """Train to the end of the last stage; returns the total loss of each step taken.
 
         Args:
-            steps: The last step; the learning rate falls towards it.
             save_every: Seconds between checkpoints.
             log_every: Steps between log lines.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        stages = self.settings["stages"]
         if self.checkpoint.is_file():
-            self._load()
+            self._load(stages)
+        totals: list[float] = []
+        while self.stage < len(stages):
+            if not self.optimizers:
+                self.optimizers = optimizers(self.model.clip, self.settings, stages[self.stage])
+            totals += self._run_stage(stages[self.stage], save_every, log_every)
+            self.stage, self.step, self.optimizers = self.stage + 1, 0, []
+            self._save()
+        return totals
+
+    def _run_stage(self, stage: dict[str, Any], save_every: float, log_every: int) -> list[float]:
         totals: list[float] = []
         means: dict[str, float] = {}
         saved = began = time.monotonic()
-        while self.step < steps:
-            parts = self._step(steps)
+        while self.step < stage["steps"]:
+            parts = self._step(stage)
             totals.append(float(parts["total"]))
             for name, part in parts.items():
                 means[name] = 0.95 * means.get(name, float(part)) + 0.05 * float(part)
@@ -87,35 +111,49 @@ class Pretraining:
             self.seconds, began = self.seconds + now - began, now
             if self.step % log_every == 0:
                 shown = " ".join(f"{name} {value:.3f}" for name, value in means.items())
-                log.info("step %d of %d, %.0f s: %s", self.step, steps, self.seconds, shown)
+                log.info(
+                    "stage %d, step %d of %d, %.0f s: %s",
+                    self.stage + 1,
+                    self.step,
+                    stage["steps"],
+                    self.seconds,
+                    shown,
+                )
             if now - saved > save_every:
                 self._save()
                 saved = now
-        self._save()
         return totals
 
-    def _step(self, steps: int) -> dict[str, Tensor]:
-        settings, seed = self.settings, self.recipe["seed"] * 1_000_003 + self.step
-        share = rate(self.step, steps, settings["warmup"], settings["decay"])
-        for group in self.optimizer.param_groups:
-            group["lr"] = settings["learning_rate"] * share
+    def _step(self, stage: dict[str, Any]) -> dict[str, Tensor]:
+        share = rate(self.step, stage["steps"], stage["warmup"], stage["decay"])
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = stage["learning_rate"] * share
+        seed = (self.recipe["seed"] + 1000 * self.stage) * 1_000_003 + self.step
+        sizes = stage["image_sizes"]
         generator = torch.Generator(self.device).manual_seed(seed)
+        canvas = Canvas(sizes[self.step % len(sizes)], generator)
+        kept = None
         with torch.no_grad():
-            drawn = draw(Canvas(self.recipe["image_size"], generator), settings["scenes"])
-        with torch.autocast(self.device.type, dtype=torch.bfloat16):
-            chance = random.Random(seed)
-            parts = losses(self.model, drawn, self.weights, chance, settings["stream_share"])
-        self.optimizer.zero_grad(set_to_none=True)
+            drawn = draw(canvas, stage["scenes"], stage["visible"])
+            if stage["window"]:
+                kept = window(canvas, drawn, self.model.tower.patch_size[0], stage["window"])
+        weights, chance = Weights(**stage["weights"]), random.Random(seed)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type != "cpu"):
+            parts = losses(self.model, drawn, weights, chance, stage["stream_share"], kept)
+        self.model.zero_grad(set_to_none=True)
         parts["total"].backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings["clip_norm"])
-        self.optimizer.step()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings["clip_norm"])
+        for optimizer in self.optimizers:
+            optimizer.step()
         self.step += 1
         return {name: part.detach() for name, part in parts.items()}
 
     def _save(self) -> None:
         state = {
             "model": self.model.clip.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "stage": self.stage,
             "step": self.step,
             "seconds": self.seconds,
         }
@@ -123,9 +161,12 @@ class Pretraining:
         torch.save(state, unfinished)
         unfinished.replace(self.checkpoint)
 
-    def _load(self) -> None:
+    def _load(self, stages: list[dict[str, Any]]) -> None:
         state = torch.load(self.checkpoint, map_location=self.device)
         self.model.clip.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.seconds = state["step"], state["seconds"]
-        log.info("going on from step %d", self.step)
+        self.stage, self.step, self.seconds = state["stage"], state["step"], state["seconds"]
+        if state["optimizers"]:
+            self.optimizers = optimizers(self.model.clip, self.settings, stages[self.stage])
+            for optimizer, own in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(own)
+        log.info("going on from stage %d, step %d", self.stage + 1, self.step)

@@ -4,12 +4,12 @@ from typing import NamedTuple
 
 import open_clip
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from crane.backbones import VisionTower
+from crane.backbones import TextTower, VisionTower
 from crane.weights.embedded import MINI_CLIP
 
 
@@ -25,15 +25,6 @@ class Seen(NamedTuple):
     """Patches of D-Attn under a guide that sees no two patches alike."""
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Softmax attention. In bfloat16 on a CPU, with the backward pass, in a third of the time
-    that `scaled_dot_product_attention` takes for these sizes.
-    """
-    if q.is_cuda:
-        return F.scaled_dot_product_attention(q, k, v)
-    return (q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)).softmax(-1).to(v.dtype) @ v
-
-
 class MiniClip(nn.Module):
     """open_clip's model, and the three readings of its patches that Crane knows.
 
@@ -47,31 +38,55 @@ class MiniClip(nn.Module):
         self.clip = open_clip.create_model(MINI_CLIP, pretrained_image=False)
         self.tower = VisionTower(self.clip.visual, OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)
         self.tokenizer = open_clip.get_tokenizer(MINI_CLIP)
+        self.text = TextTower(self.clip, self.tokenizer)
         self.first = len(self.tower.blocks) - num_stream_blocks
         self.correlation = correlation
 
     def say(self, sentences: list[str]) -> Float[Tensor, "R E"]:
-        """Unit-norm embeddings of sentences."""
+        """Unit-norm embeddings of sentences, whose padding is left out."""
         ids = self.tokenizer(sentences).to(self.tower.class_token.device)
-        return F.normalize(self.clip.encode_text(ids).float(), dim=-1)
+        ends = ids.argmax(dim=1)
+        rows = self.text.token_embedding(ids[:, : int(ends.max()) + 1])
+        none = rows.new_empty(0, len(rows), 0, rows.shape[-1])
+        return F.normalize(self.text(rows, ends, none).float(), dim=-1)
 
-    def see(self, images: Float[Tensor, "M 3 S S"], chosen: Tensor) -> Seen:
-        """Embeddings of pictures (RGB in [0, 1]); `chosen` ones have a second stream."""
+    def see(
+        self,
+        images: Float[Tensor, "M 3 S S"],
+        chosen: Tensor,
+        kept: Int[Tensor, "M N"] | None = None,
+    ) -> Seen:
+        """Embeddings of pictures (RGB in [0, 1]).
+
+        Args:
+            images: The pictures.
+            chosen: Which of them have a second stream.
+            kept: The patches of each that are looked at; None is all.
+        """
         h = self.tower.embed(images)
+        if kept is not None:
+            looked_at = kept[:, :, None].expand(-1, -1, h.shape[-1])
+            h = torch.cat([h[:, :1], h[:, 1:].gather(1, looked_at)], dim=1)
         z = after = h
         for number, block in enumerate(self.tower.blocks):
             q, k, v = block.qkv(h)
             if number >= self.first:
                 z = h[chosen] if number == self.first else z
                 terms = {"q": q[chosen], "k": k[chosen], "v": v[chosen]}
-                own = [attend(terms[t], terms[t], terms["v"]) for t in self.correlation]
+                own = [
+                    F.scaled_dot_product_attention(terms[t], terms[t], terms["v"])
+                    for t in self.correlation
+                ]
                 z = z + block.project(torch.stack(own).sum(0))
-            after = h + block.project(attend(q, k, v))
+            after = h + block.project(F.scaled_dot_product_attention(q, k, v))
             h = after + block.mlp(after)
         last = self.tower.blocks[len(self.tower.blocks) - 1]
         values = last.project(last.values(after)[:, :, 1:])
         return Seen(
-            self._joint(h[:, 0]), self._joint(h[:, 1:]), self._joint(z[:, 1:]), self._joint(values)
+            self._joint(h[:, :1])[:, 0],
+            self._joint(h[:, 1:]),
+            self._joint(z[:, 1:]),
+            self._joint(values),
         )
 
     def _joint(self, tokens: Tensor) -> Tensor:

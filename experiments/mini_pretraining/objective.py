@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -26,10 +26,17 @@ class Weights:
     plain: float
     stream: float
     values: float
+    found: float
+    """Of damaged patches in the loss of patches; the others have the rest."""
 
 
 def losses(
-    model: MiniClip, drawn: Drawn, weights: Weights, chance: random.Random, stream_share: float
+    model: MiniClip,
+    drawn: Drawn,
+    weights: Weights,
+    chance: random.Random,
+    stream_share: float,
+    kept: Int[Tensor, "M N"] | None = None,
 ) -> dict[str, Tensor]:
     """The parts of the loss of one batch, and their weighted sum as `total`.
 
@@ -39,24 +46,27 @@ def losses(
         weights: Shares.
         chance: Chooses captions and phrases.
         stream_share: Share of the pictures that E-Attn's patches are computed for.
+        kept: The patches of each picture that are looked at; None is all.
     """
     num = len(drawn.images) // 2
     half = max(1, round(num * stream_share))
     device = drawn.images.device
     chosen = torch.cat([torch.arange(half), torch.arange(num, num + half)]).to(device)
-    seen = model.see(drawn.images, chosen)
+    seen = model.see(drawn.images, chosen, kept)
     captions = [caption(facts, chance) for facts in drawn.facts]
     normal, damaged = state_phrases(chance, 6)
     said = model.say(captions + normal + damaged)
     texts, states = said[: 2 * num], torch.stack(said[2 * num :].chunk(2), dim=1)
 
     coverage = patch_coverage(drawn.masks, model.tower.patch_size[0])
+    if kept is not None:
+        coverage = coverage.gather(1, kept)
     parts = {
         "caption": _contrastive(seen.global_, texts, model.clip.logit_scale),
         "picture": _pictures(seen, chosen, states, coverage),
-        "plain": _patches(seen.plain, states, coverage),
-        "stream": _patches(seen.stream, states, coverage[chosen]),
-        "values": _patches(seen.values, states, coverage),
+        "plain": _patches(seen.plain, states, weights.found, coverage),
+        "stream": _patches(seen.stream, states, weights.found, coverage[chosen]),
+        "values": _patches(seen.values, states, weights.found, coverage),
     }
     total = sum(getattr(weights, name) * part for name, part in parts.items())
     return {**parts, "total": torch.as_tensor(total)}
@@ -75,17 +85,22 @@ def _contrastive(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
 
 
 def _pictures(seen: Seen, chosen: Tensor, states: Tensor, coverage: Tensor) -> Tensor:
-    """Cross-entropy of whole pictures, from the class token alone and fused with the patches."""
+    """Cross-entropy of whole pictures: from the class token alone, and fused with the patches.
+
+    Fused as Crane (E-Attn), as D-Attn alone and as Crane+ (both) fuse them.
+    """
     label = (coverage.amax(1) > 0).float()
     alone = torch.stack([_evidence(seen.global_[:, None], pair)[:, 0] for pair in states])
     weight = 0.3 + 0.7 * torch.where(label > 0, (coverage.sum(1) * 2.0).clamp_max(1.0), 1.0)
     loss = _cross_entropy(alone, label.expand_as(alone), weight)
-    own = states[0]
-    logits = similarity_logits(seen.stream[None], own[None], TEMPERATURE)
-    fused = fuse(seen.global_[chosen], seen.stream[None], logits, 0.5)
-    return loss + _cross_entropy(
-        _evidence(fused[:, None], own)[:, 0], label[chosen], weight[chosen]
-    )
+    own, stream, values = states[0], seen.stream, seen.values[chosen]
+    for local in ([stream], [values], [values, stream]):
+        patches = torch.stack(local)
+        logits = similarity_logits(patches, own[None], TEMPERATURE)
+        fused = fuse(seen.global_[chosen], patches, logits, 0.5)
+        evidence = _evidence(fused[:, None], own)[:, 0]
+        loss = loss + _cross_entropy(evidence, label[chosen], weight[chosen]) / 3.0
+    return loss
 
 
 def _cross_entropy(evidence: Tensor, label: Tensor, weight: Tensor) -> Tensor:
@@ -93,10 +108,10 @@ def _cross_entropy(evidence: Tensor, label: Tensor, weight: Tensor) -> Tensor:
     return (each * weight).mean()
 
 
-def _patches(patches: Tensor, states: Tensor, coverage: Tensor) -> Tensor:
+def _patches(patches: Tensor, states: Tensor, share: float, coverage: Tensor) -> Tensor:
     """Binary cross-entropy of patches under every pair of phrases.
 
-    A patch a quarter or more of which is damaged is wholly damaged. Damaged ones weigh two fifths
+    A patch a quarter or more of which is damaged is wholly damaged. Damaged ones weigh `share`
     together, and a region weighs as the square root of its size.
     """
     target = (4.0 * coverage).clamp_max(1.0)
@@ -105,7 +120,7 @@ def _patches(patches: Tensor, states: Tensor, coverage: Tensor) -> Tensor:
     found = -(F.logsigmoid(evidence) * of_region).sum((1, 2)) / of_region.sum().clamp_min(1e-3)
     intact = (target == 0).float()
     clear = -(F.logsigmoid(-evidence) * intact).sum((1, 2)) / intact.sum().clamp_min(1.0)
-    return (0.4 * found + 0.6 * clear).mean()
+    return (share * found + (1.0 - share) * clear).mean()
 
 
 def _evidence(embeddings: Float[Tensor, "M N E"], pair: Float[Tensor, "2 E"]) -> Tensor:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from experiments.mini_pretraining.canvas import Canvas, Numbers, Pictures, Planes, per_picture
@@ -13,9 +13,6 @@ from experiments.mini_pretraining.defects import DEFECTS, Defect, Site
 from experiments.mini_pretraining.scenes import Scenes, draw_scenes
 from experiments.mini_pretraining.shapes import SHAPES, Outline
 from experiments.mini_pretraining.surfaces import PATTERNS, Pattern
-
-VISIBLE = 0.05
-"""Least change of a colour channel that counts as seen, of a range of 1."""
 
 
 @dataclass
@@ -44,6 +41,7 @@ class Drawn:
 def draw(
     canvas: Canvas,
     num: int,
+    visible: float,
     patterns: Mapping[str, Pattern] = PATTERNS,
     shapes: Mapping[str, Outline] = SHAPES,
     defects: Mapping[str, Defect] = DEFECTS,
@@ -55,6 +53,7 @@ def draw(
     Args:
         canvas: Where, and the source of chance.
         num: How many scenes; twice as many pictures.
+        visible: Least change of a colour channel that counts as seen, of a range of 1.
         patterns: What surfaces are covered with.
         shapes: Outlines of objects.
         defects: Kinds of defect.
@@ -82,12 +81,42 @@ def draw(
         damaged[chosen], touched[chosen] = defect(site)
     change = (damaged - scenes.rgb).abs().amax(1)
     near = F.max_pool2d(change[:, None], 3, stride=1, padding=1)[:, 0]
-    masks = (touched > 0.4) & (near > VISIBLE)
+    masks = (touched > 0.4) & (near > visible)
     images = torch.cat([_photographed(canvas, scenes.rgb), _photographed(canvas, damaged)])
     names = list(defects)
     states = [names[k] for k in kinds.tolist()]
     facts = _facts(scenes, ["flawless"] * num, masks) + _facts(scenes, states, masks)
     return Drawn(images, torch.cat([torch.zeros_like(masks), masks]), facts)
+
+
+def window(canvas: Canvas, drawn: Drawn, patch: int, side: int) -> Int[Tensor, "M N"]:
+    """Patches of a square part of each picture, the same of twins, that its defect lies in.
+
+    A defect that is larger than the part is in it with its middle.
+
+    Args:
+        canvas: The source of chance.
+        drawn: The pictures.
+        patch: Side of a patch in pixels.
+        side: Of the part, in patches.
+
+    Returns:
+        The numbers of its patches, row by row.
+    """
+    grid = canvas.size // patch
+    masks = drawn.masks[len(drawn.masks) // 2 :].float()
+    line = torch.arange(canvas.size, device=canvas.device) + 0.5
+    counts = masks.sum((1, 2))
+    corner = []
+    for along in (1, 2):  # down the rows, then across the columns
+        middle = (masks.sum(3 - along) * line).sum(1) / counts.clamp_min(1.0)
+        middle = torch.where(counts > 0, middle, canvas.size / 2)
+        first = middle / patch - canvas.uniform(len(masks), 0.0, 1.0) * side
+        corner.append(first.round().long().clamp(0, grid - side))
+    within = torch.arange(side, device=canvas.device)
+    of_part = (within[:, None] * grid + within).flatten()
+    kept = (corner[0] * grid + corner[1])[:, None] + of_part
+    return torch.cat([kept, kept])
 
 
 def _places(canvas: Canvas, region: Planes) -> tuple[Numbers, Numbers]:

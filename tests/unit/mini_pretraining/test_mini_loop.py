@@ -1,0 +1,117 @@
+import copy
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from crane.config import compose
+from crane.models import build_model
+from crane.weights import load_open_clip
+from experiments.mini_pretraining.evaluate import evaluate
+from experiments.mini_pretraining.export import export
+from experiments.mini_pretraining.loop import Pretraining, optimizers
+from experiments.mini_pretraining.model import MiniClip
+
+needs_muon = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch 2.9 brings Muon")
+
+
+@needs_muon
+def test_the_recipe_in_short_trains_exports_and_is_read_again(recipe, tmp_path):
+    training = Pretraining(recipe, tmp_path, "cpu")
+    totals = training.run()
+    stages = recipe["clip"]["stages"]
+    assert len(totals) == sum(stage["steps"] for stage in stages)
+    assert all(total == total and total < 20 for total in totals)
+    first = totals[: stages[0]["steps"]]
+    assert sum(first[-3:]) < 0.9 * sum(first[:3])
+
+    path = tmp_path / "small.safetensors"
+    state = torch.load(training.checkpoint)
+    assert state["stage"] == len(stages)
+    export(state["model"], path)
+    assert all(value.dtype == torch.float16 for value in load_file(path).values())
+    settings = {"quick_gelu": False, "seed": 0, "weights_dir": tmp_path, "allow_download": False}
+    read = load_open_clip("crane-mini", path, **settings)
+    images = torch.rand(2, 3, 112, 112)
+    ids = open_clip.get_tokenizer("crane-mini")(["object.", "damaged object."])
+    trained = training.model.clip.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(
+            read.encode_image(images), trained.encode_image(images), atol=2e-2, rtol=2e-2
+        )
+        torch.testing.assert_close(
+            read.encode_text(ids), trained.encode_text(ids), atol=2e-2, rtol=2e-2
+        )
+    config = compose("train", ["backbone=mini", f"backbone.model.weights={path}"])
+    maps = build_model(config)(images[:1]).map
+    assert maps.shape == (1, 112, 112)
+    assert maps.isfinite().all()
+
+
+@needs_muon
+def test_an_interrupted_run_goes_on_as_if_it_had_not_been(recipe, tmp_path):
+    stages = recipe["clip"]["stages"]
+    for stage in stages:
+        stage["steps"] = 3
+    whole = Pretraining(recipe, tmp_path / "whole", "cpu")
+    totals = whole.run()
+    broken = Pretraining(recipe, tmp_path / "broken", "cpu")
+    step, taken = broken._step, []
+
+    def until_the_fifth(stage):
+        if len(taken) == 4:
+            raise KeyboardInterrupt
+        taken.append(float(step(stage)["total"]))
+        return {"total": torch.tensor(taken[-1])}
+
+    broken._step = until_the_fifth
+    with pytest.raises(KeyboardInterrupt):
+        broken.run(save_every=0.0)
+    rest = Pretraining(recipe, tmp_path / "broken", "cpu").run()
+    assert len(rest) == 2
+    assert taken + rest == pytest.approx(totals, rel=1e-4)
+
+
+def test_each_parameter_has_one_optimizer(recipe):
+    if not hasattr(torch.optim, "Muon"):
+        recipe["clip"]["stages"] = recipe["clip"]["stages"][:1]
+    model = MiniClip(6, ["q", "k", "v"]).clip
+    for stage in recipe["clip"]["stages"]:
+        chosen = optimizers(model, recipe["clip"], stage)
+        held = [p for o in chosen for group in o.param_groups for p in group["params"]]
+        assert len({id(p) for p in held}) == len(held) == len(list(model.parameters()))
+
+
+def test_the_three_readings_are_those_of_crane(recipe):
+    """What pretraining shapes is what `crane test` reads: plain, E-Attn and D-Attn's values."""
+    settings = recipe["clip"]
+    mini = MiniClip(settings["num_stream_blocks"], settings["correlation"]).eval()
+    images = torch.rand(2, 3, 112, 112)
+    config = compose("train", ["backbone=mini", "backbone.model.weights=random"])
+    model = build_model(config)
+    state = copy.deepcopy(model.vision.tower.state_dict())
+    mini.tower.load_state_dict(state)
+    with torch.no_grad():
+        seen = mini.see(images, torch.arange(2))
+        tokens = model.vision(images)
+        torch.testing.assert_close(seen.global_, tokens.global_, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(seen.stream, tokens.patches[0], atol=1e-5, rtol=1e-4)
+        plain = build_model(compose("train", [*config_of_plain()])).vision
+        plain.tower.load_state_dict(state)
+        torch.testing.assert_close(seen.plain, plain(images).patches[0], atol=1e-5, rtol=1e-4)
+
+
+def config_of_plain() -> list[str]:
+    return ["backbone=mini", "backbone.model.weights=random", "attention=clip"]
+
+
+def test_evaluation_names_every_set_of_drawings():
+    rows = evaluate(MiniClip(6, ["q", "k", "v"]), image_size=56, scenes=8, visible=0.05, seed=5)
+    assert [row["drawings"] for row in rows] == [
+        "kinds of pretraining",
+        "defects held out",
+        "surface and outline held out",
+    ]
+    for row in rows:
+        assert all(0.0 <= value <= 1.0 for value in row.values() if isinstance(value, float))
