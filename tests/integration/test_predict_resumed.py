@@ -152,3 +152,32 @@ def test_half_precision_agrees(crane, typed, scores_of, tmp_path):
     ]
     assert len(gaps) == NUM_IMAGES - 1
     assert 0 < max(gaps) < 0.05, "bfloat16 has 8 bits"
+
+
+@pytest.mark.slow
+def test_processes_of_torchrun_share_the_images(crane, typed, tmp_path):
+    shared, whole = tmp_path / "shared", tmp_path / "whole"
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    done = subprocess.run(
+        [sys.executable, *torchrun, "-m", "crane", *typed, "shard=auto", f"output={shared}"],
+        cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{NUM_IMAGES - 1} of {NUM_IMAGES} images scored" in done.stdout
+    assert crane(*typed, f"output={whole}").code == 0
+    assert (shared / "scores.csv").read_bytes() == (whole / "scores.csv").read_bytes()
+
+
+@pytest.mark.slow
+def test_compiled_towers_agree(crane, typed, scores_of, tmp_path):
+    for compile in ("null", "default"):
+        output = f"output={tmp_path / compile}"
+        outcome = crane(*typed, output, f"compile={compile}", "batch_size=3")
+        assert outcome.code == 0, outcome.err
+    plain, compiled = scores_of(tmp_path / "null"), scores_of(tmp_path / "default")
+    scored = [name for name in plain if plain[name]["score"]]
+    for name in scored:
+        wanted = pytest.approx(float(plain[name]["score"]), abs=1e-5)
+        assert float(compiled[name]["score"]) == wanted
+    assert len(scored) == NUM_IMAGES - 1
+    assert crane(*typed, f"output={tmp_path / 'x'}", "compile=quick").code == 2
