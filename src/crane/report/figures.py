@@ -99,11 +99,13 @@ def _settings(rows: Sequence[Row], metrics: Sequence[str], colours: Mapping[str,
     def draw(axes: Axes, number: int) -> None:
         for place, row in enumerate(own):
             spread, colour = row.metrics.get(metrics[number], Spread(())), colours[row.setting]
-            if spread.values:
-                each = [100 * value for value in spread.values]
-                axes.plot(each, [place + 0.25] * len(each), ".", color=colour, alpha=0.5, ms=3)
-                error = None if spread.deviation is None else 100 * spread.deviation
-                axes.errorbar(100 * spread.mean, place, xerr=error, fmt="o", color=colour, ms=4)
+            if spread.deviation is None:
+                axes.plot(100 * spread.mean, place, "o", color=colour, ms=4)  # NaN draws nothing
+                continue
+            mean, error = 100 * spread.mean, 100 * spread.deviation
+            each = [100 * value for value in spread.values]
+            axes.errorbar(mean, place, xerr=error, fmt="o", color=colour, ms=4)
+            axes.plot(each, [place + 0.25] * len(each), ".", color=colour, alpha=0.5, ms=3)
         is_first = number % NUM_COLUMNS == 0
         axes.set_yticks(range(len(own)), [row.setting for row in own] if is_first else [])
         axes.set_ylim(len(own) - 0.5, -0.5)
