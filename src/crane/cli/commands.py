@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from crane import prediction, training
+from crane.cli.cores import share_cores
 from crane.cli.recording import Recording
 from crane.config import plain
 from crane.data.loader import auto_num_workers
@@ -36,22 +37,26 @@ FILES = ("results.csv", "results.json", "config.yaml", "record.json")
 
 
 @own_processes()
-def train(config: DictConfig) -> None:
+def train(config: DictConfig) -> float | None:
     """Learn prompts on the source, then test on every target."""
+    share_cores(config)
     with Recording(config, "train") as run:
         if not run.is_done():
             show(config, run.keep(training.train(config)))
+    return run.objective
 
 
 @own_processes()
-def test(config: DictConfig) -> None:
+def test(config: DictConfig) -> float | None:
     """Test a checkpoint on every target."""
+    share_cores(config)
     with Recording(config, "test") as run:
         checkpoint = read_checkpoint(config.checkpoint)
         config = adopt_config(config, checkpoint, HydraConfig.get().overrides.task)
         run.describe(config, checkpoint)
         if not run.is_done():
             show(config, run.keep(training.test(config, checkpoint)))
+    return run.objective
 
 
 @rank_zero_only

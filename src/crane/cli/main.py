@@ -1,9 +1,12 @@
 """`crane COMMAND`: each command is a Hydra app."""
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
@@ -17,12 +20,13 @@ from omegaconf import DictConfig, OmegaConf
 from crane.cli.help import command_help, overview
 from crane.cli.job_names import job_folder, with_job_names
 from crane.cli.mistakes import check_complete, usage_error
+from crane.cli.objective import with_direction
 from crane.cli.overrides import check_overrides, with_quotes, with_short_names
 from crane.cli.words import with_words
 from crane.config import conf_dir
 from crane.errors import UsageError
 
-Command = Callable[[DictConfig], None]
+Command = Callable[[DictConfig], float | None]
 
 COMMANDS = {
     "train": "crane.cli.commands",
@@ -72,37 +76,58 @@ def main() -> None:
         # argparse would refuse -m between overrides.
         arguments.sort(key=lambda argument: argument not in MULTIRUN)
         check_overrides(name, arguments)
-        if set(MULTIRUN) & set(arguments):
-            arguments = with_job_names(arguments)
+        is_multirun = bool(set(MULTIRUN) & set(arguments))
+        if is_multirun:
+            _check_alone()
+            arguments = with_direction(with_job_names(arguments))
     except UsageError as error:
         _refuse(error)
-    _quieten()
     script, sys.argv = sys.argv[0], [f"crane {name}", *arguments]
-    hydra.main(config_path=str(conf_dir()), config_name=name, version_base="1.3")(
-        _job(name, script)
-    )()
+    with import_module("crane.cli.sweeps").summed_up() if is_multirun else nullcontext():
+        hydra.main(config_path=str(conf_dir()), config_name=name, version_base="1.3")(
+            Job(name, script)
+        )()
 
 
-def _job(name: str, script: str) -> Command:
-    """What Hydra runs once, or for each combination of a multirun."""
+@dataclass(frozen=True)
+class Job:
+    """What Hydra runs once, or for each combination of a multirun; launchers send it elsewhere."""
 
-    def run(config: DictConfig) -> None:
-        command: Command = getattr(import_module(COMMANDS[name]), name)
+    name: str
+    """The command."""
+    script: str
+    """What was typed before it."""
+
+    def __call__(self, config: DictConfig) -> float | None:
+        """Run the command; a mistake of the user's ends with exit code 2."""
+        _quieten()  # here, as this may be another process than that of `main`
+        command: Command = getattr(import_module(COMMANDS[self.name]), self.name)
         config.run_dir = str(Path(config.run_dir).expanduser())
         # Lightning starts further processes with these arguments; all are to do this one job.
-        sys.argv = [script, name, *HydraConfig.get().overrides.task]
+        sys.argv = [self.script, self.name, *HydraConfig.get().overrides.task]
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             sys.argv.append(f"run_dir={QuotedString(config.run_dir, Quote.single).with_quotes()}")
         try:
             check_complete(config)
-            command(config)
+            return command(config)
         except Exception as error:
             mistake = usage_error(error)
             if mistake is None:
                 raise
             _refuse(mistake)
 
-    return run
+
+def _check_alone() -> None:
+    """Refuse a multirun in each of several processes: all would do all jobs."""
+    num_processes = max(
+        int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
+    )
+    if num_processes > 1:
+        raise UsageError(
+            "one process for a multirun, which starts those of its jobs itself",
+            f"{num_processes} of them, started by torchrun or srun",
+            key="trainer.devices or hydra/launcher",
+        )
 
 
 def _quieten() -> None:

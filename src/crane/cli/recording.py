@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -10,22 +10,27 @@ from types import TracebackType
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
+from hydra.utils import instantiate
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, open_dict
 
 from crane.cli.mistakes import usage_error
+from crane.cli.objective import is_optimising, objective, worst_objective
 from crane.config import plain
+from crane.data import CraneDataModule
 from crane.reporting import (
+    MEAN,
     DatasetResult,
     StoredRun,
     begin_record,
-    finished_run,
+    finished_runs,
+    read_store,
     setting_of,
     store_run,
     write_json,
 )
 from crane.reporting.store import FAILED, FINISHED, OPTIONS
-from crane.training import PromptCheckpoint, RunSummary
+from crane.training import PromptCheckpoint, RunSummary, weight_hashes
 from crane.weights import sha256
 
 logger = logging.getLogger(__name__)
@@ -33,8 +38,8 @@ logger = logging.getLogger(__name__)
 JOB_FILE = "job.json"
 """What a job of a multirun leaves in its folder for the summary."""
 
-SKIPPED = "skipped"
-"""How a job ends whose run was finished before."""
+BEGUN, SKIPPED = "begun", "skipped"
+"""What a job is until it ends, and how one ends whose run was finished before."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class JobOutcome:
     seed: int
     """Its seed."""
     status: str
-    """`finished`, `failed` or `skipped`."""
+    """`finished`, `failed` or `skipped`; `begun` of one under way, and of one that was killed."""
     run_id: str | None = None
     """The run in the store; of a skipped job the earlier one. None without a store."""
     error: str | None = None
@@ -77,6 +82,9 @@ class Recording:
         self.store = None if store is None else Path(store).expanduser()
         self.adopted = False
         self.kept: str | None = None
+        self.setting: str | None = None
+        self.objective: float | None = None
+        """What a sweeper that optimises is told of the run; None to one that does not."""
         self.describe(config)
 
     def describe(self, config: DictConfig, checkpoint: PromptCheckpoint | None = None) -> None:
@@ -90,24 +98,55 @@ class Recording:
 
     def is_done(self) -> bool:
         """Whether this is a job of a multirun that an earlier one finished; says so if it is."""
+        # Now: building a run from the configuration fills in what hangs on the seed.
+        self.setting = self._setting()
         if not self.in_multirun or not self.config.skip_finished or self.store is None:
             return False
-        earlier = finished_run(self.store, self._setting(), self.config.seed)
-        if earlier is None:
+        earlier = finished_runs(self.store, self.setting, self.config.seed)
+        if not earlier:
             return False
-        logger.info("skipped, finished before in %s (skip_finished)", earlier.folder)
-        self._end_job(SKIPPED, earlier.run_id)
+        files = self._files()
+        same = [run.place for run in earlier if (run.data, run.weights) == files]
+        if not same:
+            logger.info("done again: data or weights differ from %s", earlier[0].place.folder)
+            return False
+        run_id, folder = same[0]
+        logger.info("skipped, finished before in %s (skip_finished)", folder)
+        if is_optimising():
+            stored = read_store(self.store, [run_id])
+            means = stored[stored["class"] == MEAN]
+            self._judge(
+                (row.dataset, float(row.value))
+                for row in means.itertuples()
+                if row.metric == self.config.objective
+            )
+        self._note_job(SKIPPED, run_id)
         return True
 
     def keep(self, summary: RunSummary) -> RunSummary:
         """Store what a finished run measured, and give it back."""
-        if getattr(rank_zero_only, "rank", 0) == 0:
+        if _is_first_process():
             record = json.loads((summary.folder / "record.json").read_text(encoding="utf-8"))
             self.kept = self._store(FINISHED, summary.results, record)
-            self._end_job(FINISHED, self.kept)
+        metric = self.config.objective
+        self._judge((r.dataset, r.means[metric]) for r in summary.results if metric in r.means)
+        self._note_job(FINISHED, self.kept)
         return summary
 
+    def _judge(self, values: Iterable[tuple[str, float]]) -> None:
+        if is_optimising():
+            self.objective = objective(self.config.objective, dict(values))
+
+    def _files(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Fingerprints of the data and sums of the weights that this run is about to read."""
+        data: CraneDataModule = instantiate(self.config.data)
+        weights = dict(weight_hashes(self.config))
+        if self.command == "test":
+            weights["prompts"] = sha256(Path(self.config.checkpoint).expanduser())
+        return data.fingerprints(), weights
+
     def __enter__(self) -> "Recording":
+        self._note_job(BEGUN, None)
         return self
 
     def __exit__(
@@ -120,9 +159,10 @@ class Recording:
             return False
         mistake = usage_error(error)
         reason = str(mistake) if mistake is not None else f"{type(error).__name__}: {error}"
-        if getattr(rank_zero_only, "rank", 0) == 0:
-            self._end_job(FAILED, self.kept or self._store_failure(reason), reason)
+        if _is_first_process():
+            self._note_job(FAILED, self.kept or self._store_failure(reason), reason)
         if self.in_multirun:
+            self.objective = worst_objective() if is_optimising() else None
             logger.error("failed: %s", reason, exc_info=error if mistake is None else None)
         return self.in_multirun
 
@@ -141,7 +181,7 @@ class Recording:
             return None
         facts = {name: record[name] for name in ("commit", "dirty", "device", "versions", "data")}
         run = StoredRun(
-            setting=self._setting(),
+            setting=self.setting or self._setting(),
             command=self.command,
             status=status,
             folder=str(Path(self.config.run_dir).absolute()),
@@ -171,8 +211,8 @@ class Recording:
                 config.checkpoint = sha256(path) if path.is_file() else str(path)
         return setting_of(plain(config), self.command)
 
-    def _end_job(self, status: str, run_id: str | None, error: str | None = None) -> None:
-        if not self.in_multirun:
+    def _note_job(self, status: str, run_id: str | None, error: str | None = None) -> None:
+        if not self.in_multirun or not _is_first_process():
             return
         hydra = HydraConfig.get()
         constant = {*hydra.job.config.override_dirname.exclude_keys, "seed"}
@@ -185,6 +225,10 @@ class Recording:
             error=error,
         )
         write_json(Path(hydra.runtime.output_dir) / JOB_FILE, asdict(outcome))
+
+
+def _is_first_process() -> bool:
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def read_outcomes(folder: Path) -> list[JobOutcome]:

@@ -1,9 +1,13 @@
 """The end of a multirun: what failed, the settings side by side, and against a baseline."""
 
 import re
-from collections.abc import Sequence
+import sys
+import textwrap
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pandas as pd
 from hydra.experimental.callback import Callback
@@ -13,7 +17,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from crane.cli.recording import JOB_FILE, SKIPPED, JobOutcome, read_outcomes
+from crane.cli.objective import check_objective
+from crane.cli.recording import BEGUN, JOB_FILE, SKIPPED, JobOutcome, read_outcomes
 from crane.errors import UsageError
 from crane.reporting import read_store
 from crane.reporting.results import MEAN
@@ -25,9 +30,18 @@ class SweepSummary(Callback):
     """Hydra's callback that sums a multirun up; the jobs may have run in other processes."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Forget the jobs of an earlier multirun in the same folder."""
+        """Forget the jobs of an earlier multirun in the same folder.
+
+        Raises:
+            SystemExit: With 2 when a sweeper that optimises is given nothing to optimise.
+        """
+        try:
+            check_objective(config)
+        except UsageError as error:
+            _leave(error)
         for path in Path(config.hydra.sweep.dir).rglob(JOB_FILE):
             path.unlink()
+        _under_way.append(config)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print the summary.
@@ -35,29 +49,81 @@ class SweepSummary(Callback):
         Raises:
             SystemExit: With 1 when a job failed, with 2 when there is no such baseline.
         """
-        outcomes = read_outcomes(Path(config.hydra.sweep.dir))
-        if not outcomes:  # a command that measures nothing
-            return
-        console = Console(highlight=False)
-        counts = {state: sum(o.status == state for o in outcomes) for state in STATES}
-        parts = [f"{count} {state}" for state, count in counts.items() if count]
-        console.print(f"{len(outcomes)} jobs: {', '.join(parts)}")
-        for outcome in (o for o in outcomes if o.status == FAILED):
-            label = f"job {outcome.number}, {outcome.name}, seed {outcome.seed}"
-            reason = escape(outcome.error or "")
-            console.print(f"[red]failed[/red] {escape(label)}: {reason}", soft_wrap=True)
+        _under_way.clear()
         try:
-            if config.results_store is not None:
-                _print_tables(console, config, outcomes)
+            is_well = summarise(config)
         except UsageError as error:
-            console.print(f"crane: {escape(str(error))}", soft_wrap=True)
-            raise SystemExit(2) from error
-        if counts[FAILED]:
+            _leave(error)
+        except Exception as error:  # Hydra would warn of it and end well
+            traceback.print_exc()
+            raise SystemExit(1) from error
+        if not is_well:
             raise SystemExit(1)
 
 
-STATES = (FINISHED, SKIPPED, FAILED)
-"""How a job may end."""
+_under_way: list[DictConfig] = []
+"""The configuration of the multirun that this process runs, from its start to its end."""
+
+
+@contextmanager
+def summed_up() -> Iterator[None]:
+    """Let a multirun that ends early be summed up too: Hydra then does not call its callbacks.
+
+    A killed job ends the sweep of the joblib launcher, and the waiting of the submitit one.
+    """
+    _under_way.clear()
+    try:
+        yield
+    except BaseException:  # Hydra has shown the error and leaves with SystemExit
+        if _under_way:
+            try:
+                summarise(_under_way.pop())
+            except UsageError as error:
+                print(f"crane: {error}", file=sys.stderr)
+            print("ended early; the same command again does what is left", file=sys.stderr)
+        raise
+
+
+def summarise(config: DictConfig) -> bool:
+    """Print how the jobs of a multirun ended and what they measured.
+
+    Args:
+        config: Of the multirun.
+
+    Returns:
+        Whether every job ended well.
+
+    Raises:
+        UsageError: There is no such baseline, or the store cannot be read.
+    """
+    outcomes = read_outcomes(Path(config.hydra.sweep.dir))
+    if not outcomes:  # a command that measures nothing
+        return True
+    console = Console(highlight=False)
+    counts = {state: sum(o.status == state for o in outcomes) for state in STATES}
+    parts = [f"{count} {STATES[state]}" for state, count in counts.items() if count]
+    console.print(f"{len(outcomes)} {'job' if len(outcomes) == 1 else 'jobs'}: {', '.join(parts)}")
+    for outcome in outcomes:
+        if outcome.status in (FAILED, BEGUN):
+            label = f"job {outcome.number}, {outcome.name}, seed {outcome.seed}"
+            reason = escape(outcome.error or "killed, or still running elsewhere")
+            state = STATES[outcome.status]
+            console.print(f"[red]{state}[/red] {escape(label)}: {reason}", soft_wrap=True)
+    if config.results_store is not None:
+        _print_tables(console, config, outcomes)
+    return not counts[FAILED] and not counts[BEGUN]
+
+
+def _leave(error: UsageError) -> NoReturn:
+    print(f"crane: {error}", file=sys.stderr)
+    raise SystemExit(2) from error
+
+
+STATES = {FINISHED: FINISHED, SKIPPED: SKIPPED, FAILED: FAILED, BEGUN: "not ended"}
+"""How a job may end, and what that is called."""
+
+NAME_WIDTH = 22
+"""Characters in a line of a setting's name: what six metrics leave of 80 columns."""
 
 
 def _print_tables(console: Console, config: DictConfig, outcomes: Sequence[JobOutcome]) -> None:
@@ -115,17 +181,13 @@ def find_baseline(wanted: str | None, outcomes: Sequence[JobOutcome], numbers: p
 
 
 def spread_table(numbers: pd.DataFrame, metrics: Sequence[str]) -> Table:
-    """Lay out mean ± standard deviation over the seeds, in percent, for each setting and target.
+    """Lay out mean ± standard deviation over the seeds, in percent, for each target and setting.
 
     Args:
         numbers: Of `sweep_numbers`.
         metrics: Which metrics to show.
     """
-    table = _table("Mean ± standard deviation over seeds, %", ("seeds",), metrics)
-    for (name, dataset), rows in numbers.groupby(["name", "dataset"], sort=False):
-        cells = [_spread(rows.loc[rows["metric"] == metric, "value"]) for metric in metrics]
-        table.add_row(_lines(name), escape(dataset), str(rows["seed"].nunique()), *cells)
-    return table
+    return _table("Mean ± standard deviation over seeds, %", "seeds", numbers, metrics)
 
 
 def paired_table(numbers: pd.DataFrame, metrics: Sequence[str], baseline: str) -> Table:
@@ -136,32 +198,43 @@ def paired_table(numbers: pd.DataFrame, metrics: Sequence[str], baseline: str) -
         metrics: Which metrics to show.
         baseline: The name of the setting subtracted.
     """
-    table = _table(f"Difference from {baseline}, paired by seed, points", ("pairs",), metrics)
     keys = ["dataset", "metric", "seed"]
     numbers = numbers.drop_duplicates(["name", *keys])
     base = numbers[numbers["name"] == baseline][[*keys, "value"]]
     others = numbers[numbers["name"] != baseline]
     pairs = others.merge(base, on=keys, how="left", suffixes=("", "_base"))
     pairs["value"] = pairs["value"] - pairs["value_base"]
-    for (name, dataset), rows in pairs.groupby(["name", "dataset"], sort=False):
-        cells = [_spread(rows.loc[rows["metric"] == m, "value"], sign="+") for m in metrics]
-        num_pairs = rows.dropna(subset="value")["seed"].nunique()
-        table.add_row(_lines(name), escape(dataset), str(num_pairs), *cells)
-    return table
+    title = f"Difference from {baseline}, paired by seed, points"
+    return _table(title, "pairs", pairs, metrics, sign="+")
 
 
-def _table(title: str, counts: Sequence[str], metrics: Sequence[str]) -> Table:
+def _table(
+    title: str, counted: str, numbers: pd.DataFrame, metrics: Sequence[str], sign: str = ""
+) -> Table:
+    """A row for each setting below its target; what does not fit is folded, never cut off."""
     table = Table(title=escape(title), box=SIMPLE, padding=(0, 1, 0, 0), title_justify="left")
     table.add_column("setting", no_wrap=True)
-    table.add_column("data set", no_wrap=True)
-    for heading in (*counts, *(HEADINGS.get(metric, metric) for metric in metrics)):
-        table.add_column(heading, justify="right")
+    table.add_column(counted, justify="right", min_width=len(counted))
+    for metric in metrics:
+        table.add_column(HEADINGS.get(metric, metric), justify="right", min_width=6)
+    for dataset, of_dataset in numbers.groupby("dataset", sort=False):
+        table.add_row(f"[bold]{escape(_folded(dataset))}[/bold]")
+        for name, rows in of_dataset.groupby("name", sort=False):
+            values = [rows.loc[rows["metric"] == metric, "value"] for metric in metrics]
+            number = rows.dropna(subset="value")["seed"].nunique()
+            table.add_row(_lines(name), str(number), *(_spread(v, sign) for v in values))
+        table.add_section()
     return table
 
 
 def _lines(name: str) -> str:
     """A setting's name with a line for each override; commas inside brackets stay."""
-    return escape(re.sub(r",(?=[~+]*[\w.@/]+=)", "\n", name))
+    overrides = re.split(r",(?=[~+]*[\w.@/]+=)", name)
+    return escape("\n".join(_folded(override, " ") for override in overrides))
+
+
+def _folded(word: str, indent: str = "") -> str:
+    return textwrap.fill(word, NAME_WIDTH, initial_indent=indent, subsequent_indent=2 * indent)
 
 
 def _spread(values: pd.Series, sign: str = "") -> str:

@@ -24,7 +24,14 @@ from crane.reporting.results import (
     write_results_csv,
     write_results_json,
 )
-from crane.reporting.store import StoredRun, finished_run, read_store, setting_of, store_run
+from crane.reporting.store import (
+    FinishedRun,
+    StoredRun,
+    finished_runs,
+    read_store,
+    setting_of,
+    store_run,
+)
 from crane.reporting.tables import HEADINGS, SIZES, class_table, mean_table
 from crane.reporting.writer import OverlayWriter
 
@@ -38,6 +45,7 @@ __all__ = [
     "SIZES",
     "ColourScale",
     "DatasetResult",
+    "FinishedRun",
     "GalleryKeeper",
     "OverlayWriter",
     "Panel",
@@ -49,7 +57,7 @@ __all__ = [
     "class_table",
     "colour_bar",
     "draw_panel",
-    "finished_run",
+    "finished_runs",
     "gallery",
     "heat_map",
     "mean_table",

@@ -46,7 +46,7 @@ SCHEMA = pa.schema(
 
 NOT_THE_SETTING = (
     *("run_dir", "logger", "table_columns", "results_store", "skip_finished", "baseline"),
-    *("datasets_dir", "weights_dir", "allow_download"),
+    *("objective", "datasets_dir", "weights_dir", "allow_download"),
 )
 """Keys that do not change what a run computes: where it writes and reads, and what it prints."""
 
@@ -68,6 +68,17 @@ class StoredPlace(NamedTuple):
     """The name of its file in the store."""
     folder: str
     """Its own folder."""
+
+
+class FinishedRun(NamedTuple):
+    """A run that the store has, and the files it was made from."""
+
+    place: StoredPlace
+    """Where it is found."""
+    data: Mapping[str, str]
+    """Data set to the fingerprint of its files."""
+    weights: Mapping[str, str]
+    """Weights to their sha256."""
 
 
 @dataclass(frozen=True)
@@ -185,19 +196,28 @@ def read_store(folder: Path | str, run_ids: Iterable[str] | None = None) -> pd.D
     return frame.sort_values(["time", "run_id"], kind="stable", ignore_index=True)
 
 
-def finished_run(folder: Path | str, setting: str, seed: int) -> StoredPlace | None:
-    """Find the latest finished run of a setting and a seed; None if there is none.
+def finished_runs(folder: Path | str, setting: str, seed: int) -> list[FinishedRun]:
+    """Find the finished runs of a setting and a seed, the latest first.
 
     Raises:
         UsageError: A file in the folder is not of the store.
     """
     wanted = {"setting": setting, "seed": seed, "status": FINISHED}
-    found = []
+    about = ("time", "run_id", "folder", "data", "weights")
+    rows = []
     for path in Path(folder).glob("*.parquet"):
-        row = _read(path, [*wanted, "time", "run_id", "folder"]).slice(0, 1).to_pylist()[0]
+        row = _read(path, [*wanted, *about]).slice(0, 1).to_pylist()[0]
         if wanted.items() <= row.items():
-            found.append((row["time"], row["run_id"], row["folder"]))
-    return StoredPlace(*max(found)[1:]) if found else None
+            rows.append(row)
+    rows.sort(key=lambda row: row["time"], reverse=True)
+    return [
+        FinishedRun(
+            StoredPlace(row["run_id"], row["folder"]),
+            json.loads(row["data"]),
+            json.loads(row["weights"]),
+        )
+        for row in rows
+    ]
 
 
 def _read(path: Path, columns: list[str] | None = None) -> pa.Table:

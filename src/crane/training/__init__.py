@@ -11,7 +11,7 @@ from crane.training.checkpoint import (
 from crane.training.loggers import wandb_logger
 from crane.training.module import CraneModule
 from crane.training.processes import own_processes
-from crane.training.run import RunSummary, test, train
+from crane.training.run import RunSummary, test, train, weight_hashes
 
 __all__ = [
     "CraneModule",
@@ -27,4 +27,5 @@ __all__ = [
     "test",
     "train",
     "wandb_logger",
+    "weight_hashes",
 ]

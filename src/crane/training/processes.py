@@ -1,13 +1,20 @@
 """The processes that Lightning starts beside this one."""
 
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from lightning import Trainer
 from torch import distributed
+
+from crane.errors import UsageError
 
 STARTED_WITH = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
 """What Lightning leaves in the environment for the processes it starts."""
+
+PATIENCE = 10
+"""Seconds in which the processes of a run that failed may say what they know."""
 
 
 @contextmanager
@@ -27,3 +34,50 @@ def own_processes() -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def ending_together(trainer: Trainer) -> Iterator[None]:
+    """End the processes that a trainer has started where the work in here fails.
+
+    Lightning watches them, and kills this process some seconds after one of them has failed: the
+    whole multirun, where this is one of its jobs.
+
+    Args:
+        trainer: Of the run.
+    """
+    try:
+        yield
+    except BaseException:
+        watched = getattr(trainer.strategy.launcher, "procs", [])
+        started = list(watched)
+        watched.clear()  # the very list that Lightning looks at
+        for process in started:
+            _end(process)
+        raise
+
+
+def _end(process: subprocess.Popen) -> None:
+    try:
+        process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:  # it waits for this one
+        process.kill()
+        process.wait()
+
+
+def check_processes(trainer: Trainer) -> None:
+    """Refuse processes that torchrun has started and that know nothing of each other.
+
+    Args:
+        trainer: Of the run.
+
+    Raises:
+        UsageError: Each process would do the whole run, in the same folder.
+    """
+    num_started = int(os.environ.get("WORLD_SIZE", 1))
+    if num_started > 1 and trainer.world_size != num_started:
+        raise UsageError(
+            f"a trainer for the {num_started} processes that were started",
+            f"one of {trainer.world_size}",
+            key="trainer (ddp), trainer.devices or trainer.num_nodes",
+        )

@@ -31,6 +31,7 @@ from crane.training.checkpoint import PromptCheckpoint, read_checkpoint
 from crane.training.features import use_features
 from crane.training.loggers import closing
 from crane.training.module import CraneModule
+from crane.training.processes import check_processes, ending_together
 from crane.training.progress import ProgressBar
 from crane.training.wandb_runs import LogToWandb, log_prompts
 from crane.weights import RANDOM, sha256, weight_status, weights_needed
@@ -88,8 +89,8 @@ def train(config: DictConfig) -> RunSummary:
     trainer = _trainer(
         config, [keep, resumable, draw, _keep_findings(config, data), LogToWandb(draw)]
     )
-    with closing(trainer.logger):
-        record = _begin(config, trainer, data, _weights(config))
+    with ending_together(trainer), closing(trainer.logger):
+        record = _begin(config, trainer, data, weight_hashes(config))
         use_features(config, trainer, module, data)
         trainer.fit(module, data, ckpt_path=resume)
 
@@ -137,8 +138,8 @@ def test(config: DictConfig, checkpoint: PromptCheckpoint) -> RunSummary:
     folder, prompts = Path(config.run_dir), Path(config.checkpoint).expanduser()
     draw = _draw_overlays(config, data)
     trainer = _trainer(config, [draw, _keep_findings(config, data), LogToWandb(draw)])
-    weights = {**_weights(config), "prompts": sha256(prompts)}
-    with closing(trainer.logger):
+    weights = {**weight_hashes(config), "prompts": sha256(prompts)}
+    with ending_together(trainer), closing(trainer.logger):
         record = _begin(config, trainer, data, weights)
         use_features(config, trainer, module, data)
         _test(trainer, module, data, folder)
@@ -229,10 +230,11 @@ def _trainer(config: DictConfig, callbacks: list[Callback]) -> Trainer:
             raise
         wanted = "a trainer that fits this machine"
         raise UsageError(wanted, str(error.__cause__), key="trainer") from error
+    check_processes(trainer)
     return trainer
 
 
-def _weights(config: DictConfig) -> Mapping[str, str]:
+def weight_hashes(config: DictConfig) -> Mapping[str, str]:
     """The sha256 of every weight file that the model was made of."""
     needed = weights_needed(plain(config))
     found = {name: weight_status(name, config.weights_dir, verify=False) for name in needed}
