@@ -40,7 +40,7 @@ def vision(
         h = h + block.mlp(block.ln_2(h))
     assert z is not None
     patches = F.normalize(tower.to_joint(z[:, 1:]), dim=-1)
-    global_ = F.normalize(tower.to_joint(h[:, 0]), dim=-1)
+    global_ = F.normalize(tower.to_joint(h[:, :1]).squeeze(1), dim=-1)
     return VisionTokens(global_, patches.unsqueeze(0), tower.grid(*images.shape[-2:]))
 
 

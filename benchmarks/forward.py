@@ -86,7 +86,12 @@ def _claims(
             allocated[ours] / allocated[plain],
             True,
         ),
-        Claim("the same by resident memory", 1 / 3, resident[ours] / max(resident[plain], 1), True),
+        Claim(
+            "the same by resident memory",
+            1 / 3,
+            resident[ours] / resident[plain] if resident[plain] else None,
+            True,
+        ),
     ]
 
 

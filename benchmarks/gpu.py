@@ -1,0 +1,176 @@
+"""The forward on a GPU, with absolute figures, beside the official implementation's."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hydra.utils import instantiate
+from torch import Tensor
+
+from benchmarks import _official
+from benchmarks._harness import NOT_RUN, Claim, Options, Report, fastest, isolated, say
+from benchmarks._models import IMAGE_SIZE, build
+from crane.config import compose
+from crane.models import compile_towers
+from crane.types import Prediction
+
+OFFICIAL = "official"
+ROWS = {
+    "float32": "Crane, `trainer.precision=32-true`",
+    "bfloat16": "Crane, `trainer.precision=bf16-mixed`",
+    "compiled": "Crane, the same and `compile=default`",
+    OFFICIAL: "the official implementation, as it comes (float32)",
+}
+BATCHES = {False: (1, 8, 32), True: (1, 2)}
+REPEATS = {False: 5, True: 1}
+TAPS = {False: (6, 12, 18, 24), True: (8,)}
+TARGET = "embedded_photos"
+METRICS = ("image_auroc", "aupro")
+
+Found = dict[str, Any]
+"""Of a row: `speed` and `memory` by batch (None: out of memory), `metrics` in per cent."""
+
+
+def run(options: Options) -> Report:
+    """Measure each row in a process of its own; without a GPU, say that nothing was run."""
+    found: dict[str, Found | None] = dict.fromkeys(ROWS)
+    differences: dict[str, float] = {}
+    if options.device == "cuda":
+        with tempfile.TemporaryDirectory() as folder:
+            for row in ROWS:
+                if row != OFFICIAL or options.official is not None:
+                    found[row] = isolated(measure, options, row, Path(folder))
+            differences = {row: _difference(row, Path(folder)) for row in ROWS if found[row]}
+    batches = BATCHES[options.small]
+    return Report(
+        title="On a GPU",
+        text=(
+            f"ViT-L/14 at {IMAGE_SIZE[options.small]} px, random weights, E-Attn, static prompts; "
+            "images a second of the whole forward with its blur, the fastest of "
+            f"{REPEATS[options.small]} after a warm-up, and the most memory that PyTorch's "
+            f"allocator had given out, weights included. `python -m benchmarks gpu --device cuda "
+            "--official PATH` runs it beside a checkout of the official implementation "
+            "(github.com/AlirezaSalehy/Crane, whose requirements must be installed) on the same "
+            f"weights and prompts; maps and metrics are compared on `{TARGET}`."
+        ),
+        claims=_claims(found, differences),
+        columns=[
+            "implementation",
+            *(f"images/s at batch {batch}" for batch in batches),
+            *(f"GB at batch {batch}" for batch in batches),
+        ],
+        rows=[[words, *_cells(found[row], batches)] for row, words in ROWS.items()],
+    )
+
+
+def _cells(found: Found | None, batches: tuple[int, ...]) -> list[str]:
+    if found is None:
+        return [NOT_RUN] * (2 * len(batches))
+    numbers = [found["speed"][batch] for batch in batches]
+    numbers += [found["memory"][batch] for batch in batches]
+    return ["out of memory" if number is None else f"{number:.3g}" for number in numbers]
+
+
+def _claims(found: dict[str, Found | None], differences: dict[str, float]) -> list[Claim]:
+    """What is wanted beside the official implementation; not run unless both were."""
+    ours, theirs = found["bfloat16"], found[OFFICIAL]
+    speed = memory = map_difference = points = None
+    if ours is not None and theirs is not None:
+        batch = max(b for b in ours["speed"] if b <= 8)
+        if theirs["speed"][batch] is not None:
+            speed = ours["speed"][batch] / theirs["speed"][batch]
+            memory = ours["memory"][batch] / theirs["memory"][batch]
+        map_difference = differences["bfloat16"]
+        points = max(abs(ours["metrics"][m] - theirs["metrics"][m]) for m in METRICS)
+    return [
+        Claim("GPU, batch of 8, bf16: images/s / the official code's", 5, speed, False),
+        Claim("the same: memory / the official code's", 1 / 3, memory, True),
+        Claim("the same: largest difference of a map", 0.01, map_difference, True),
+        Claim("the same: difference of AUROC and AUPRO, points", 0.1, points, True),
+    ]
+
+
+def measure(options: Options, row: str, folder: Path) -> Found:
+    """Speed and memory of a row, its maps of the target in a file, and its metrics.
+
+    Args:
+        options: How.
+        row: A key of `ROWS`.
+        folder: Where the maps are written.
+    """
+    detect, device, size = _detector(options, row), options.device, IMAGE_SIZE[options.small]
+    speed: dict[int, float | None] = {}
+    memory: dict[int, float | None] = {}
+    for batch in BATCHES[options.small]:
+        images = torch.rand(batch, 3, size, size, device=device)
+        try:
+            if device == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+            seconds = fastest({row: lambda i=images: detect(i)}, REPEATS[options.small], device)
+            speed[batch] = batch / seconds[row]
+            memory[batch] = torch.cuda.max_memory_allocated() / 1e9 if device == "cuda" else 0.0
+        except torch.cuda.OutOfMemoryError:
+            speed[batch] = memory[batch] = None
+        say(f"{row}, batch {batch}: {speed[batch]} images/s, {memory[batch]} GB")
+    return {"speed": speed, "memory": memory, "metrics": _judge(detect, options, folder / row)}
+
+
+def _detector(options: Options, row: str) -> Callable[[Tensor], Prediction]:
+    """Images to scores and maps, without gradients."""
+    models, device = build(options.small, options.device), options.device
+    if row == OFFICIAL:
+        assert options.official is not None
+        detect: Callable[[Tensor], Prediction] = _official.detector(
+            options.official,
+            models.clip,
+            models.crane.prompts,
+            taps=TAPS[options.small],
+            num_blocks=models.num_blocks,
+            image_size=IMAGE_SIZE[options.small],
+            device=device,
+        )
+        return torch.no_grad()(detect)
+    crane = models.crane
+    text = crane.static_text()
+    compile_towers(crane, "default" if row == "compiled" else False)
+
+    def ours(images: Tensor) -> Prediction:
+        with torch.autocast(device, torch.bfloat16, enabled=row != "float32"):
+            prediction: Prediction = crane(images, text)
+            return prediction
+
+    return torch.inference_mode()(ours)
+
+
+def _judge(
+    detect: Callable[[Tensor], Prediction], options: Options, path: Path
+) -> dict[str, float]:
+    """Metrics of the target in per cent; its maps go into a file."""
+    size, place = IMAGE_SIZE[options.small], f"datasets_dir={path.parent}"
+    chosen = [f"dataset@targets=[{TARGET}]", f"image_size={size}", place, "data.num_workers=0"]
+    config = compose("test", [*chosen, f"data.test_batch_size={BATCHES[options.small][1]}"])
+    data = instantiate(config.data)
+    evaluation = instantiate(config.metrics)(
+        num_classes=len(data.targets[TARGET].class_names), names=None
+    )
+    maps = []
+    for batch in data.test_dataloader()[0]:
+        prediction = detect(batch["image"].to(options.device))
+        score, anomaly_map = prediction.score.float().cpu(), prediction.map.float().cpu()
+        maps.append(anomaly_map.numpy())
+        truth = (batch[key] for key in ("label", "mask", "has_mask", "class_id", "index"))
+        evaluation.update(score, anomaly_map, *truth)
+    np.save(path.with_suffix(".npy"), np.concatenate(maps))
+    means = evaluation.compute().mean
+    return {metric: 100 * float(means[metric]) for metric in METRICS}
+
+
+def _difference(row: str, folder: Path) -> float:
+    """Largest difference of a row's maps from the official ones, else from float32."""
+    official = folder / f"{OFFICIAL}.npy"
+    theirs = np.load(official if official.is_file() else folder / "float32.npy", mmap_mode="r")
+    ours = np.load(folder / f"{row}.npy", mmap_mode="r")
+    return max(float(np.abs(a - b).max()) for a, b in zip(ours, theirs, strict=True))

@@ -1,0 +1,123 @@
+"""Each benchmark runs in its miniature, which measures nothing, and says what it is to say."""
+
+import json
+import sys
+
+import pytest
+
+from benchmarks.__main__ import NAMES, main
+from benchmarks._harness import Claim, Options
+from benchmarks.gpu import measure
+from benchmarks.growth import claims_of
+
+
+@pytest.fixture
+def bench(crane, monkeypatch, tmp_path):
+    """Run benchmarks as `python -m benchmarks NAME --small` does; `crane` puts Hydra back."""
+
+    def run(*names):
+        arguments = [*names, "--small", "--output", str(tmp_path / "bench")]
+        monkeypatch.setattr(sys, "argv", ["benchmarks", *arguments])
+        main()
+        return tmp_path / "bench"
+
+    return run
+
+
+def result_of(folder, name):
+    return json.loads((folder / "results" / f"{name}.json").read_text())["report"]
+
+
+def figures(report):
+    return {claim["what"]: claim["measured"] for claim in report["claims"]}
+
+
+def test_the_forward_is_compared_with_a_plain_one_that_says_the_same(bench):
+    folder = bench("forward")
+    report = result_of(folder, "forward")
+    *measured, _ = figures(report).values()  # resident memory may not grow so little
+    assert len(measured) == 4
+    assert all(value > 0 for value in measured)
+    assert "the largest difference is" in report["text"]
+    assert (folder / "pictures" / "forward.png").stat().st_size > 10_000
+
+
+def test_text_takes_less_time_cut_than_at_all_positions(bench):
+    report = result_of(bench("text"), "text")
+    (times,) = figures(report).values()
+    assert times > 1.5  # 18 of 77 positions, on whatever else runs
+    assert [row[0] for row in report["rows"]] == ["1", "8"]
+
+
+def test_epochs_are_timed_with_and_without_the_cache(bench):
+    report = result_of(bench("epochs"), "epochs")
+    seconds = [float(cell) for _, cell in report["rows"]]
+    assert len(seconds) == 4
+    assert all(value > 0 for value in seconds)
+
+
+def test_a_sweep_counts_one_pass_a_vision_setting(bench):
+    report = result_of(bench("sweep"), "sweep")
+    measured = figures(report)
+    assert measured["vision passes of a sweep of 2 prompt settings"] == 1
+    assert measured["vision passes of a sweep over 2 vision settings as well"] == 2
+
+
+def test_growth_runs_both_commands(bench):
+    report = result_of(bench("growth"), "growth")
+    ((num, *cells),) = report["rows"]
+    assert num == "4"
+    assert all(float(cell) > 0 for cell in cells)
+
+
+def test_without_a_gpu_its_table_says_not_run(bench):
+    folder = bench("gpu")
+    report = result_of(folder, "gpu")
+    assert {cell for _, *cells in report["rows"] for cell in cells} == {"not run"}
+    page = (folder / "README.md").read_text()
+    assert (
+        "| GPU, batch of 8, bf16: images/s / the official code's | at least 5 | not run | - |"
+        in page
+    )
+
+
+def test_the_gpu_benchmark_measures_and_judges(tmp_path):
+    options = Options("cpu", small=True, output=tmp_path)
+    found = measure(options, "float32", tmp_path)
+    assert all(speed > 0 for speed in found["speed"].values())
+    assert 0 < found["metrics"]["aupro"] < 100
+    assert (tmp_path / "float32.npy").is_file()
+
+
+def test_growth_is_linear_and_flat_or_it_is_not():
+    linear = {10: (5.0, 900), 100: (5.9, 1000), 1000: (15.0, 1010), 10_000: (105.0, 1020)}
+    assert [claim.reached for claim in claims_of("x", linear)] == [True, True]
+    quadratic = {n: (5.0 + n**2 / 1e4, 900 + n) for n in linear}
+    assert [claim.reached for claim in claims_of("x", quadratic)] == [False, False]
+    with pytest.raises(RuntimeError, match="less time for more images"):
+        claims_of("x", dict.fromkeys(linear, (5.0, 900)))
+
+
+def test_a_failing_benchmark_does_not_stop_the_others(bench, monkeypatch, tmp_path):
+    monkeypatch.setattr("benchmarks.text.run", lambda options: 1 / 0)
+    with pytest.raises(SystemExit, match="failed: text"):
+        bench("text", "gpu")
+    assert (tmp_path / "bench" / "results" / "gpu.json").is_file()
+    assert not (tmp_path / "bench" / "results" / "text.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("claim", "row"),
+    [
+        (Claim("x", 1.5, 1.25, True), ["x", "at most 1.5", "1.25", "yes"]),
+        (Claim("x", 3.5, 3.4, False), ["x", "at least 3.5", "3.4", "**no**"]),
+        (Claim("x", 1, 1.5, True, exactly=True), ["x", "exactly 1", "1.5", "**no**"]),
+        (Claim("x", 1, None, True), ["x", "at most 1", "not run", "-"]),
+    ],
+)
+def test_a_claim_says_whether_it_is_reached(claim, row):
+    assert claim.row() == row
+
+
+def test_every_benchmark_of_the_page_has_been_tried():
+    assert set(NAMES) == {"forward", "text", "epochs", "sweep", "growth", "gpu"}
