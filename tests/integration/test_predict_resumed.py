@@ -170,11 +170,11 @@ def test_processes_of_torchrun_share_the_images(crane, typed, tmp_path):
 
 @pytest.mark.slow
 def test_compiled_towers_agree(crane, typed, scores_of, tmp_path):
-    for compile in ("null", "default"):
+    for compile in ("none", "default"):
         output = f"output={tmp_path / compile}"
         outcome = crane(*typed, output, f"compile={compile}", "batch_size=3")
         assert outcome.code == 0, outcome.err
-    plain, compiled = scores_of(tmp_path / "null"), scores_of(tmp_path / "default")
+    plain, compiled = scores_of(tmp_path / "none"), scores_of(tmp_path / "default")
     scored = [name for name in plain if plain[name]["score"]]
     for name in scored:
         wanted = pytest.approx(float(plain[name]["score"]), abs=1e-5)

@@ -8,10 +8,10 @@ from crane.models.crane import Crane
 logger = logging.getLogger(__name__)
 
 MODES = ("default", "reduce-overhead", "max-autotune")
-"""What `compile` may be beside null; the modes of `torch.compile`."""
+"""What `compile` may be beside none; the modes of `torch.compile`."""
 
 
-def compile_towers(model: Crane, mode: str | bool | None) -> None:
+def compile_towers(model: Crane, mode: str | bool) -> None:
     """Let the vision and the text side run compiled from their next call on.
 
     Parameters keep their names, so checkpoints do not notice. The first batch of each size waits
@@ -19,16 +19,16 @@ def compile_towers(model: Crane, mode: str | bool | None) -> None:
 
     Args:
         model: Its towers are changed in place.
-        mode: One of `MODES`, true for the first; None and false leave everything as it is.
+        mode: One of `MODES`, true for the first; `none` and false leave everything as it is.
 
     Raises:
         UsageError: There is no such mode.
     """
-    if mode is None or mode is False:
+    if mode is False or mode == "none":
         return
     mode = MODES[0] if mode is True else mode
     if mode not in MODES:
-        raise UsageError(f"null, {', '.join(MODES)}", mode, key="compile")
+        raise UsageError(f"none, {', '.join(MODES)}", mode, key="compile")
     logger.info(
         "compile=%s: the first batch waits for the compiler, minutes for large towers", mode
     )

@@ -35,8 +35,8 @@ class DetectorOptions:
     """Where it runs."""
     precision: str
     """One of `PRECISIONS`."""
-    compile: str | bool | None
-    """A mode of `compile_towers`, or None."""
+    compile: str | bool
+    """A mode of `compile_towers`, or none."""
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:

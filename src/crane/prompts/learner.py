@@ -190,7 +190,9 @@ class PromptLearner(nn.Module):
         rows = [self._row(state, image) for state in STATES]
         lengths = [row.shape[1] for row in rows]
         padded = [F.pad(row, (0, 0, 0, max(lengths) - row.shape[1])) for row in rows]
-        ends = torch.tensor([length - 1 for length in lengths], device=self.deep.device)
+        # Filled in where they are needed: a copy from here would wait for the device.
+        device = self.deep.device
+        ends = torch.stack([torch.full((), length - 1, device=device) for length in lengths])
         deep = self.deep.unsqueeze(1).expand(-1, 2 * num_images, -1, -1)
         if self.round_deep_to_half:
             deep = deep.half().to(self.deep.dtype)

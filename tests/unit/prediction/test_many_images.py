@@ -198,6 +198,20 @@ def test_other_settings_are_refused_and_named(
     assert sum(map(len, detector.batches)) == 32
 
 
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_model_that_cannot_be_loaded_leaves_the_folder_as_it_was(
+    overwrite: bool, photos: Path, whole: str, tmp_path: Path
+) -> None:
+    detector = Detector()
+    detector.load = lambda: (_ for _ in ()).throw(UsageError("weights", "none"))  # type: ignore
+    with pytest.raises(UsageError, match="weights"):
+        run(photos, tmp_path / "new", detector, overwrite=overwrite)
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(UsageError, match="weights"):
+        run(photos, tmp_path / "whole", detector, made_of={}, overwrite=True)
+    assert run(photos, tmp_path / "whole").scores.read_text() == whole
+
+
 def test_other_images_are_refused(photos: Path, whole: str, tmp_path: Path) -> None:
     Image.new("L", (SIZE, SIZE), 99).save(photos / "99.png")
     with pytest.raises(UsageError, match="another input"):
