@@ -30,8 +30,10 @@ def shell_lines(text: str) -> list[str]:
 
 
 def crane_lines() -> list[str]:
+    """Commands as typed, or as torchrun, srun and `VARIABLE=value` start them."""
     lines = [line for page in PAGES for line in shell_lines(page.read_text(encoding="utf-8"))]
-    return [line for line in lines if line.startswith("crane ")]
+    found = [re.search(r"(?:^|\s)(crane [a-z].*?)(?: &)?$", line) for line in lines]
+    return [command[1] for command in found if command]
 
 
 def tour_lines() -> list[str]:

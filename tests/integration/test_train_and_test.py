@@ -146,7 +146,7 @@ def test_each_job_of_a_multirun_is_a_run_of_its_own_in_wandb(crane, tiny, use, t
     data = [*use("source", "alpha"), *use("targets", "gamma")]
     outcome = crane("train", *tiny, *data, "-m", "seed=1,2", "logger=wandb", sweep)
     assert outcome.code == 0, outcome.err
-    for job in ("0", "1"):
+    for job in ("0_seed=1", "1_seed=2"):
         runs = list((tmp_path / "sweep" / job / "wandb").glob("offline-run-*"))
         assert len(runs) == 1
         (written,) = runs[0].glob("*.wandb")
@@ -175,10 +175,10 @@ def test_two_processes_give_the_results_of_one(crane, tiny, use, results_of, tmp
     done = typed("train", "-m", *tiny, *data, *two, "attention=vv,clip", sweep, cwd=tmp_path)
     assert done.stdout.count("epoch_1.safetensors") == 2, "one process talks"
     found = []
-    for job in ("0", "1"):
+    for job in ("0_attention=vv", "1_attention=clip"):
         folder = tmp_path / "sweep" / job
         config = yaml.safe_load((folder / "config.yaml").read_text())
-        assert config["attention"]["num_blocks"] == (6 if job == "0" else 0)
+        assert config["attention"]["num_blocks"] == (6 if job.endswith("vv") else 0)
         prompts = folder / "prompts" / "epoch_1.safetensors"
         assert read_checkpoint(prompts).info["step"] == 1  # 8 images, 2 processes of 4
         alone = tmp_path / f"alone_{job}"
@@ -193,6 +193,6 @@ def test_two_processes_give_the_results_of_one(crane, tiny, use, results_of, tmp
                 assert both[name] == (value if value is None else pytest.approx(value, abs=1e-5))
         found.append(results_of(folder)["gamma"]["means"]["pixel_ap"])
     assert found[0] != found[1]
-    record = json.loads((tmp_path / "sweep" / "1" / "record.json").read_text())
+    record = json.loads((tmp_path / "sweep" / "1_attention=clip" / "record.json").read_text())
     assert record["device"] == "1 x 2 cpu"
     assert re.search(r"attention=clip .*run_dir=", record["command"])
