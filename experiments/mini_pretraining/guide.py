@@ -70,7 +70,7 @@ class SelfDistillation(nn.Module):
     def forward(self, views: list[Float[Tensor, "M 3 S S"]], temperature: float) -> Tensor:
         """The loss of two views of the same pictures at a temperature of the teacher."""
         student, own_picture_head, own_patch_head = self.trained
-        side = math.isqrt(student.sequence_length - 1)
+        side = views[0].shape[-1] // student.vit.patch_embed.patch_size[0]
         num = len(views[0])
         both = torch.cat(views)
         mask = random_block_mask((2 * num, side, side), device=both.device)

@@ -135,7 +135,7 @@ class Pretraining:
         canvas = Canvas(sizes[self.step % len(sizes)], generator)
         kept = None
         with torch.no_grad():
-            drawn = draw(canvas, stage["scenes"], stage["visible"])
+            drawn = draw(canvas, stage["scenes"], stage["visible"], tinted=stage["tinted"])
             if stage["window"]:
                 kept = window(canvas, drawn, self.model.tower.patch_size[0], stage["window"])
         weights, chance = Weights(**stage["weights"]), random.Random(seed)

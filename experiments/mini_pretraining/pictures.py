@@ -45,6 +45,7 @@ def draw(
     patterns: Mapping[str, Pattern] = PATTERNS,
     shapes: Mapping[str, Outline] = SHAPES,
     defects: Mapping[str, Defect] = DEFECTS,
+    tinted: float = 0.0,
 ) -> Drawn:
     """Draw `num` scenes, each without and with a defect.
 
@@ -57,8 +58,9 @@ def draw(
         patterns: What surfaces are covered with.
         shapes: Outlines of objects.
         defects: Kinds of defect.
+        tinted: Share of the surfaces that are strewn with patches of another colour.
     """
-    scenes = draw_scenes(canvas, num, patterns, shapes)
+    scenes = draw_scenes(canvas, num, patterns, shapes, tinted)
     x, y = _places(canvas, scenes.region)
     area = canvas.log_uniform(num, 0.0012, 0.22)
     kinds = canvas.integers(num, len(defects))

@@ -69,6 +69,7 @@ def draw_scenes(
     num: int,
     patterns: Mapping[str, Pattern] = PATTERNS,
     shapes: Mapping[str, Outline] = SHAPES,
+    tinted: float = 0.0,
 ) -> Scenes:
     """Draw scenes of every kind.
 
@@ -77,6 +78,7 @@ def draw_scenes(
         num: How many.
         patterns: What surfaces are covered with.
         shapes: Outlines of objects.
+        tinted: Share of the surfaces that are strewn with patches of another colour.
     """
     light = canvas.uniform(num, 0, 2 * math.pi)
     colour_ids = canvas.integers(num, len(COLOURS))
@@ -90,6 +92,8 @@ def draw_scenes(
     arrangement_ids = torch.tensor([0, 0, 1, 1, 2], device=canvas.device)[kinds]
     shape_ids = canvas.integers(num, len(shapes))
     distance, scale = _objects(canvas, arrangement_ids, shape_ids, shapes)
+    if tinted:
+        surface = _tinted(canvas, surface, tinted)
     rgb, region = _composed(canvas, surface, ground, distance, scale, light)
     whole = (arrangement_ids == 0).float()[:, None, None]
     region = torch.maximum(region, whole)
@@ -158,6 +162,18 @@ def _surface(
     mottle = clouds(canvas, canvas.log_uniform(num, 10.0, 40.0))
     mottle = 1.0 + mottle * per_picture(canvas.uniform(num, 0.0, 0.08))
     return (rgb * (relief(height, light) * mottle)[:, None]).clamp(0, 1)
+
+
+def _tinted(canvas: Canvas, surface: Pictures, share: float) -> Pictures:
+    """Patches of another colour, of one size, all over some of the surfaces."""
+    num = len(surface)
+    tint = hsv_to_rgb(
+        canvas.uniform(num, 0, 1), canvas.uniform(num, 0, 1), canvas.uniform(num, 0.05, 1.0)
+    )
+    patches = clouds(canvas, canvas.log_uniform(num, 2.0, 20.0))
+    level = per_picture(canvas.uniform(num, -0.5, 0.8))
+    alpha = step(patches - level, 0.8) * per_picture(canvas.uniform(num, 0.15, 0.7))
+    return mix(surface, tint, alpha * per_picture(canvas.chance(num, share)))
 
 
 def _objects(

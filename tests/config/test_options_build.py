@@ -130,7 +130,7 @@ def test_backbone(option, monkeypatch):
     assert len(model.vision.tower.blocks) * 19 // 24 == model.vision.stream.num_blocks
 
 
-@pytest.mark.parametrize("option", [o for o in of("backbone") if o != "tiny"])
+@pytest.mark.parametrize("option", [o for o in of("backbone") if o not in ("tiny", "mini")])
 def test_published_backbones_ask_for_their_weights(option, tmp_path):
     config = compose("train", [f"backbone={option}", f"weights_dir={tmp_path}"])
     config.allow_download = False
@@ -178,6 +178,7 @@ def test_guide(option, monkeypatch, tmp_path):
     model = build_model(config, guide=guide).to("meta")
     tokens = model.vision(torch.rand(1, 3, 518, 518, device="meta"))
     grids = {"dino_vitb8": (64, 64), "dinov3_vitb16": (32, 32), "sam_vitb": (64, 64)}
+    grids["mini"] = (65, 65)
     assert tokens.grid == grids.get(option, (37, 37))
     assert len(tokens.patches) == (1 if option == "none" else 2)
 

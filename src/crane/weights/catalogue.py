@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from open_clip import pretrained
 
-from crane.weights.embedded import MINI_CLIP
+from crane.weights.embedded import MINI_CLIP, MINI_GUIDE
 
 OPEN_CLIP_HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 TIMM_HUB_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -116,6 +116,13 @@ _ENTRIES = (
         9,
         "2024a60a8dba19b32ea3159f36e1952fd8356e4bd2a1f5dc7e357489547a76c5",
         "backbone=mini",
+    ),
+    _embedded(
+        f"{MINI_GUIDE}/embedded",
+        "crane-mini-guide.safetensors",
+        2,
+        "9440190175ccb6602b659cdae463d4a4b53a8f0c1925c134800230c48684fdca",
+        "guide=mini",
     ),
     _openai(
         "ViT-L-14-336",

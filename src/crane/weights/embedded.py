@@ -15,6 +15,8 @@ MINI_FOLDER = Path(str(files("crane"))) / "weights" / "mini"
 """Weights, configuration, vocabulary and model card of the embedded models."""
 MINI_CLIP = "crane-mini"
 """The small CLIP's name among open_clip's models."""
+MINI_GUIDE = "crane-mini-guide"
+"""The small guide's name among the weight files."""
 
 
 def register_mini() -> None:

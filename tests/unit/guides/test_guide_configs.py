@@ -16,6 +16,7 @@ GRIDS = {
     "dinov3_vitb16": (768, 32, 32),
     "sam_vitb": (256, 64, 64),
     "tiny": (64, 37, 37),
+    "mini": (128, 65, 65),
     "none": None,
 }
 """Channels and grid at the published 518 px; None where this test cannot build the model."""
