@@ -45,7 +45,7 @@ format: $(READY)  ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY)  ## Measure speed and memory; writes the tables of benchmarks/
+bench: $(READY)  ## Measure speed and memory (40 minutes); writes benchmarks/README.md
 	$(BIN)/python -m benchmarks
 
 reproduce: $(READY)  ## Make the paper's table again; with SUITE=mini every experiment in small

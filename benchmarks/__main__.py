@@ -79,7 +79,7 @@ def _is_present(name: str, output: Path) -> bool:
         record.commit is not None
         and not record.dirty
         and place.is_file()
-        and record.commit in place.read_text(encoding="utf-8")
+        and f"Commit: {record.commit}." in place.read_text(encoding="utf-8")
     )
 
 

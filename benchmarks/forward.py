@@ -30,7 +30,7 @@ ROWS = {
 }
 SIZES = {False: (224, 308, 392, 518), True: (56, 112)}
 """Of the picture, in pixels."""
-REPEATS = {False: 4, True: 1}
+REPEATS = {False: 3, True: 1}
 
 
 def run(options: Options) -> Report:

@@ -13,6 +13,7 @@ from torch import Tensor
 from benchmarks import _official
 from benchmarks._harness import NOT_RUN, Claim, Options, Report, fastest, isolated, say
 from benchmarks._models import IMAGE_SIZE, build
+from benchmarks._runs import make_images, of_folder
 from crane.config import compose
 from crane.models import compile_towers
 from crane.types import Prediction
@@ -149,13 +150,22 @@ def _judge(
     detect: Callable[[Tensor], Prediction], options: Options, path: Path
 ) -> dict[str, float]:
     """Metrics of the target in per cent; its maps go into a file."""
-    size, place = IMAGE_SIZE[options.small], f"datasets_dir={path.parent}"
-    chosen = [f"dataset@targets=[{TARGET}]", f"image_size={size}", place, "data.num_workers=0"]
-    config = compose("test", [*chosen, f"data.test_batch_size={BATCHES[options.small][1]}"])
-    data = instantiate(config.data)
-    evaluation = instantiate(config.metrics)(
-        num_classes=len(data.targets[TARGET].class_names), names=None
+    size, target = IMAGE_SIZE[options.small], [f"dataset@targets=[{TARGET}]"]
+    if options.small:  # drawing the real ones takes a minute
+        target = of_folder("targets", make_images(path.parent / f"{path.name}_images", 4, size))
+    config = compose(
+        "test",
+        [
+            *target,
+            f"datasets_dir={path.parent}",
+            f"image_size={size}",
+            "data.num_workers=0",
+            f"data.test_batch_size={BATCHES[options.small][1]}",
+        ],
     )
+    data = instantiate(config.data)
+    (index,) = data.targets.values()
+    evaluation = instantiate(config.metrics)(num_classes=len(index.class_names), names=None)
     maps = []
     for batch in data.test_dataloader()[0]:
         prediction = detect(batch["image"].to(options.device))
