@@ -3,6 +3,7 @@
 import logging
 import shlex
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -85,7 +86,7 @@ def reproduce(config: DictConfig) -> None:
     for recipe in recipes:
         found[recipe.name] = Gathering(recipe, plan, outcomes, store, names).numbers()
         write_numbers(found[recipe.name], recipe.folder / suite.results)
-        write_text(recipe.folder / "README.md", _page(recipe, planner))
+        write_text(recipe.folder / "README.md", _page(recipe))
         show_numbers(console, recipe, found[recipe.name])
     console.print(f"{outcomes.num_runs} runs; the others were finished before or cannot be run")
     for recipe in recipes:
@@ -198,24 +199,21 @@ def _table_names(plan: Plan) -> Mapping[str, TableNames]:
     return names
 
 
-def _page(recipe: Recipe, planner: Planner) -> str:
+def _page(recipe: Recipe) -> str:
     """The README, from the results of every suite that was run."""
-    results = {}
-    suites = [_suite(path.stem) for path in sorted((conf_dir() / "suite").glob("*.yaml"))]
-    for suite in sorted(suites, key=lambda one: one.name != PAPER):
-        if (path := recipe.folder / suite.results).is_file():
-            results[suite.name] = (suite, read_numbers(path))
-    paper = _suite(PAPER)
-    return readme(recipe, results, whole_cost(recipe, paper, planner), paper.basis)
+    names = [path.stem for path in sorted((conf_dir() / "suite").glob("*.yaml"))]
+    suites = [_suite(name) for name in sorted(names, key=lambda name: name != PAPER)]
+    paths = [recipe.folder / suite.results for suite in suites]
+    results = [
+        (suite, read_numbers(path))
+        for suite, path in zip(suites, paths, strict=True)
+        if path.is_file()
+    ]
+    return readme(recipe, results, _suite(PAPER).basis)
 
 
+@cache
 def _suite(name: str) -> Suite:
     overrides = ["experiments=[]", f"suite={name}"]
     suite: Suite = instantiate(compose("reproduce", overrides).suite, _convert_="all")
     return suite
-
-
-def whole_cost(recipe: Recipe, paper: Suite, planner: Planner) -> Cost:
-    """What a recipe costs in the paper's suite on a GPU, nothing being finished."""
-    plan = planner.plan({recipe.name: expand(recipe, paper)})
-    return Cost.of(plan.trainings, plan.distinct_tests, paper, "gpu")

@@ -36,5 +36,5 @@ class Notes:
 def _in_short(number: Number) -> str:
     if number.state in (LEFT_OUT, UNDEFINED, FAILED):
         return number.state
-    kinds = [kind for kind in KINDS if re.search(rf"\b{kind} ", number.reason)]
+    kinds = [kind for kind in KINDS if re.search(rf"(^|, ){kind} ", number.reason)]
     return f"{number.state}: {', '.join(kinds) or number.reason}"

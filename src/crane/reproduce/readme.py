@@ -1,9 +1,8 @@
 """The README of an experiment: published, ours, difference, and why they differ."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from crane.report.markup import heading
-from crane.reproduce.cost import Cost
 from crane.reproduce.notes import Notes
 from crane.reproduce.numbers import OUTSIDE, UNDEFINED, Number
 from crane.reproduce.recipe import Recipe, Row
@@ -14,16 +13,13 @@ OVER_ALL = "all data sets"
 LEVELS = {"image": "Detection (images)", "pixel": "Localisation (pixels)"}
 
 
-def readme(
-    recipe: Recipe, results: Mapping[str, tuple[Suite, Sequence[Number]]], cost: Cost, basis: str
-) -> str:
+def readme(recipe: Recipe, results: Sequence[tuple[Suite, Sequence[Number]]], basis: str) -> str:
     """Write the page.
 
     Args:
         recipe: The recipe.
-        results: Suite to its description and numbers, for the suites that were run.
-        cost: Of the whole recipe in the paper's suite.
-        basis: Where the seconds of the cost come from.
+        results: The suites that were run, with their numbers.
+        basis: Where the hours of the recipe's cost come from.
     """
     where = f"experiments/{recipe.name}"
     parts = [
@@ -37,13 +33,12 @@ def readme(
         "```",
         _rows(recipe),
     ]
-    for suite, numbers in results.values():
+    for suite, numbers in results:
         parts += [f"## {suite.title}", _summary(suite, numbers), _tables(recipe, numbers)]
     parts += [
         f"## Reading it\n\n{recipe.differs.strip()}",
-        f"## Cost\n\n{cost.num_trainings} trainings and {cost.num_tests} tests in the paper's "
-        f"suite, {cost.num_images:,} images through the towers: about {cost.hours:.1f} GPU hours. "
-        f"{basis}",
+        f"## Cost\n\n{recipe.cost['images']:,} images through the towers in the paper's suite, "
+        f"about {recipe.cost['gpu_hours']:.1f} GPU hours. {basis.strip()}",
     ]
     return "\n\n".join(parts) + "\n"
 

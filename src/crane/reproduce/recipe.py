@@ -75,7 +75,7 @@ class Recipe:
     """A table or an ablation: what is run, under which protocol, and what it should come to.
 
     Raises:
-        UsageError: The baseline is no row, or rows share a name.
+        UsageError: There is nothing to run, the baseline is no row, or rows share a name.
     """
 
     folder: Path
@@ -108,6 +108,9 @@ class Recipe:
     """What some data sets have of their own in every row."""
 
     def __post_init__(self) -> None:
+        for what, found in (("row", self.rows), ("seed", self.seeds), ("target", self.targets)):
+            if not found:
+                raise UsageError(f"at least one {what}", "none", key=f"{what}s in {self.path}")
         names = [row.name for row in self.rows]
         if len(set(names)) < len(names):
             raise UsageError("a name of its own for each row", names, key=str(self.path))
@@ -148,7 +151,8 @@ def read_recipe(folder: Path) -> Recipe:
         raise UsageError("YAML", str(path), hint=str(error).splitlines()[0]) from error
     if not isinstance(content, Mapping):
         raise UsageError("keys and values", type(content).__name__, key=str(path))
-    rows = tuple(_row(row, f"row {place}", path) for place, row in enumerate(content["rows"], 1))
+    given = content.get("rows", ())
+    rows = tuple(_row(row, f"row {place}", path) for place, row in enumerate(given, 1))
     facts = {**content, "rows": rows, "protocol": _cases(content, path)}
     return _made(Recipe, {**facts, "folder": path.parent}, path)
 

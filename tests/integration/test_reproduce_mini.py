@@ -1,0 +1,60 @@
+"""`suite=mini`: recipes end to end on the embedded domains with the package's own weights."""
+
+import shutil
+
+import pytest
+
+from crane.reproduce.numbers import LEFT_OUT, MEASURED, read_numbers
+from reproductions import EXPERIMENTS, runs_of
+
+ALL = sorted(["table1_zero_shot", *(path.name for path in EXPERIMENTS.glob("ablation_*"))])
+SHORT = ("train=trainer.max_epochs=1 data.k_shot=2", "suite.targets=[embedded_boards]")
+"""One small epoch, one of three targets."""
+
+
+def reproduce(crane, tmp_path, names, *more):
+    folders = [
+        shutil.copytree(EXPERIMENTS / name, tmp_path / "experiments" / name) for name in names
+    ]
+    for file in (file for folder in folders for file in folder.glob("results*.csv")):
+        file.unlink()
+    outcome = crane(
+        *("reproduce", *folders, "suite=mini", f"overrides=cache.folder={tmp_path / 'cache'}"),
+        *(f"datasets_dir={tmp_path}", *more),
+    )
+    assert outcome.code == 0, outcome.out + outcome.err
+    return {folder.name: read_numbers(folder / "results_mini.csv") for folder in folders}
+
+
+def check(found, tmp_path):
+    for name, numbers in found.items():
+        assert {number.state for number in numbers} <= {MEASURED, LEFT_OUT}, name
+        assert any(number.state == MEASURED for number in numbers), name
+        for number in numbers:
+            assert (number.percent is None) == bool(number.reason), number
+        page = (tmp_path / "experiments" / name / "README.md").read_text()
+        assert "## In small, on the embedded domains" in page
+        assert not (tmp_path / "experiments" / name / "results.csv").exists()  # of another suite
+
+
+def test_recipes_run_in_small_and_share_what_they_can(crane, tmp_path):
+    names = ["ablation_prompts", "ablation_region_size", "table1_zero_shot"]
+    found = reproduce(crane, tmp_path, names, *SHORT)
+    check(found, tmp_path)
+    runs = runs_of(tmp_path / "runs" / "store")
+    # Five prompt modes of Crane, one of them table 1's, and Crane+; each test once.
+    assert runs["command"].value_counts().to_dict() == {"test": 9 + 1, "train": 5 + 1}
+    assert not runs.duplicated(["setting", "seed"]).any()
+    passed = [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
+    assert 0 < len(passed) <= 2 * 2 * 2  # two vision settings, source and target, towers and guide
+    by_row = {n.row: n for n in found["table1_zero_shot"] if n.metric == "aupro_200"}
+    assert "ViT-L/14 only" in by_row["Crane+, official checkpoints"].reason
+    assert 0 < by_row["Crane+, trained here"].percent < 100
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_whole_suite_runs(crane, tmp_path):
+    found = reproduce(crane, tmp_path, ALL)
+    assert len(found) == 13
+    check(found, tmp_path)

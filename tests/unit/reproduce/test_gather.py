@@ -1,0 +1,219 @@
+"""From runs to numbers: published values, tolerance, averages, spread, reasons."""
+
+import math
+from dataclasses import replace
+
+import pytest
+from omegaconf import OmegaConf
+
+from crane.errors import UsageError
+from crane.report import read_published
+from crane.reporting import DatasetResult, StoredRun, store_run
+from crane.reproduce import Gathering, Plan, TableNames, read_numbers, write_numbers
+from crane.reproduce.cells import Cell
+from crane.reproduce.numbers import (
+    FAILED,
+    LEFT_OUT,
+    MEASURED,
+    MISSING,
+    OUTSIDE,
+    UNDEFINED,
+    WITHIN,
+)
+from crane.reproduce.plan import Composed
+from crane.reproduce.plan import Test as PlannedTest
+from crane.reproduce.recipe import Recipe, Row, read_recipe
+from crane.reproduce.resources import DataSet
+from crane.reproduce.runner import Outcomes
+from reproductions import EXPERIMENTS
+
+TABLE = EXPERIMENTS / "table1_zero_shot"
+IN_TABLE = {
+    "ksdd_anomalyclip": "ksdd",
+    "cvc_colondb": "cvc-colondb",
+    "cvc_clinicdb": "cvc-clinicdb",
+}
+
+
+def a_test(dataset, seed):
+    about = DataSet(dataset, 1, 1, "f" * 64, None)
+    return PlannedTest((), seed, Composed(OmegaConf.create(), "setting", ()), about, None, 5, None)
+
+
+class World:
+    """A recipe whose tests have measured what they are told."""
+
+    def __init__(self, recipe, store, names=None):
+        self.recipe, self.store, self.names = recipe, store, names or {}
+        self.cells, self.tests, self.outcomes = [], {}, Outcomes()
+
+    def add(self, row, dataset, seed=111, excluded=None, **ends):
+        """A cell; `values` are its means, or `missing` or `failed` says why there are none."""
+        cell = Cell(row, dataset, seed, train=(), excluded=excluded)
+        self.cells.append(cell)
+        if excluded is not None:
+            return
+        test = self.tests[self.recipe.name, cell] = a_test(dataset, seed)
+        for state in ("missing", "failed"):
+            if state in ends:
+                getattr(self.outcomes, state)[test] = ends[state]
+                return
+        means = ends["values"]
+        result = DatasetResult(
+            dataset=dataset,
+            class_names=("one",),
+            values={metric: (value,) for metric, value in means.items()},
+            means=means,
+            num_normal=(1,),
+            num_anomalous=(1,),
+            reasons={(m, "one"): f"no {m} here" for m, v in means.items() if math.isnan(v)},
+        )
+        run = StoredRun(
+            *("setting", "test", "finished", "folder", seed, (), (), {}),
+            **{"commit": "abc", "dirty": True, "device": "cpu"},
+            data={f"targets.{dataset}": "f" * 64},
+            weights={"clip": "0" * 64},
+        )
+        store_run(self.store, run, [result])
+        self.outcomes.done[test] = run.run_id
+
+    def numbers(self):
+        plan = Plan({self.recipe.name: self.cells}, self.tests)
+        found = Gathering(self.recipe, plan, self.outcomes, self.store, self.names).numbers()
+        return {(n.row, n.dataset, n.metric): n for n in found}
+
+
+@pytest.fixture
+def table1(tmp_path):
+    """Table 1, both methods having measured exactly what is published."""
+    recipe = read_recipe(TABLE)
+    medical = recipe.targets[recipe.targets.index("headct") :]
+    names = {
+        name: TableNames(
+            (IN_TABLE.get(name, name),),
+            "average_medical" if name in medical else "average_industrial",
+        )
+        for name in recipe.targets
+    }
+    published = read_published(TABLE / "published.csv").values
+    world = World(recipe, tmp_path / "store", names)
+    for row in recipe.rows[:2]:
+        for name in recipe.targets:
+            known = published[row.published, IN_TABLE.get(name, name)]
+            world.add(row.name, name, values={m: known.get(m, math.nan) for m in recipe.metrics})
+    world.recipe = replace(recipe, rows=recipe.rows[:2])
+    return world
+
+
+def test_published_values_are_within_tolerance_and_so_are_their_averages(table1):
+    numbers = table1.numbers()
+    assert len(numbers) == 2 * 3 * (10 + 11 + 4)
+    assert {number.state for number in numbers.values()} == {WITHIN}
+    for (_, dataset, _), number in numbers.items():
+        # The paper's averages are those of its own lines, but for rounding.
+        assert abs(number.difference) < (0.1 if "average" in dataset else 1e-6)
+    assert ("Crane, trained here", "isic", "image_auroc") not in numbers  # not in the table
+    one = numbers["Crane+, trained here", "ksdd_anomalyclip", "pixel_auroc"]
+    assert (one.percent, one.published) == (pytest.approx(99.2), 99.2)
+    assert (one.commit, one.device, one.data) == ("abc+", "cpu", "f" * 64)
+
+
+@pytest.mark.parametrize(
+    ("off", "state"), [(2.04, WITHIN), (-2.04, WITHIN), (2.1, OUTSIDE), (-2.1, OUTSIDE)]
+)
+def test_what_differs_by_more_than_the_tolerance_is_outside(table1, off, state):
+    first = next(iter(table1.tests))[1]
+    table1.outcomes.done.pop(table1.tests[table1.recipe.name, first])
+    table1.cells.remove(first)
+    published = 93.8  # image AUROC of Crane on MVTec AD
+    values = dict.fromkeys(table1.recipe.metrics, math.nan) | {
+        "image_auroc": (published + off) / 100
+    }
+    table1.add(first.row, first.dataset, values=values)
+    number = table1.numbers()[first.row, "mvtec", "image_auroc"]
+    assert number.published == published
+    assert (number.state, number.difference) == (state, pytest.approx(off))
+
+
+def test_an_average_needs_every_data_set(table1):
+    cell = next(c for c in table1.cells if (c.row, c.dataset) == ("Crane, trained here", "btad"))
+    table1.outcomes.done.pop(table1.tests[table1.recipe.name, cell])
+    table1.outcomes.missing[table1.tests[table1.recipe.name, cell]] = "data btad"
+    numbers = table1.numbers()
+    average = numbers["Crane, trained here", "average_industrial", "image_auroc"]
+    assert (average.state, average.reason) == (MISSING, "1 of 7 data sets")
+    assert average.text == "missing: 1 of 7 data sets"
+    assert numbers["Crane, trained here", "average_medical", "image_auroc"].state == WITHIN
+    assert numbers["Crane+, trained here", "average_industrial", "image_auroc"].state == WITHIN
+
+
+def small(tmp_path, **changes):
+    facts = {"title": "t", "shows": "s", "differs": "d", "cost": {"images": 0, "gpu_hours": 0.0}}
+    rows = (Row("base"), Row("other"))
+    return Recipe(
+        folder=tmp_path / "small",
+        metrics=("image_auroc", "aupro"),
+        source=("mvtec",),
+        targets=("visa",),
+        rows=rows,
+        seeds=(1, 2),
+        **{**facts, "baseline": "base", **changes},
+    )
+
+
+def test_seeds_have_a_spread_and_are_paired_with_the_baseline(tmp_path):
+    world = World(small(tmp_path), tmp_path / "store")
+    for seed, base, other in ((1, 0.5, 0.6), (2, 0.7, 0.9)):
+        world.add("base", "visa", seed, values={"image_auroc": base, "aupro": 0.1})
+        world.add("other", "visa", seed, values={"image_auroc": other, "aupro": math.nan})
+    world.add("other", "visa", 3, values={"image_auroc": 0.1, "aupro": math.nan})  # no partner
+    numbers = world.numbers()
+    base, other = (numbers[row, "visa", "image_auroc"] for row in ("base", "other"))
+    assert (base.percent, base.spread) == (pytest.approx(60), pytest.approx(14.142, abs=1e-3))
+    assert (base.state, base.to_baseline, base.seeds) == (MEASURED, None, "1 2")
+    assert other.to_baseline == pytest.approx((10 + 20) / 2)
+    assert other.percent == pytest.approx(160 / 3)
+    undefined = numbers["other", "visa", "aupro"]
+    assert (undefined.state, undefined.reason) == (UNDEFINED, "no aupro here")
+
+
+def test_every_reason_is_told(tmp_path):
+    world = World(small(tmp_path), tmp_path / "store")
+    world.add("base", "visa", missing="data visa")
+    world.add("other", "visa", failed="RuntimeError: out of memory")
+    world.add("other", "btad", excluded="too large")
+    numbers = world.numbers()
+    texts = {key[:2]: number.text for key, number in numbers.items()}
+    assert texts == {
+        ("base", "visa"): "missing: data visa",
+        ("other", "visa"): "failed: RuntimeError: out of memory",
+        ("other", "btad"): "left out: too large",
+    }
+    assert {n.state for n in numbers.values()} == {MISSING, FAILED, LEFT_OUT}
+
+
+def test_numbers_come_back_from_their_file(table1, tmp_path):
+    numbers = list(table1.numbers().values())
+    found = read_numbers(write_numbers(numbers, tmp_path / "results.csv"))
+    assert [replace(n, percent=None, difference=None) for n in found] == [
+        replace(n, percent=None, difference=None) for n in numbers
+    ]
+    for ours, theirs in zip(numbers, found, strict=True):
+        assert theirs.percent == pytest.approx(ours.percent, abs=1e-4)
+
+
+def test_what_is_no_result_is_refused(tmp_path):
+    (tmp_path / "results.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(UsageError, match="results that crane reproduce wrote"):
+        read_numbers(tmp_path / "results.csv")
+
+
+def test_an_unknown_method_or_metric_is_named(tmp_path, table1):
+    rows = (replace(table1.recipe.rows[0], published="Crane++"),)
+    table1.recipe = replace(table1.recipe, rows=rows)
+    with pytest.raises(UsageError, match="Crane\\+\\+"):
+        table1.numbers()
+    world = World(small(tmp_path), tmp_path / "store")
+    world.add("base", "visa", values={"image_auroc": 0.5})
+    with pytest.raises(UsageError, match="a metric that is measured"):
+        world.numbers()

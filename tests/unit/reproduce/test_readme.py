@@ -1,0 +1,75 @@
+"""The README of an experiment: nothing blank, differences, notes."""
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from crane.reproduce import Number, Suite, read_recipe, readme
+from crane.reproduce.numbers import LEFT_OUT, MEASURED, MISSING, OUTSIDE, UNDEFINED, WITHIN
+from reproductions import EXPERIMENTS
+
+SUITE = Suite("paper", "The paper's data", "results.csv", {"cpu": 1.0}, 1.0, "a guess")
+COLOURS = read_recipe(EXPERIMENTS / "ablation_temperature")
+TABLE = read_recipe(EXPERIMENTS / "table1_zero_shot")
+
+
+def lines_of(page):
+    return [line for line in page.splitlines() if line.startswith("|")]
+
+
+def test_published_ours_and_difference_stand_side_by_side():
+    row = "Crane, trained here"
+    numbers = [
+        Number(row, "btad", "image_auroc", WITHIN, 94.1, None, "111", 94.4, -0.3),
+        Number(row, "btad", "image_ap", OUTSIDE, 90.0, 1.25, "1 2", 95.9, -5.9),
+        Number(row, "btad", "pixel_auroc", MISSING, published=96.6, reason="data btad, weights x"),
+        Number(row, "average_industrial", "image_auroc", MISSING, published=92.6,
+               reason="6 of 7 data sets"),
+    ]  # fmt: skip
+    page = readme(TABLE, [(SUITE, numbers)], "a guess")
+    assert "| btad | 94.4 | 94.1 | -0.3 | 95.9 | 90.0 ± 1.2 | **-5.9** |" in page
+    assert "| btad | 96.6 | missing: data, weights (" in page
+    assert "| average industrial | 92.6 | missing: 6 of 7 data sets (" in page
+    assert ") missing: data btad, weights x" in page
+    assert "by more than 2 points" in page
+    assert not re.search(r"\|\s*\|", page)
+    assert "4 numbers: 1 within tolerance, 1 outside tolerance, 2 missing" in page
+
+
+def test_rows_stand_beside_the_baseline():
+    def number(row, dataset, percent, to_baseline=None, state=MEASURED, reason=""):
+        return Number(row, dataset, "image_auroc", state, percent, to_baseline=to_baseline,
+                      reason=reason, commit="abc", device="cpu")  # fmt: skip
+
+    numbers = [
+        number("0.07", "visa", 80.0),
+        number("0.07", "btad", 90.0),
+        number("0.2", "visa", 82.0, 2.0),
+        number("0.2", "btad", 86.0, -4.0),
+        number("0.03", "visa", None, state=LEFT_OUT, reason="why not"),
+        number("0.03", "btad", None, state=LEFT_OUT, reason="why not"),
+        number("0.01", "visa", 70.0, -10.0),
+        number("0.01", "btad", None, state=UNDEFINED, reason="no normal images"),
+    ]
+    recipe = replace(COLOURS, metrics=("image_auroc",))
+    page = readme(recipe, [(SUITE, numbers)], "a guess")
+    means, of_visa, of_btad = re.split(r"\| (?:all data sets|visa|btad) \|", page)[1:]
+    assert "| 0.07 | 85.0 |" in means
+    assert "| 0.2 | 84.0 (-1.0) |" in means
+    assert "| 0.01 | 70.0 (-10.0) |" in means
+    assert "| 0.03 | left out (1) |" in means
+    assert "| 0.2 | 82.0 (+2.0) |" in of_visa
+    assert "| 0.01 | not defined (" in of_btad
+    assert "Commit `abc`, on cpu." in page
+
+
+@pytest.mark.parametrize("recipe", [COLOURS, TABLE], ids=lambda recipe: recipe.name)
+def test_a_recipe_that_was_never_run_has_a_page(recipe):
+    page = readme(recipe, [], "a guess")
+    assert page.startswith("<!-- Written by crane reproduce")
+    assert f"crane reproduce experiments/{recipe.name} plan_only=true" in page
+    assert f"{recipe.cost['images']:,} images" in page
+    assert len([line for line in lines_of(page) if not line.startswith("| ---")]) == 1 + len(
+        recipe.rows
+    )

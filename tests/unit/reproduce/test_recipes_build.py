@@ -1,0 +1,126 @@
+"""Every row of every recipe composes and builds, in both suites; stated costs are the plan's."""
+
+import json
+from functools import cache
+from pathlib import Path
+
+import pytest
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from crane.config import compose, plain
+from crane.models import build_model, model_config
+from crane.reproduce import Cost, Places, Plan, Planner, expand, read_recipe
+from crane.reproduce.resources import Resources
+
+EXPERIMENTS = Path(__file__).resolve().parents[3] / "experiments"
+FOLDERS = sorted([EXPERIMENTS / "table1_zero_shot", *EXPERIMENTS.glob("ablation_*")])
+BLOCKS = {"ViT-B-16": 12, "ViT-H-14": 32}
+"""Vision blocks of the backbones that do not have 24."""
+each_recipe = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+
+
+@cache
+def suite(name):
+    return instantiate(compose("reproduce", ["experiments=[]", f"suite={name}"]).suite)
+
+
+@pytest.fixture(scope="module")
+def plan_of(tmp_path_factory):
+    """The plan of a recipe in a suite; composed configurations are shared by all."""
+    places = Places(*map(str, [tmp_path_factory.mktemp("data")] * 2), Path("none"), False)
+    planner = Planner(places)
+    # Embedded domains would be drawn to be counted.
+    planner.resources = _WithoutDrawing(places.weights_dir, allow_download=False)
+
+    @cache
+    def plan(folder: Path, name: str) -> Plan:
+        return planner.plan({folder.name: expand(read_recipe(folder), suite(name))})
+
+    return plan
+
+
+class _WithoutDrawing(Resources):
+    def data_set(self, name, node, *, strict):
+        if name.startswith("embedded_"):
+            node = OmegaConf.create({**compose("train").source.mvtec, "folders": ["none"]})
+        return super().data_set(name, node, strict=strict)
+
+
+def test_there_is_a_recipe_in_every_folder():
+    assert len(FOLDERS) == 13
+    listed = (EXPERIMENTS / "README.md").read_text()
+    assert all(f"]({folder.name})" in listed for folder in FOLDERS)
+
+
+@pytest.fixture(scope="module")
+def built():
+    """What has been built, by its configuration: recipes share rows."""
+    return {}
+
+
+@pytest.mark.parametrize("name", ["paper", pytest.param("mini", marks=pytest.mark.slow)])
+@each_recipe
+def test_every_row_composes_and_builds(folder, name, plan_of, built):
+    plan = plan_of(folder, name)
+    for test in plan.distinct_tests:
+        for composed in filter(None, (test.composed, test.training and test.training.composed)):
+            key = json.dumps([name, model_config(composed.config)], default=str)
+            if key not in built:
+                config = composed.config.copy()
+                built[key] = build_model(narrow(config) if name == "paper" else config)
+        if test.training is not None:
+            instantiate(test.training.composed.config.loss)
+            instantiate(test.training.composed.config.optimizer, _convert_="all")
+    rows: dict[object, set[str]] = {}
+    for (_, cell), test in plan.tests.items():
+        training = test.training and test.training.composed.setting
+        rows.setdefault((test.composed.setting, training, test.checkpoint), set()).add(cell.row)
+    assert all(len(alike) == 1 for alike in rows.values()), "two rows are one setting"
+
+
+def narrow(config: DictConfig) -> DictConfig:
+    """The same configuration on a backbone of as many blocks and next to no width, and with a small
+    guide."""
+    blocks = BLOCKS.get(config.backbone.model.architecture, 24)
+    config.backbone.model.architecture = {
+        "embed_dim": 8,
+        "vision_cfg": {
+            **{"image_size": 28, "patch_size": 14, "layers": blocks},
+            **{"width": 8, "head_width": 8},
+        },
+        "text_cfg": {
+            "context_length": 77,
+            "vocab_size": 49408,
+            "width": 8,
+            "heads": 1,
+            "layers": 9,
+        },
+    }
+    config.backbone.model.weights = "random"
+    if config.guide.features is not None:
+        config.guide.features = compose("train", ["guide=tiny"]).guide.features
+    return config
+
+
+@each_recipe
+def test_stated_costs_are_those_of_the_plan(folder, plan_of):
+    plan, recipe = plan_of(folder, "paper"), read_recipe(folder)
+    cost = Cost.of(plan.trainings, plan.distinct_tests, suite("paper"), "gpu")
+    assert recipe.cost["images"] == cost.num_images
+    assert recipe.cost["gpu_hours"] == pytest.approx(cost.hours, abs=0.05)
+
+
+def test_one_training_serves_rows_that_differ_in_testing(plan_of):
+    plan = plan_of(EXPERIMENTS / "ablation_prompts", "paper")
+    assert (len(plan.trainings), len(plan.distinct_tests)) == (5, 9 * 4)
+    table = plan_of(EXPERIMENTS / "table1_zero_shot", "paper")
+    assert (len(table.trainings), len(table.distinct_tests)) == (4, 4 * 14)
+
+
+@each_recipe
+def test_metrics_are_measured(folder, plan_of):
+    test = plan_of(folder, "paper").distinct_tests[0]
+    metrics = plain(test.composed.config.metrics)
+    known = {*metrics["image_measures"], *metrics["pixel_measures"]}
+    assert set(read_recipe(folder).metrics) <= known
