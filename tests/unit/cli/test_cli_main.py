@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from crane.cli.main import COMMANDS
 from crane.cli.mistakes import check_complete, usage_error
 from crane.cli.overrides import groups
-from crane.config import conf_dir
+from crane.config import compose, conf_dir
 from crane.errors import UsageError
 
 
@@ -162,8 +162,9 @@ def test_help_prints_every_group_the_command_has_and_every_option(crane, command
         rows = {words[0]: words[1] for words in listed if len(words) == 2}
         for name in names:
             assert rows.get(name), f"{group}={name} with its comment in the help of {command}"
-    for key in ("seed", "datasets_dir", "weights_dir"):
-        assert any(line.startswith(f"  {key}: ") for line in lines)
+    for key in compose(command, []):
+        if key in ("seed", "datasets_dir", "weights_dir", "run_dir"):
+            assert any(line.startswith(f"  {key}: ") for line in lines), key
     assert "Examples" in outcome.out
 
 
