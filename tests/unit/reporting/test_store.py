@@ -1,8 +1,11 @@
 """The results store: whole rows, whole files, read alike by pandas, DuckDB and crane."""
 
 import math
+import re
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 import duckdb
 import pandas as pd
@@ -15,6 +18,7 @@ from crane.reporting.results import DatasetResult
 from crane.reporting.store import FAILED, FINISHED, OPTIONS, SCHEMA
 
 NAN = math.nan
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "sweeps.md"
 START = datetime(2026, 1, 2, tzinfo=timezone.utc)
 
 
@@ -195,3 +199,22 @@ def test_a_setting_is_what_is_computed_not_where_or_how_fast(change, is_another)
         "trainer": {"precision": "32-true"},
     }
     assert (setting_of({**config, **change}, "train") != setting_of(config, "train")) == is_another
+
+
+def test_the_page_names_every_column_and_reads_the_store_as_it_says(tmp_path, monkeypatch, capfd):
+    page = PAGE.read_text(encoding="utf-8")
+    rows = page.split("| column | what it is |")[1].splitlines()[2:]
+    cells = [row.split("|")[1] for row in rows if row.startswith("|")]
+    assert set(re.findall(r"`(\w+)`", " ".join(cells))) == set(SCHEMA.names)
+
+    for number, value in enumerate((0.5, 0.75)):
+        result = replace(RESULT, means={"image_auroc": value, "aupro": 0.5})
+        store_run(tmp_path / "runs" / "store", run(number, seed=number), [result])
+    monkeypatch.chdir(tmp_path)
+    by_pandas, by_duckdb = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    names = {}
+    exec(by_pandas, names)
+    assert names["best"]["image_auroc"].to_dict() == {("vv", 0): 0.5, ("vv", 1): 0.75}
+    exec(by_duckdb, {})
+    printed = capfd.readouterr().out
+    assert re.search(r"vv\s+│ visa\s+│\s+0\.625 │ 0\.1767\d+ │\s+2 │", printed)
