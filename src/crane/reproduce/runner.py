@@ -59,6 +59,8 @@ class Runner:
 
     def _weights(self, composed: Composed) -> Mapping[str, str]:
         """The sha256 of the weight files of a configuration."""
+        if composed.lacks:  # they may have been fetched since
+            return self.resources.weights(composed.config)
         if composed not in self._hashes:
             self._hashes[composed] = self.resources.weights(composed.config)
         return self._hashes[composed]

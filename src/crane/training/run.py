@@ -235,8 +235,9 @@ def _trainer(config: DictConfig, callbacks: list[Callback]) -> Trainer:
 
 
 def weight_hashes(config: DictConfig) -> Mapping[str, str]:
-    """The sha256 of every weight file that the model was made of."""
+    """The sha256 of every weight file that the model was made of; code of torch.hub is none."""
     needed = weights_needed(plain(config))
     found = {name: weight_status(name, config.weights_dir, verify=False) for name in needed}
-    hashes = {name: sha256(s.path) for name, s in found.items() if s.path is not None}
+    files = {name: s.path for name, s in found.items() if s.path is not None and s.path.is_file()}
+    hashes = {name: sha256(path) for name, path in files.items()}
     return hashes or {"backbone": f"{RANDOM}, seed {config.backbone.model.seed}"}
