@@ -20,16 +20,13 @@ class Line(NamedTuple):
     """For what is not measured but drawn to compare with."""
 
 
-def draw(
-    path: Path, *, x: str, panels: Mapping[str, Sequence[Line]], logarithmic: bool = False
-) -> None:
+def draw(path: Path, *, x: str, panels: Mapping[str, Sequence[Line]]) -> None:
     """Draw panels side by side over the same quantity, with one legend below.
 
     Args:
         path: The PNG; its folder is made.
         x: What the panels share.
-        panels: Map what is measured to its lines.
-        logarithmic: Both axes; otherwise they are linear and begin at 0.
+        panels: Map what is measured to its lines; axes begin at 0.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     figure, axes = plt.subplots(1, len(panels), figsize=(5 * len(panels), 3.8), squeeze=False)
@@ -41,12 +38,8 @@ def draw(
             (named[line.name],) = axis.plot(line.x, line.y, style, color=colour, markersize=4)
         axis.set_xlabel(x)
         axis.set_ylabel(y)
-        if logarithmic:
-            axis.set_xscale("log")
-            axis.set_yscale("log")
-        else:
-            axis.set_xlim(left=0)
-            axis.set_ylim(bottom=0)
+        axis.set_xlim(left=0)
+        axis.set_ylim(0, 1.1 * max(value for line in lines for value in line.y))
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
     figure.legend(named.values(), named.keys(), loc="upper center", bbox_to_anchor=(0.5, 0.0))
