@@ -114,7 +114,7 @@ _ENTRIES = (
         f"{MINI_CLIP}/embedded",
         "crane-mini.safetensors",
         9,
-        "2024a60a8dba19b32ea3159f36e1952fd8356e4bd2a1f5dc7e357489547a76c5",
+        "f86e45299b00d13226136c48410aabaabc84c5ba95f6e926b496bf1cdd20258f",
         "backbone=mini",
     ),
     _embedded(
