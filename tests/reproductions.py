@@ -11,6 +11,7 @@ EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 SMALL = (
     "backbone=tiny image_size=28 trainer=cpu trainer.enable_progress_bar=false logger=none "
     "data.num_workers=0 data.strict=false data.resizer=torch metrics.pixels.size_edges=[2,7] "
+    "metrics.pixels.scale.octave_bits=5 metrics.pixels.scale.linear_bits=9 "
     "overlay.num_anomalous=0 overlay.num_normal=0 overlay.gallery.num_anomalous=0 "
     "overlay.gallery.num_normal=0"
 )

@@ -52,16 +52,12 @@ def table1(tmp_path):
 
 def write_checkpoints(folder: Path) -> None:
     """Prompts under the authors' names and in their format, as wide as the tiny backbone's."""
-    for seed, (source, kind, epoch) in enumerate(
-        (source, kind, epoch)
-        for source in ("mvtec", "visa")
-        for kind in ("crane", "cranep")
-        for epoch in (1, 5)
-    ):
-        model = build_model(compose("train", ["backbone=tiny", f"seed={seed}"]))
+    names = official_names(build_model(compose("train", ["backbone=tiny"])))
+    draw = torch.Generator().manual_seed(0)
+    for source, kind, epoch in itertools.product(("mvtec", "visa"), ("crane", "cranep"), (1, 5)):
+        state = {n: torch.randn(x.shape, generator=draw) / 50 for n, x in names.items()}
         path = folder / f"trained_on_{source}_{kind}" / f"epoch_{epoch}.pth"
         path.parent.mkdir(parents=True, exist_ok=True)
-        state = {name: value.detach() for name, value in official_names(model).items()}
         torch.save({"prompt_learner": state}, path)
 
 
@@ -91,6 +87,7 @@ def kill_after(arguments: list[str], tests: int) -> str:
     return "".join(lines)
 
 
+@pytest.mark.timeout(1200)
 def test_table_1_killed_and_resumed_fills_every_cell(table1, crane):
     killed = kill_after(typed(table1), tests=6)
     assert killed.count(": tested in") == 6, killed
@@ -191,7 +188,7 @@ def test_what_is_not_here_is_missing_with_its_reason(crane, tmp_path):
     assert of_btad == {"data mvtec + btad, weights ViT-L-14-336/openai"}
     page = (folder / "README.md").read_text()
     assert "| btad | 94.4 | missing: data, weights (" in page
-    assert not re.search(r"\|\s*\|", page)  # no cell is blank
+    assert not re.search(r"\| *\|", page)  # no cell is blank
 
 
 def test_a_plan_changes_nothing(crane, tmp_path):

@@ -184,9 +184,12 @@ def _mean_cell(numbers: Sequence[Number], notes: Notes) -> str:
     if len(numbers) > 1 and unmeasured and defined:
         text = f"{len(unmeasured)} of {len(numbers)} data sets: {unmeasured[0].text}"
         return notes.cell(Number("", "", "", unmeasured[0].state, reason=text))
-    if not defined or len(numbers) == 1:
-        only = (unmeasured or numbers)[0]
-        return _with_difference(notes.cell(only), [only.to_baseline])
+    if len(numbers) == 1:
+        return _with_difference(notes.cell(numbers[0]), [numbers[0].to_baseline])
+    if not defined:
+        first = (unmeasured or numbers)[0]
+        reasons = dict.fromkeys(n.reason for n in numbers if n.state == first.state)
+        return notes.cell(Number("", "", "", first.state, reason="; ".join(reasons)))
     mean = sum(n.percent for n in defined if n.percent is not None) / len(defined)
     return _with_difference(f"{mean:.1f}", [n.to_baseline for n in defined])
 

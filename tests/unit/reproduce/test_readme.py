@@ -10,7 +10,7 @@ from crane.reproduce.numbers import LEFT_OUT, MEASURED, MISSING, OUTSIDE, UNDEFI
 from reproductions import EXPERIMENTS
 
 SUITE = Suite("paper", "The paper's data", "results.csv", {"cpu": 1.0}, 1.0, "a guess")
-COLOURS = read_recipe(EXPERIMENTS / "ablation_temperature")
+TEMPERATURES = read_recipe(EXPERIMENTS / "ablation_temperature")
 TABLE = read_recipe(EXPERIMENTS / "table1_zero_shot")
 
 
@@ -33,7 +33,7 @@ def test_published_ours_and_difference_stand_side_by_side():
     assert "| average industrial | 92.6 | missing: 6 of 7 data sets (" in page
     assert ") missing: data btad, weights x" in page
     assert "by more than 2 points" in page
-    assert not re.search(r"\|\s*\|", page)
+    assert not re.search(r"\| *\|", page)
     assert "4 numbers: 1 within tolerance, 1 outside tolerance, 2 missing" in page
 
 
@@ -52,7 +52,7 @@ def test_rows_stand_beside_the_baseline():
         number("0.01", "visa", 70.0, -10.0),
         number("0.01", "btad", None, state=UNDEFINED, reason="no normal images"),
     ]
-    recipe = replace(COLOURS, metrics=("image_auroc",))
+    recipe = replace(TEMPERATURES, metrics=("image_auroc",))
     page = readme(recipe, [(SUITE, numbers)], "a guess")
     means, of_visa, of_btad = re.split(r"\| (?:all data sets|visa|btad) \|", page)[1:]
     assert "| 0.07 | 85.0 |" in means
@@ -64,7 +64,18 @@ def test_rows_stand_beside_the_baseline():
     assert "Commit `abc`, on cpu." in page
 
 
-@pytest.mark.parametrize("recipe", [COLOURS, TABLE], ids=lambda recipe: recipe.name)
+def test_a_row_without_any_value_tells_every_reason():
+    numbers = [
+        Number("0.07", name, "image_auroc", MISSING, reason=f"data {name}") for name in ("a", "b")
+    ]
+    rows = tuple(row for row in TEMPERATURES.rows if row.name == "0.07")
+    recipe = replace(TEMPERATURES, metrics=("image_auroc",), rows=rows)
+    page = readme(recipe, [(SUITE, numbers)], "a guess")
+    assert "| 0.07 | missing: data (1) |" in page
+    assert "(1) missing: data a; data b" in page
+
+
+@pytest.mark.parametrize("recipe", [TEMPERATURES, TABLE], ids=lambda recipe: recipe.name)
 def test_a_recipe_that_was_never_run_has_a_page(recipe):
     page = readme(recipe, [], "a guess")
     assert page.startswith("<!-- Written by crane reproduce")
