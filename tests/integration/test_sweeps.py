@@ -57,7 +57,7 @@ def sweep(crane, overrides, tmp_path, monkeypatch):
     yield run
     loky = sys.modules.get("joblib.externals.loky")
     if loky is not None:  # its processes would wait for more work
-        loky.get_reusable_executor().shutdown(wait=True)
+        loky.get_reusable_executor().shutdown(kill_workers=True)
 
 
 def ends(outcomes):
@@ -97,6 +97,7 @@ def check_launchers(sweep, axes, failing):
     return basic
 
 
+@pytest.mark.timeout(1200)  # eleven processes start; a busy machine takes long over that
 def test_launchers_give_identical_tables_and_what_is_done_is_not_repeated(sweep, provide, tmp_path):
     axes = ["attention=clip,vv", "seed=1,2"]
     for num_blocks, seed in ((0, 1), (6, 1), (6, 2)):
@@ -156,6 +157,31 @@ def test_changed_data_are_not_taken_for_done(crane, tiny, use, tmp_path, data_se
     assert states("overlay.tile=61") == [FINISHED]
     next(copy.glob("tile/test/good/*.png")).unlink()
     assert states() == [FINISHED]
+
+
+def test_a_tested_checkpoint_is_told_by_what_it_holds(crane, use, train, tmp_path):
+    run = train("test=false")
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes(run.prompts.read_bytes())
+    common = ["trainer=cpu", "data.num_workers=0", *use("targets", "gamma")]
+    places = [f"results_store={tmp_path / 'store'}", f"hydra.sweep.dir={tmp_path / 's'}"]
+
+    def states(checkpoint):
+        axis = "scoring=mean_of_softmax,softmax_of_mean"
+        typed = crane("test", "-m", *common, f"checkpoint={checkpoint}", axis, *places)
+        assert typed.code == 0, typed.err
+        return [(o.name, o.status) for o in read_outcomes(tmp_path / "s")]
+
+    names = ["scoring=mean_of_softmax", "scoring=softmax_of_mean"]
+    assert states(run.prompts) == [(name, FINISHED) for name in names]
+    assert states(copy) == [(name, SKIPPED) for name in names]
+    copy.write_bytes(train("test=false", "seed=5", name="other").prompts.read_bytes())
+    assert states(copy) == [(name, FINISHED) for name in names]
+    stored = read_store(tmp_path / "store").drop_duplicates("run_id")
+    assert list(stored["command"]) == ["test"] * 4
+    assert list(stored["sources"]) == ["alpha"] * 4
+    assert list(stored["scoring"]) == ["mean_of_softmax", "softmax_of_mean"] * 2
+    assert stored["attention"].isna().all()  # the checkpoint brought it, without its name
 
 
 def test_a_killed_sweep_goes_on_where_it_was(sweep, overrides, provide, tmp_path):
