@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 from crane import training
 from crane.config import compose
@@ -69,7 +69,8 @@ def _by_hand(overrides: list[str], word: str, place: Path) -> tuple[DatasetResul
             learned.copy_(model.text.token_embedding(ids))
     path = place / "by_hand.safetensors"
     save_prompts(path, model, model_config(config), {})
-    config.checkpoint = str(path)
+    with open_dict(config):
+        config.checkpoint = str(path)
     return training.test(config, read_checkpoint(path)).results
 
 
