@@ -2,7 +2,7 @@
 
     crane train -m method=crane_plus backbone=mini guide=mini source=[embedded_parts] \
         targets=[embedded_photos,embedded_fabrics,embedded_boards] trainer.max_epochs=3 \
-        attention=clip,vv,qq+kk+vv seed=1,2 hydra.sweep.dir=runs/attention
+        attention=clip,vv,qq+kk+vv seed=1,2 cache=all hydra.sweep.dir=runs/attention
     crane report runs/attention output=runs/report
     python docs/images/report.py runs/report/report.html
 
@@ -26,7 +26,7 @@ def screenshot(browser: Browser, page: Path, size: tuple[int, int], scheme: str,
     """Open the page at one of its parts."""
     viewport = {"width": size[0], "height": size[1]}
     tab = browser.new_page(viewport=viewport, color_scheme=scheme)
-    tab.goto(page.resolve().as_uri())
+    tab.goto(page.resolve().as_uri(), timeout=120_000)
     tab.select_option("#ablation-metric", "pixel_auroc")
     tab.select_option("#classes-metric", "pixel_auroc")
     if at:
