@@ -24,6 +24,7 @@ EXAMPLES = {
     "predict": (
         "crane predict checkpoint=epoch_5.safetensors input=photos/",
         "crane predict checkpoint=epoch_5.safetensors input='*.png' calibration.input=good/",
+        "crane predict checkpoint=epoch_5.safetensors input=images.txt output=scored shard=0/4",
     ),
     "weights": ("crane weights method=crane_plus",),
     "demo": ("crane demo",),
