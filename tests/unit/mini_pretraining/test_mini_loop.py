@@ -53,7 +53,7 @@ def test_the_recipe_in_short_trains_exports_and_is_read_again(recipe, tmp_path):
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(recipe, tmp_path):
     stages = recipe["clip"]["stages"]
     for stage in stages:
-        stage["steps"] = 3
+        stage["steps"] = 2
     whole = Pretraining(recipe, tmp_path / "whole", "cpu")
     totals = whole.run()
     broken = Pretraining(recipe, tmp_path / "broken", "cpu")
@@ -69,7 +69,7 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(recipe, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         broken.run(save_every=0.0)
     rest = Pretraining(recipe, tmp_path / "broken", "cpu").run()
-    assert len(rest) == 2
+    assert len(rest) == len(totals) - 4
     assert taken + rest == pytest.approx(totals, rel=1e-4)
 
 
