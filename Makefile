@@ -30,7 +30,7 @@ demo: $(READY)  ## Train Crane and Crane+ on one domain, test on others, draw he
 	$(BIN)/crane demo
 
 test: $(READY)  ## Run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: $(READY)  ## Run the tests that take minutes or gigabytes
 	$(BIN)/python -m pytest -m slow

@@ -5,7 +5,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from crane.weights import load_open_clip
+from crane.weights import CATALOGUE, load_open_clip
 
 CONF = Path(__file__).parents[3] / "conf" / "backbone"
 OPTIONS = ["tiny", *(path.stem for path in CONF.glob("*.yaml") if path.stem != "tiny")]
@@ -17,13 +17,14 @@ def composed(option):
     return OmegaConf.to_container(config, resolve=True)
 
 
-def test_the_five_published_backbones_and_tiny_are_there():
+def test_the_five_published_backbones_and_two_small_ones_are_there():
     assert set(OPTIONS) == {
         "clip_vit_l14_336",
         "clip_vit_l14",
         "clip_vit_b16",
         "openclip_vit_h14_laion2b",
         "openclip_vit_l14_datacomp",
+        "mini",
         "tiny",
     }
 
@@ -36,7 +37,9 @@ def test_options_describe_models_that_exist_and_fit(option):
     architecture, weights = model["architecture"], model["weights"]
     named = isinstance(architecture, str)
     geometry = open_clip.get_model_config(architecture) if named else architecture
-    if named:
+    if option == "mini":
+        assert f"{architecture}/{weights}" in CATALOGUE
+    elif named:
         tag = open_clip.get_pretrained_cfg(architecture, weights)
         assert tag, "a tag open_clip knows"
         assert tag.get("quick_gelu", False) == model["quick_gelu"]

@@ -78,7 +78,14 @@ def test_caches_of_the_libraries_are_found(tmp_path):
     assert find_weights(CLIP, tmp_path, allow_download=False) == in_folder, "the folder comes first"
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", [name for name, one in CATALOGUE.items() if one.embedded])
+def test_what_the_package_carries_is_always_there(name, tmp_path):
+    found = find_weights(name, tmp_path, allow_download=False)
+    assert found.is_file()
+    assert sha256(found) == CATALOGUE[name].sha256
+
+
+@pytest.mark.parametrize("name", [name for name, one in CATALOGUE.items() if not one.embedded])
 def test_missing_and_not_allowed_says_what_to_fetch_from_where_to_where(name, tmp_path):
     entry = CATALOGUE[name]
     with pytest.raises(UsageError) as caught:
