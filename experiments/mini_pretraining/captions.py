@@ -77,8 +77,8 @@ def caption(facts: Facts, chance: random.Random) -> str:
 
 def _thing(facts: Facts, chance: random.Random) -> str:
     name = facts.shape if chance.random() < 0.8 else chance.choice(ANYTHING)
-    words = [facts.pattern] * (chance.random() < 0.85) + [name]
-    if chance.random() < 0.85:
+    words = [facts.pattern] * (chance.random() < 0.85 and facts.pattern != "") + [name]
+    if chance.random() < 0.85 and facts.colour:
         words.insert(0, facts.colour)
     if facts.arrangement == "grid" and chance.random() < 0.6:
         words.insert(0, chance.choice(("repeated", "many")))

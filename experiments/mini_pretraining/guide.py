@@ -15,10 +15,9 @@ from typing import Any
 import timm
 import torch
 from jaxtyping import Float
-from lightly.loss import DINOLoss, IBOTPatchLoss
+from lightly.loss import DINOLoss, IBOTPatchLoss, KoLeoLoss
 from lightly.models.modules import DINOProjectionHead, MaskedVisionTransformerTIMM
 from lightly.models.utils import random_block_mask, update_momentum
-from timm.layers import set_fused_attn
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -57,15 +56,19 @@ class SelfDistillation(nn.Module):
     Args:
         options: What timm builds the ViT with, as in conf/guide/mini.yaml.
         num_prototypes: Width of the heads' output.
+        spread: Weight of KoLeo (Sablayrolles et al., 2019; in DINOv2 on class tokens) on patches,
+            which stay alike within a picture without it.
     """
 
-    def __init__(self, options: dict[str, Any], num_prototypes: int) -> None:
+    def __init__(self, options: dict[str, Any], num_prototypes: int, spread: float) -> None:
         super().__init__()
+        self.spread = spread
         self.trained = _networks(options, num_prototypes)
         self.teachers = _networks(options, num_prototypes).requires_grad_(False)
         self.teachers.load_state_dict(self.trained.state_dict())
         self.picture_loss = DINOLoss(output_dim=num_prototypes)
         self.patch_loss = IBOTPatchLoss(output_dim=num_prototypes)
+        self.spread_loss = KoLeoLoss()
 
     def forward(self, views: list[Float[Tensor, "M 3 S S"]], temperature: float) -> Tensor:
         """The loss of two views of the same pictures at a temperature of the teacher."""
@@ -86,7 +89,8 @@ class SelfDistillation(nn.Module):
         given_patches = own_patch_head(partly[:, 1:][hidden]).float()
         pictures = self.picture_loss(list(wanted.chunk(2)), list(given.chunk(2)), temperature)
         patches = self.patch_loss(wanted_patches, given_patches, mask, temperature)
-        return pictures + patches
+        some = partly[:, 1:][~hidden][:: len(partly)]  # some of each picture's patches that it sees
+        return pictures + patches + self.spread * self.spread_loss(some.float())
 
 
 def _networks(options: dict[str, Any], num_prototypes: int) -> nn.ModuleList:
@@ -112,9 +116,9 @@ def pretrain_guide(
         save_every: Seconds between checkpoints.
     """
     settings = recipe["guide"]
-    set_fused_attn(device != "cpu")  # on a CPU the plain products are faster in bfloat16
     torch.manual_seed(recipe["seed"])
-    model = SelfDistillation(settings["options"], settings["num_prototypes"]).to(device)
+    model = SelfDistillation(settings["options"], settings["num_prototypes"], settings["spread"])
+    model.to(device)
     optimizer = torch.optim.AdamW(
         model.trained.parameters(), lr=0.0, weight_decay=settings["weight_decay"]
     )
@@ -135,10 +139,10 @@ def pretrain_guide(
         torch.manual_seed(seed)  # the masks'
         canvas = Canvas(recipe["image_size"], torch.Generator(device).manual_seed(seed))
         with torch.no_grad():
-            images = draw(canvas, settings["scenes"], settings["visible"]).images
+            images = draw(canvas, **settings["drawings"]).images
             views = [view(canvas, images), view(canvas, images)]
         warm = min(1.0, step / settings["warmup"])
-        with torch.autocast(torch.device(device).type, dtype=torch.bfloat16):
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=device != "cpu"):
             loss = model(views, 0.04 + 0.02 * warm)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -3,19 +3,24 @@
 import logging
 import random
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from experiments.mini_pretraining.canvas import Canvas
 from experiments.mini_pretraining.model import MiniClip
 from experiments.mini_pretraining.objective import Weights, losses
-from experiments.mini_pretraining.pictures import draw, window
+from experiments.mini_pretraining.pictures import Drawn, draw, window
 
 log = logging.getLogger(__name__)
+
+Batch = tuple[Drawn, Int[Tensor, "M N"] | None]
+"""Pictures, and the patches of each that are looked at; None is all."""
 
 
 def rate(step: int, steps: int, warmup: int, decay: float) -> float:
@@ -71,6 +76,8 @@ class Pretraining:
         self.model = MiniClip(self.settings["num_stream_blocks"], self.settings["correlation"])
         self.model.to(self.device).train()
         self.stage, self.step, self.seconds = 0, 0, 0.0
+        self.painter = ThreadPoolExecutor(1, thread_name_prefix="painter")
+        self.ahead: tuple[tuple[int, int], Future[Batch]] | None = None
         self.optimizers: list[Optimizer] = []
 
     @property
@@ -129,16 +136,8 @@ class Pretraining:
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = stage["learning_rate"] * share
-        seed = (self.recipe["seed"] + 1000 * self.stage) * 1_000_003 + self.step
-        sizes = stage["image_sizes"]
-        generator = torch.Generator(self.device).manual_seed(seed)
-        canvas = Canvas(sizes[self.step % len(sizes)], generator)
-        kept = None
-        with torch.no_grad():
-            drawn = draw(canvas, stage["scenes"], stage["visible"], tinted=stage["tinted"])
-            if stage["window"]:
-                kept = window(canvas, drawn, self.model.tower.patch_size[0], stage["window"])
-        weights, chance = Weights(**stage["weights"]), random.Random(seed)
+        drawn, kept = self._batch(stage)
+        weights, chance = Weights(**stage["weights"]), random.Random(self._seed(self.step))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type != "cpu"):
             parts = losses(self.model, drawn, weights, chance, stage["stream_share"], kept)
         self.model.zero_grad(set_to_none=True)
@@ -148,6 +147,29 @@ class Pretraining:
             optimizer.step()
         self.step += 1
         return {name: part.detach() for name, part in parts.items()}
+
+    def _seed(self, step: int) -> int:
+        return (self.recipe["seed"] + 1000 * self.stage) * 1_000_003 + step
+
+    def _batch(self, stage: dict[str, Any]) -> Batch:
+        """The batch of this step; the next one is drawn meanwhile."""
+        now, following = (self.stage, self.step), (self.stage, self.step + 1)
+        if self.ahead is None or self.ahead[0] != now:
+            self.ahead = (now, self.painter.submit(self._draw, stage, self.step))
+        batch = self.ahead[1].result()
+        self.ahead = (following, self.painter.submit(self._draw, stage, self.step + 1))
+        return batch
+
+    @torch.no_grad()
+    def _draw(self, stage: dict[str, Any], step: int) -> Batch:
+        look = stage["looks"][step % len(stage["looks"])]
+        generator = torch.Generator(self.device).manual_seed(self._seed(step))
+        canvas = Canvas(look["image_size"], generator)
+        drawn = draw(canvas, **stage["drawings"])
+        if look["window"] is None:
+            return drawn, None
+        patch = self.model.tower.patch_size[0]
+        return drawn, window(canvas, drawn, patch, look["window"])
 
     def _save(self) -> None:
         state = {

@@ -16,6 +16,10 @@ from experiments.mini_pretraining.pictures import Drawn
 TEMPERATURE = 0.07
 """Of states, as in conf/base/scoring.yaml, where the method compares patches with sentences."""
 
+CLOSEST = 0.9
+"""Cosine of "object." and "damaged object." at most, about that of large CLIP models: the logit
+between them, at that temperature, can reach 6."""
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -23,11 +27,14 @@ class Weights:
 
     caption: float
     picture: float
+    paired: float
     plain: float
     stream: float
     values: float
     found: float
     """Of damaged patches in the loss of patches; the others have the rest."""
+    apart: float
+    """Of the sentences about one thing in its two states, where they are too close."""
 
 
 def losses(
@@ -61,12 +68,15 @@ def losses(
     coverage = patch_coverage(drawn.masks, model.tower.patch_size[0])
     if kept is not None:
         coverage = coverage.gather(1, kept)
+    separate, paired = _pictures(seen, chosen, states, coverage)
     parts = {
         "caption": _contrastive(seen.global_, texts, model.clip.logit_scale),
-        "picture": _pictures(seen, chosen, states, coverage),
+        "picture": separate,
+        "paired": paired,
         "plain": _patches(seen.plain, states, weights.found, coverage),
         "stream": _patches(seen.stream, states, weights.found, coverage[chosen]),
         "values": _patches(seen.values, states, weights.found, coverage),
+        "apart": F.relu((states[:, 0] * states[:, 1]).sum(-1) - CLOSEST).mean(),
     }
     total = sum(getattr(weights, name) * part for name, part in parts.items())
     return {**parts, "total": torch.as_tensor(total)}
@@ -84,28 +94,44 @@ def _contrastive(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
     return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2.0
 
 
-def _pictures(seen: Seen, chosen: Tensor, states: Tensor, coverage: Tensor) -> Tensor:
-    """Cross-entropy of whole pictures: from the class token alone, and fused with the patches.
+def _pictures(
+    seen: Seen, chosen: Tensor, states: Tensor, coverage: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Losses of whole pictures: from the class token alone, and fused with the patches.
 
     Fused as Crane (E-Attn), as D-Attn alone and as Crane+ (both) fuse them.
+
+    Returns:
+        The cross-entropy of each picture on its own, and that of which of two twins is damaged:
+        the second asks what AUROC asks, where all pictures of a class look alike.
     """
     label = (coverage.amax(1) > 0).float()
-    alone = torch.stack([_evidence(seen.global_[:, None], pair)[:, 0] for pair in states])
     weight = 0.3 + 0.7 * torch.where(label > 0, (coverage.sum(1) * 2.0).clamp_max(1.0), 1.0)
-    loss = _cross_entropy(alone, label.expand_as(alone), weight)
+    alone = torch.stack([_evidence(seen.global_[:, None], pair)[:, 0] for pair in states])
     own, stream, values = states[0], seen.stream, seen.values[chosen]
+    fused = []
     for local in ([stream], [values], [values, stream]):
         patches = torch.stack(local)
         logits = similarity_logits(patches, own[None], TEMPERATURE)
-        fused = fuse(seen.global_[chosen], patches, logits, 0.5)
-        evidence = _evidence(fused[:, None], own)[:, 0]
-        loss = loss + _cross_entropy(evidence, label[chosen], weight[chosen]) / 3.0
-    return loss
+        both = fuse(seen.global_[chosen], patches, logits, 0.5)
+        fused.append(_evidence(both[:, None], own)[:, 0])
+    separate, paired = torch.zeros(()), torch.zeros(())
+    for evidence, which in ((alone, slice(None)), (torch.stack(fused), chosen)):
+        separate = separate + _cross_entropy(evidence, label[which], weight[which])
+        paired = paired + _paired(evidence, label[which] * weight[which])
+    return separate, paired
 
 
 def _cross_entropy(evidence: Tensor, label: Tensor, weight: Tensor) -> Tensor:
+    label = label.expand_as(evidence)
     each = F.binary_cross_entropy_with_logits(evidence, label, reduction="none")
     return (each * weight).mean()
+
+
+def _paired(evidence: Tensor, weight: Tensor) -> Tensor:
+    """The second half of the pictures are the first half, damaged."""
+    flawless, damaged = evidence.chunk(2, dim=1)
+    return (F.softplus(flawless - damaged) * weight[len(weight) // 2 :]).mean()
 
 
 def _patches(patches: Tensor, states: Tensor, share: float, coverage: Tensor) -> Tensor:

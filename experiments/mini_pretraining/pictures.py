@@ -20,6 +20,7 @@ class Facts:
     """What a caption can say of one picture."""
 
     pattern: str
+    """Empty where no word is for it, as of `colour`."""
     shape: str
     colour: str
     arrangement: str
@@ -46,6 +47,7 @@ def draw(
     shapes: Mapping[str, Outline] = SHAPES,
     defects: Mapping[str, Defect] = DEFECTS,
     tinted: float = 0.0,
+    natural: float = 0.0,
 ) -> Drawn:
     """Draw `num` scenes, each without and with a defect.
 
@@ -59,8 +61,9 @@ def draw(
         shapes: Outlines of objects.
         defects: Kinds of defect.
         tinted: Share of the surfaces that are strewn with patches of another colour.
+        natural: Share of the surfaces that are noise, cells or leaves, which no word is for.
     """
-    scenes = draw_scenes(canvas, num, patterns, shapes, tinted)
+    scenes = draw_scenes(canvas, num, patterns, shapes, tinted, natural)
     x, y = _places(canvas, scenes.region)
     area = canvas.log_uniform(num, 0.0012, 0.22)
     kinds = canvas.integers(num, len(defects))

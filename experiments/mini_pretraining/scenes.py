@@ -23,6 +23,7 @@ from experiments.mini_pretraining.canvas import (
     slopes,
     step,
 )
+from experiments.mini_pretraining.natural import natural as without_name
 from experiments.mini_pretraining.shapes import SHAPES, Outline
 from experiments.mini_pretraining.surfaces import PATTERNS, Pattern
 
@@ -58,6 +59,7 @@ class Scenes:
     light: Numbers
     """Angle that the light comes from."""
     pattern: list[str]
+    """Empty where no word is for it, as of `colour`."""
     shape: list[str]
     """Of the object; `surface` where there is none."""
     colour: list[str]
@@ -70,6 +72,7 @@ def draw_scenes(
     patterns: Mapping[str, Pattern] = PATTERNS,
     shapes: Mapping[str, Outline] = SHAPES,
     tinted: float = 0.0,
+    natural: float = 0.0,
 ) -> Scenes:
     """Draw scenes of every kind.
 
@@ -79,6 +82,7 @@ def draw_scenes(
         patterns: What surfaces are covered with.
         shapes: Outlines of objects.
         tinted: Share of the surfaces that are strewn with patches of another colour.
+        natural: Share of the surfaces, and half of it of the grounds, that no word is for.
     """
     light = canvas.uniform(num, 0, 2 * math.pi)
     colour_ids = canvas.integers(num, len(COLOURS))
@@ -94,6 +98,10 @@ def draw_scenes(
     distance, scale = _objects(canvas, arrangement_ids, shape_ids, shapes)
     if tinted:
         surface = _tinted(canvas, surface, tinted)
+    nameless = torch.zeros(num, dtype=torch.bool, device=canvas.device)
+    if natural:
+        surface, nameless = without_name(canvas, surface, natural)
+        ground, _ = without_name(canvas, ground, natural / 2.0)
     rgb, region = _composed(canvas, surface, ground, distance, scale, light)
     whole = (arrangement_ids == 0).float()[:, None, None]
     region = torch.maximum(region, whole)
@@ -108,15 +116,16 @@ def draw_scenes(
         background=dark.clamp(0, 1),
         region=region,
         light=light,
-        pattern=_names(list(patterns), pattern_ids),
+        pattern=_names(list(patterns), pattern_ids, nameless),
         shape=["surface" if s else n for s, n in zip(is_surface, shape_names, strict=True)],
-        colour=_names(list(COLOURS), colour_ids),
+        colour=_names(list(COLOURS), colour_ids, nameless),
         arrangement=_names(ARRANGEMENTS, arrangement_ids),
     )
 
 
-def _names(words: Sequence[str], ids: Tensor) -> list[str]:
-    return [words[i] for i in ids.tolist()]
+def _names(words: Sequence[str], ids: Tensor, nameless: Tensor | None = None) -> list[str]:
+    none = [False] * len(ids) if nameless is None else nameless.tolist()
+    return ["" if no_word else words[i] for i, no_word in zip(ids.tolist(), none, strict=True)]
 
 
 def grouped(

@@ -18,9 +18,13 @@ def recipe() -> dict[str, Any]:
     short["image_size"] = 56
     for number, stage in enumerate(short["clip"]["stages"]):
         steps = 3 if number else 10
-        stage.update(scenes=4, steps=steps, warmup=2, image_sizes=[56, 64])
-        stage["window"] = stage["window"] and 4
-    short["guide"].update(scenes=2, steps=4, warmup=2, num_prototypes=64)
+        stage.update(steps=steps, warmup=2)
+        stage["drawings"]["num"] = 4
+        for look in stage["looks"]:
+            look["image_size"] = look["image_size"] // 16 * 8
+            look["window"] = look["window"] and 4
+    short["guide"].update(steps=4, warmup=2, num_prototypes=64)
+    short["guide"]["drawings"]["num"] = 2
     return short
 
 

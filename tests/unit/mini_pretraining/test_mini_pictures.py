@@ -13,7 +13,9 @@ from experiments.mini_pretraining.captions import (
     vocabulary,
 )
 from experiments.mini_pretraining.defects import DEFECTS, HELD_OUT_DEFECTS, NOUNS
+from experiments.mini_pretraining.natural import NATURAL
 from experiments.mini_pretraining.pictures import draw, window
+from experiments.mini_pretraining.scenes import COLOURS
 from experiments.mini_pretraining.shapes import HELD_OUT_SHAPES, SHAPES
 from experiments.mini_pretraining.surfaces import HELD_OUT_PATTERNS, PATTERNS
 
@@ -27,6 +29,7 @@ KINDS: dict[str, tuple[Mapping, Mapping]] = {
 def test_the_embedded_domains_share_no_generator_and_no_word_with_pretraining():
     reserved = reserved_generators()
     ours = [f for kinds in KINDS.values() for part in kinds for f in part.values()]
+    ours.extend(NATURAL)
     assert not {f"{f.__module__}.{f.__name__}" for f in ours} & set(reserved)
     assert not {f.__module__ for f in ours} & {name.rpartition(".")[0] for name in reserved}
     assert not set(vocabulary()) & set(reserved.values())
@@ -133,3 +136,26 @@ def test_each_word_is_one_token_and_the_shipped_vocabulary_is_the_recipes():
     tokenizer = open_clip.get_tokenizer("crane-mini")
     for word in vocabulary():
         assert len(tokenizer.encode(word)) == 1
+
+
+@pytest.mark.parametrize("kind", NATURAL, ids=lambda kind: kind.__name__)
+def test_surfaces_without_a_name_differ_and_follow_the_seed(kind):
+    twice = [kind(Canvas(56, torch.Generator().manual_seed(4)), 6) for _ in range(2)]
+    assert torch.equal(*twice)
+    pictures = twice[0]
+    assert pictures.shape == (6, 3, 56, 56)
+    assert pictures.isfinite().all()
+    assert 0.0 <= pictures.min() < pictures.max() <= 1.0
+    assert (pictures.flatten(1).std(1) > 0.01).all()
+    assert (torch.cdist(pictures.flatten(1), pictures.flatten(1)) > 1.0).sum() == 6 * 5
+
+
+def test_captions_say_no_pattern_and_no_colour_of_a_surface_without_a_name():
+    named = {*PATTERNS, *COLOURS}
+    for share in (0.0, 1.0):
+        canvas = Canvas(56, torch.Generator().manual_seed(2))
+        facts = draw(canvas, 20, 0.12, natural=share).facts
+        chance = random.Random(0)
+        said = [set(caption(f, chance).replace(".", "").split()) & named for f in facts]
+        assert any(said) == (share == 0.0)
+        assert all((f.pattern == "") == (f.colour == "") == (share == 1.0) for f in facts)
