@@ -45,6 +45,7 @@ def test_a_run_leaves_everything_and_its_prompts_give_the_same_numbers(
         assert f"overlays/{target}/gallery.png" in run.out
     for shown in ("tile", "bracket", "mean", "Means", "epoch_1.safetensors", "results.csv"):
         assert shown in run.out
+    assert "][root]" not in run.out, "open_clip's own remarks are held back"
 
     for checkpoint in (run.prompts, run.folder / "checkpoints" / "last.ckpt"):
         folder = tmp_path / checkpoint.suffix[1:]

@@ -1,6 +1,5 @@
 """`crane reproduce`: published tables and ablations made again, published beside ours."""
 
-import logging
 import shlex
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -56,9 +55,6 @@ def reproduce(config: DictConfig) -> None:
         SystemExit: With 1 for a failed run or a number outside its tolerance, else with 3 where
             something was missing.
     """
-    # open_clip logs each tokenizer it makes at the root.
-    logging.getLogger("crane").setLevel(logging.INFO)
-    logging.getLogger().setLevel(logging.WARNING)
     console = Console(highlight=False)
     recipes = [read_recipe(Path(folder)) for folder in config.experiments]
     suite: Suite = instantiate(config.suite, _convert_="all")

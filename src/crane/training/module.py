@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from lightning import LightningModule
 from torch import Tensor, nn
 
+from crane.data import CraneDataModule
 from crane.errors import UsageError
 from crane.metrics import Curve, Evaluation
 from crane.models import Crane, CraneLoss
@@ -87,9 +88,13 @@ class CraneModule(LightningModule):
         grid = (patches.shape[2], patches.shape[3])
         return VisionTokens(batch["global_"].to(self.token_dtype), patches.flatten(2, 3), grid)
 
+    @property
+    def _data(self) -> CraneDataModule:
+        return cast(CraneDataModule, self.trainer.datamodule)  # type: ignore[attr-defined]
+
     def on_fit_start(self) -> None:
         """Say so when there is nothing to learn places from."""
-        if not self.trainer.datamodule.has_masks:  # type: ignore[attr-defined]
+        if not self._data.has_masks:
             logger.warning(
                 "the source has no masks: the focal and Dice losses are off, and only the image "
                 "loss trains the prompts; maps will localise less well"
@@ -126,7 +131,7 @@ class CraneModule(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Begin the metrics of the held-out source."""
-        names = self.trainer.datamodule.source_class_names  # type: ignore[attr-defined]
+        names = self._data.source_class_names
         self.evaluations = nn.ModuleList([self.evaluate(len(names), None)]).to(self.device)
         self._text = self.model.static_text()
 
@@ -143,7 +148,7 @@ class CraneModule(LightningModule):
 
     def on_test_start(self) -> None:
         """Begin the metrics of each target."""
-        targets = self.trainer.datamodule.targets.values()  # type: ignore[attr-defined]
+        targets = self._data.targets.values()
         self.evaluations = nn.ModuleList(
             self.evaluate(len(index.class_names), [str(s.image) for s in index.samples])
             for index in targets
@@ -158,7 +163,7 @@ class CraneModule(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Compute the results of every target, and log their means over classes."""
-        targets = self.trainer.datamodule.targets  # type: ignore[attr-defined]
+        targets = self._data.targets
         self.results = tuple(
             dataset_result(name, index, self._evaluation(number).compute())
             for number, (name, index) in enumerate(targets.items())
@@ -168,12 +173,12 @@ class CraneModule(LightningModule):
 
     def curves(self) -> dict[str, dict[str, list[Curve]]]:
         """Curves of each target tested, by kind, one a class; every process must call it."""
-        targets = self.trainer.datamodule.targets  # type: ignore[attr-defined]
+        targets = self._data.targets
         return {name: self._evaluation(number).curves() for number, name in enumerate(targets)}
 
     def scores(self) -> list[tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]]:
         """Index and score of each image of each target; every process must call it."""
-        targets = self.trainer.datamodule.targets  # type: ignore[attr-defined]
+        targets = self._data.targets
         return [self._evaluation(number).scores() for number in range(len(targets))]
 
     def _evaluation(self, number: int) -> Evaluation:
