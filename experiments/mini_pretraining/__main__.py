@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from crane.weights.embedded import MINI_FOLDER
+from experiments.mini_pretraining.model import small_guide
 
 HERE = Path(__file__).parent
 log = logging.getLogger("experiments.mini_pretraining")
@@ -49,18 +50,40 @@ def _export(recipe: dict[str, Any], arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(recipe: dict[str, Any], arguments: argparse.Namespace) -> None:
-    """Retrieval and detection on drawings held out, to evaluation.json."""
-    from experiments.mini_pretraining.evaluate import evaluate
+    """What both learned, on drawings of their own, to evaluation.json.
+
+    The guide is that of the package, so export first.
+    """
+    from experiments.mini_pretraining.evaluate import evaluate, evaluate_guide
     from experiments.mini_pretraining.model import MiniClip
 
     settings = recipe["clip"]
     model = MiniClip(settings["num_stream_blocks"], settings["correlation"])
     state = torch.load(arguments.folder / "clip.ckpt", map_location="cpu")
     model.clip.load_state_dict(state["model"])
-    rows = evaluate(model, image_size=recipe["image_size"], **recipe["evaluation"])
-    (HERE / "evaluation.json").write_text(json.dumps(rows, indent=1) + "\n")
-    for row in rows:
-        log.info("%s", row)
+    drawings = {"image_size": recipe["image_size"], **recipe["evaluation"]}
+    found: dict[str, Any] = {"clip": evaluate(model, **drawings), "guide": {}}
+    for weights in ("crane-mini-guide/embedded", "random"):
+        guide, attention = small_guide(weights)
+        found["guide"][weights] = evaluate_guide(
+            guide,
+            attention,
+            image_size=recipe["image_size"],
+            scenes=recipe["evaluation"]["scenes"],
+            seed=recipe["evaluation"]["seed"],
+        )
+    text = json.dumps(found, indent=1) + "\n"
+    (HERE / "evaluation.json").write_text(text)
+    log.info("%s", text)
+
+
+def _look(recipe: dict[str, Any], arguments: argparse.Namespace) -> None:
+    """Write drawings.jpg and guide.jpg."""
+    from experiments.mini_pretraining.look import drawings, guide_colours
+
+    last = recipe["clip"]["stages"][-1]["drawings"]
+    drawings(HERE / "drawings.jpg", recipe["image_size"], last, recipe["evaluation"]["seed"])
+    guide_colours(HERE / "guide.jpg", small_guide("crane-mini-guide/embedded")[0])
 
 
 def _controls(recipe: dict[str, Any], arguments: argparse.Namespace) -> None:
@@ -81,6 +104,7 @@ COMMANDS: dict[str, Callable[[dict[str, Any], argparse.Namespace], None]] = {
     "guide": _guide,
     "export": _export,
     "evaluate": _evaluate,
+    "look": _look,
     "controls": _controls,
 }
 
@@ -104,7 +128,9 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
     recipe = yaml.safe_load((HERE / "recipe.yaml").read_text())
     chosen = (
-        ["clip", "guide", "export", "evaluate"] if arguments.what == "all" else [arguments.what]
+        ["guide", "clip", "export", "evaluate", "look"]
+        if arguments.what == "all"
+        else [arguments.what]
     )
     for name in chosen:
         COMMANDS[name](recipe, arguments)

@@ -5,13 +5,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from crane.attention import GuidedAttention
+from crane.guides import Guide
 from experiments.mini_pretraining.canvas import Canvas
 from experiments.mini_pretraining.captions import caption
 from experiments.mini_pretraining.defects import DEFECTS, HELD_OUT_DEFECTS
 from experiments.mini_pretraining.model import MiniClip
 from experiments.mini_pretraining.objective import patch_coverage
 from experiments.mini_pretraining.pictures import draw
+from experiments.mini_pretraining.scenes import draw_scenes
 from experiments.mini_pretraining.shapes import HELD_OUT_SHAPES, SHAPES
 from experiments.mini_pretraining.surfaces import HELD_OUT_PATTERNS, PATTERNS
 
@@ -74,6 +78,52 @@ def evaluate(
             row[f"patch_auroc_{reading}"] = _auroc(evidence[clear], coverage[clear] > 0)
         rows.append(row)
     return rows
+
+
+@torch.no_grad()
+def evaluate_guide(
+    guide: Guide, attention: GuidedAttention, *, image_size: int, scenes: int, seed: int
+) -> dict[str, float]:
+    """How a guide groups the patches of flawless scenes: the object's, and the ground's.
+
+    `part_auroc` says how well the cosine of two patches tells whether both are of the object or
+    both of the ground; `similarity` is the mean cosine, `kept` the share of pairs that D-Attn's
+    threshold leaves, `own_part` how much of an object's patch D-Attn reads from the object. Each is
+    a mean over pictures that have enough of both.
+
+    Args:
+        guide: The guide.
+        attention: D-Attn.
+        image_size: In pixels.
+        scenes: How many scenes; those without an object do not count.
+        seed: Of the drawings.
+    """
+    canvas = Canvas(image_size, torch.Generator().manual_seed(seed))
+    drawn = draw_scenes(canvas, scenes, natural=0.4)
+    rows = []
+    for rgb, region in zip(drawn.rgb, drawn.region, strict=True):
+        features = guide(rgb[None])
+        covered = F.avg_pool2d(region[None], image_size // features.shape[-1]).flatten()
+        on, off = covered > 0.95, covered < 0.05
+        if min(int(on.sum()), int(off.sum())) < 4:
+            continue
+        unit = F.normalize(features[0].flatten(1), dim=0)
+        similar = unit.T @ unit
+        read = attention.correlations(features)[0]
+        other = ~torch.eye(len(similar), dtype=torch.bool)
+        same = other & (on[:, None] & on | off[:, None] & off)
+        pairs = same | on[:, None] & off | off[:, None] & on
+        rows.append(
+            (
+                _auroc(similar[pairs], same[pairs]),
+                float(similar[other].mean()),
+                float((read > 0)[other].float().mean()),
+                float(read[on][:, on].sum() / read[on].sum()),
+            )
+        )
+    means = torch.tensor(rows, dtype=torch.float64).mean(0).tolist()
+    names = ("part_auroc", "similarity", "kept", "own_part")
+    return {name: round(value, 3) for name, value in zip(names, means, strict=True)}
 
 
 def _share(right: Tensor) -> float:

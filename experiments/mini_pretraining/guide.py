@@ -15,7 +15,7 @@ from typing import Any
 import timm
 import torch
 from jaxtyping import Float
-from lightly.loss import DINOLoss, IBOTPatchLoss, KoLeoLoss
+from lightly.loss import DINOLoss, IBOTPlusPlusPatchLoss
 from lightly.models.modules import DINOProjectionHead, MaskedVisionTransformerTIMM
 from lightly.models.utils import random_block_mask, update_momentum
 from torch import Tensor, nn
@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Channel means and deviations, those of ImageNet, as conf/guide/mini.yaml states them too."""
+ALIKE = 0.7
+"""Mean cosine of a picture's patches that needs no lowering; D-Attn keeps those above 1.2 of it."""
 
 
 def view(canvas: Canvas, images: Float[Tensor, "M 3 S S"]) -> Float[Tensor, "M 3 S S"]:
@@ -56,8 +58,7 @@ class SelfDistillation(nn.Module):
     Args:
         options: What timm builds the ViT with, as in conf/guide/mini.yaml.
         num_prototypes: Width of the heads' output.
-        spread: Weight of KoLeo (Sablayrolles et al., 2019; in DINOv2 on class tokens) on patches,
-            which stay alike within a picture without it.
+        spread: Weight of what keeps the patches of a picture from being all alike.
     """
 
     def __init__(self, options: dict[str, Any], num_prototypes: int, spread: float) -> None:
@@ -67,8 +68,7 @@ class SelfDistillation(nn.Module):
         self.teachers = _networks(options, num_prototypes).requires_grad_(False)
         self.teachers.load_state_dict(self.trained.state_dict())
         self.picture_loss = DINOLoss(output_dim=num_prototypes)
-        self.patch_loss = IBOTPatchLoss(output_dim=num_prototypes)
-        self.spread_loss = KoLeoLoss()
+        self.patch_loss = IBOTPlusPlusPatchLoss(output_dim=num_prototypes)
 
     def forward(self, views: list[Float[Tensor, "M 3 S S"]], temperature: float) -> Tensor:
         """The loss of two views of the same pictures at a temperature of the teacher."""
@@ -82,23 +82,28 @@ class SelfDistillation(nn.Module):
             backbone, picture_head, patch_head = self.teachers
             whole = backbone.encode(both)
             wanted = picture_head(whole[:, 0]).float()
-            wanted_patches = patch_head(whole[:, 1:][hidden]).float()
+            wanted_patches = patch_head(whole[:, 1:]).float()
         with_class = torch.cat([torch.zeros_like(hidden[:, :1]), hidden], dim=1)
         partly = student.encode(both, mask=with_class)
         given = own_picture_head(partly[:, 0]).float()
-        given_patches = own_patch_head(partly[:, 1:][hidden]).float()
+        given_patches = own_patch_head(partly[:, 1:]).float()
         pictures = self.picture_loss(list(wanted.chunk(2)), list(given.chunk(2)), temperature)
         patches = self.patch_loss(wanted_patches, given_patches, mask, temperature)
-        some = partly[:, 1:][~hidden][:: len(partly)]  # some of each picture's patches that it sees
-        return pictures + patches + self.spread * self.spread_loss(some.float())
+        unit = F.normalize(partly[:, 1:].float(), dim=-1) * ~hidden[:, :, None]
+        mean = unit.sum(1) / (~hidden).sum(1, keepdim=True)
+        alike = mean.square().sum(-1)  # mean cosine of two patches that are seen
+        return pictures + patches + self.spread * F.relu(alike - ALIKE).mean()
 
 
 def _networks(options: dict[str, Any], num_prototypes: int) -> nn.ModuleList:
     """A ViT and its two heads: for the class token and for patches."""
     vit = timm.create_model("vit_tiny_patch16_224", num_classes=0, **options)
     sizes = {"input_dim": options["embed_dim"], "hidden_dim": 256, "bottleneck_dim": 64}
+    torch.nn.init.zeros_(vit.pos_embed).requires_grad_(False)
     heads = [DINOProjectionHead(**sizes, output_dim=num_prototypes) for _ in range(2)]
-    return nn.ModuleList([MaskedVisionTransformerTIMM(vit=vit), *heads])
+    return nn.ModuleList(
+        [MaskedVisionTransformerTIMM(vit=vit, pos_embed_initialization="skip"), *heads]
+    )
 
 
 def pretrain_guide(

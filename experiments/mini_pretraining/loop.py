@@ -4,6 +4,7 @@ import logging
 import random
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from crane.attention import GuidedAttention
+from crane.errors import UsageError
 from experiments.mini_pretraining.canvas import Canvas
-from experiments.mini_pretraining.model import MiniClip
+from experiments.mini_pretraining.export import export
+from experiments.mini_pretraining.model import MiniClip, small_guide
 from experiments.mini_pretraining.objective import Weights, losses
 from experiments.mini_pretraining.pictures import Drawn, draw, window
 
@@ -139,7 +143,8 @@ class Pretraining:
         drawn, kept = self._batch(stage)
         weights, chance = Weights(**stage["weights"]), random.Random(self._seed(self.step))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type != "cpu"):
-            parts = losses(self.model, drawn, weights, chance, stage["stream_share"], kept)
+            guide = self._guide if stage["guided"] else None
+            parts = losses(self.model, drawn, weights, chance, stage["stream_share"], kept, guide)
         self.model.zero_grad(set_to_none=True)
         parts["total"].backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings["clip_norm"])
@@ -147,6 +152,27 @@ class Pretraining:
             optimizer.step()
         self.step += 1
         return {name: part.detach() for name, part in parts.items()}
+
+    @cached_property
+    def _attention(self) -> tuple[nn.Module, GuidedAttention]:
+        """The small guide, pretrained before, and D-Attn as conf/guide/mini.yaml states it."""
+        checkpoint = self.folder / "guide.ckpt"
+        if not checkpoint.is_file():
+            raise UsageError("the guide, pretrained first", f"no {checkpoint}", key="guided")
+        path = checkpoint.with_suffix(".safetensors")
+        export(torch.load(checkpoint, map_location="cpu")["vit"], path)
+        guide, attention = small_guide(str(path.resolve()))
+        return guide.to(self.device), attention
+
+    @torch.no_grad()
+    def _guide(self, images: Tensor, kept: Int[Tensor, "K N"] | None) -> Tensor:
+        """D-Attn's correlations of the patches that are looked at."""
+        features, attention = self._attention
+        seen = features(images)
+        if kept is not None:
+            looked_at = kept[:, None].expand(-1, seen.shape[1], -1)
+            seen = seen.flatten(2).gather(2, looked_at).unsqueeze(-1)
+        return attention.correlations(seen)
 
     def _seed(self, step: int) -> int:
         return (self.recipe["seed"] + 1000 * self.stage) * 1_000_003 + step

@@ -4,12 +4,16 @@ from typing import NamedTuple
 
 import open_clip
 import torch
+from hydra.utils import instantiate
 from jaxtyping import Float, Int
 from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from crane.attention import GuidedAttention
 from crane.backbones import TextTower, VisionTower
+from crane.config import compose
+from crane.guides import Guide
 from crane.weights.embedded import MINI_CLIP
 
 
@@ -20,9 +24,9 @@ class Seen(NamedTuple):
     plain: Float[Tensor, "M N E"]
     """Patches of the ordinary ViT."""
     stream: Float[Tensor, "K N E"]
-    """Patches of E-Attn, of the first K pictures and the first K damaged ones."""
-    values: Float[Tensor, "M N E"]
-    """Patches of D-Attn under a guide that sees no two patches alike."""
+    """Patches of E-Attn, of the chosen pictures."""
+    values: Float[Tensor, "K N E"]
+    """Patches of D-Attn, of the chosen pictures."""
 
 
 class MiniClip(nn.Module):
@@ -55,13 +59,16 @@ class MiniClip(nn.Module):
         images: Float[Tensor, "M 3 S S"],
         chosen: Tensor,
         kept: Int[Tensor, "M N"] | None = None,
+        correlations: Float[Tensor, "K N N"] | None = None,
     ) -> Seen:
         """Embeddings of pictures (RGB in [0, 1]).
 
         Args:
             images: The pictures.
-            chosen: Which of them have a second stream.
+            chosen: Which of them are read by E-Attn and D-Attn too.
             kept: The patches of each that are looked at; None is all.
+            correlations: Of the chosen, by D-Attn's guide; None is a guide that sees no two patches
+                alike.
         """
         h = self.tower.embed(images)
         if kept is not None:
@@ -81,7 +88,10 @@ class MiniClip(nn.Module):
             after = h + block.project(F.scaled_dot_product_attention(q, k, v))
             h = after + block.mlp(after)
         last = self.tower.blocks[len(self.tower.blocks) - 1]
-        values = last.project(last.values(after)[:, :, 1:])
+        values = last.values(after[chosen])[:, :, 1:]
+        if correlations is not None:
+            values = correlations.unsqueeze(1) @ values
+        values = last.project(values)
         return Seen(
             self._joint(h[:, :1])[:, 0],
             self._joint(h[:, 1:]),
@@ -91,3 +101,14 @@ class MiniClip(nn.Module):
 
     def _joint(self, tokens: Tensor) -> Tensor:
         return F.normalize(self.tower.to_joint(tokens).float(), dim=-1)
+
+
+def small_guide(weights: str) -> tuple[Guide, GuidedAttention]:
+    """The small guide with some weights, and D-Attn, as conf/guide/mini.yaml states them.
+
+    Args:
+        weights: A path, `random`, or `crane-mini-guide/embedded` for those of the package.
+    """
+    own = ["method=crane_plus", "guide=mini", f"guide.features.weights='{weights}'"]
+    guide = compose("train", own).guide
+    return instantiate(guide.features), instantiate(guide.attention)

@@ -1,6 +1,7 @@
 """What pretraining minimises: captions, states of pictures, states of patches."""
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,9 @@ TEMPERATURE = 0.07
 CLOSEST = 0.9
 """Cosine of "object." and "damaged object." at most, about that of large CLIP models: the logit
 between them, at that temperature, can reach 6."""
+
+Correlations = Callable[[Tensor, Int[Tensor, "K N"] | None], Tensor]
+"""From pictures, and which of their patches are looked at, to D-Attn's correlations (K, N, N)."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ def losses(
     chance: random.Random,
     stream_share: float,
     kept: Int[Tensor, "M N"] | None = None,
+    guide: Correlations | None = None,
 ) -> dict[str, Tensor]:
     """The parts of the loss of one batch, and their weighted sum as `total`.
 
@@ -52,14 +57,17 @@ def losses(
         drawn: The batch: flawless pictures, then the same ones damaged.
         weights: Shares.
         chance: Chooses captions and phrases.
-        stream_share: Share of the pictures that E-Attn's patches are computed for.
+        stream_share: Share of the pictures that E-Attn and D-Attn read too.
         kept: The patches of each picture that are looked at; None is all.
+        guide: D-Attn's correlations; None is each patch with itself only.
     """
     num = len(drawn.images) // 2
     half = max(1, round(num * stream_share))
     device = drawn.images.device
     chosen = torch.cat([torch.arange(half), torch.arange(num, num + half)]).to(device)
-    seen = model.see(drawn.images, chosen, kept)
+    look = None if kept is None else kept[chosen]
+    related = None if guide is None else guide(drawn.images[chosen], look)
+    seen = model.see(drawn.images, chosen, kept, related)
     captions = [caption(facts, chance) for facts in drawn.facts]
     normal, damaged = state_phrases(chance, 6)
     said = model.say(captions + normal + damaged)
@@ -75,7 +83,7 @@ def losses(
         "paired": paired,
         "plain": _patches(seen.plain, states, weights.found, coverage),
         "stream": _patches(seen.stream, states, weights.found, coverage[chosen]),
-        "values": _patches(seen.values, states, weights.found, coverage),
+        "values": _patches(seen.values, states, weights.found, coverage[chosen]),
         "apart": F.relu((states[:, 0] * states[:, 1]).sum(-1) - CLOSEST).mean(),
     }
     total = sum(getattr(weights, name) * part for name, part in parts.items())
@@ -108,7 +116,7 @@ def _pictures(
     label = (coverage.amax(1) > 0).float()
     weight = 0.3 + 0.7 * torch.where(label > 0, (coverage.sum(1) * 2.0).clamp_max(1.0), 1.0)
     alone = torch.stack([_evidence(seen.global_[:, None], pair)[:, 0] for pair in states])
-    own, stream, values = states[0], seen.stream, seen.values[chosen]
+    own, stream, values = states[0], seen.stream, seen.values
     fused = []
     for local in ([stream], [values], [values, stream]):
         patches = torch.stack(local)

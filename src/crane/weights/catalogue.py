@@ -114,14 +114,14 @@ _ENTRIES = (
         f"{MINI_CLIP}/embedded",
         "crane-mini.safetensors",
         9,
-        "f86e45299b00d13226136c48410aabaabc84c5ba95f6e926b496bf1cdd20258f",
+        "3d6a61b0201734fb8a5c018e8e87604c85863e88b0f327cedb5dac4733d2520f",
         "backbone=mini",
     ),
     _embedded(
         f"{MINI_GUIDE}/embedded",
         "crane-mini-guide.safetensors",
         2,
-        "9440190175ccb6602b659cdae463d4a4b53a8f0c1925c134800230c48684fdca",
+        "4d3e89895ad50ecf2219fbf17c9be500194c1ef9a2a2a07718b89512022a48ef",
         "guide=mini",
     ),
     _openai(

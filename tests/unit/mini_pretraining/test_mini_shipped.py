@@ -1,14 +1,19 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from crane.config import compose
 from crane.models import build_model
 from crane.weights import CATALOGUE, PRESENT, sha256, weight_status, weights_needed
 from crane.weights.embedded import MINI_CLIP, MINI_FOLDER
+from experiments.mini_pretraining.evaluate import evaluate_guide
+from experiments.mini_pretraining.look import drawings, guide_colours
+from experiments.mini_pretraining.model import small_guide
 
 EMBEDDED = [entry for entry in CATALOGUE.values() if entry.embedded]
 
@@ -51,3 +56,22 @@ def test_the_small_clip_has_the_geometry_that_e_attn_needs():
     model = build_model(compose("train", ["backbone=mini"]))
     assert len(model.vision.tower.blocks) == vision["layers"]
     assert math.prod(model.vision.tower.position_grid) >= 14 * 14
+
+
+def test_the_small_guide_groups_patches_by_part():
+    drawings = {"image_size": 112, "scenes": 24, "seed": 1_000_000_000}
+    shipped = evaluate_guide(*small_guide("crane-mini-guide/embedded"), **drawings)
+    untrained = evaluate_guide(*small_guide("random"), **drawings)
+    assert shipped["part_auroc"] > max(0.9, untrained["part_auroc"])
+    assert shipped["own_part"] > untrained["own_part"]
+    assert shipped["kept"] > 0.1, "D-Attn has more to read than each patch alone"
+
+
+def test_pictures_of_the_drawings_and_of_the_guides_colours(tmp_path):
+    options = {"visible": 0.12, "tinted": 0.4, "natural": 0.4}
+    drawings(tmp_path / "drawings.jpg", 56, options, seed=3)
+    guide_colours(tmp_path / "guide.jpg", small_guide("random")[0])
+    for name, size in (("drawings", (12 * 58 + 2, 5 * 58 + 2)), ("guide", (1142, 8 * 114 + 2))):
+        with Image.open(tmp_path / f"{name}.jpg") as picture:
+            assert picture.size == size
+            assert np.asarray(picture).std() > 20
