@@ -106,8 +106,23 @@ class Pretraining:
                 self.optimizers = optimizers(self.model.clip, self.settings, stages[self.stage])
             totals += self._run_stage(stages[self.stage], save_every, log_every)
             self.stage, self.step, self.optimizers = self.stage + 1, 0, []
+            self._keep()
             self._save()
         return totals
+
+    def _keep(self) -> None:
+        """Keep the weights after a stage that is averaged; average them after the last of these."""
+        averaged = self.settings["averaged"]
+        if self.stage not in averaged:
+            return
+        torch.save(self.model.clip.state_dict(), self._after(self.stage))
+        if self.stage == averaged[-1]:
+            kept = [torch.load(self._after(n), map_location=self.device) for n in averaged]
+            mean = {name: sum(state[name] for state in kept) / len(kept) for name in kept[0]}
+            self.model.clip.load_state_dict(mean)
+
+    def _after(self, stage: int) -> Path:
+        return self.folder / f"clip_after_{stage}.pt"
 
     def _run_stage(self, stage: dict[str, Any], save_every: float, log_every: int) -> list[float]:
         totals: list[float] = []

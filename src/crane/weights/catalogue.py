@@ -114,7 +114,7 @@ _ENTRIES = (
         f"{MINI_CLIP}/embedded",
         "crane-mini.safetensors",
         9,
-        "3d6a61b0201734fb8a5c018e8e87604c85863e88b0f327cedb5dac4733d2520f",
+        "2c2e3ea578fb0cf246b7a1781538c4dfccf8ef5a34114fba7c169b3495077c97",
         "backbone=mini",
     ),
     _embedded(

@@ -34,6 +34,10 @@ def test_the_recipe_in_short_trains_exports_and_is_read_again(recipe, tmp_path):
     path = tmp_path / "small.safetensors"
     state = torch.load(training.checkpoint)
     assert state["stage"] == len(stages)
+    first, last = (torch.load(tmp_path / f"clip_after_{n}.pt") for n in (3, 6))
+    assert not torch.equal(first["visual.proj"], last["visual.proj"])
+    for name, value in state["model"].items():
+        torch.testing.assert_close(value, (first[name] + last[name]) / 2)
     export(state["model"], path)
     assert all(value.dtype == torch.float16 for value in load_file(path).values())
     settings = {"quick_gelu": False, "seed": 0, "weights_dir": tmp_path, "allow_download": False}
@@ -55,7 +59,7 @@ def test_the_recipe_in_short_trains_exports_and_is_read_again(recipe, tmp_path):
 
 
 def test_one_batch_again_and_again_is_learned(recipe, tmp_path):
-    recipe["clip"]["stages"] = recipe["clip"]["stages"][:1]
+    recipe["clip"].update(stages=recipe["clip"]["stages"][:1], averaged=[])
     training = Pretraining(recipe, tmp_path, "cpu")
     training._seed = lambda step: 7
     totals = training.run()
@@ -63,7 +67,7 @@ def test_one_batch_again_and_again_is_learned(recipe, tmp_path):
 
 
 def test_a_guided_stage_wants_the_guide_first(recipe, tmp_path):
-    recipe["clip"]["stages"] = recipe["clip"]["stages"][:1]
+    recipe["clip"].update(stages=recipe["clip"]["stages"][:1], averaged=[])
     recipe["clip"]["stages"][0]["guided"] = True
     with pytest.raises(UsageError, match=r"the guide, pretrained first.*guide\.ckpt"):
         Pretraining(recipe, tmp_path, "cpu").run()
@@ -97,7 +101,7 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(recipe, tmp_path):
 
 def test_each_parameter_has_one_optimizer(recipe):
     if not hasattr(torch.optim, "Muon"):
-        recipe["clip"]["stages"] = recipe["clip"]["stages"][:1]
+        recipe["clip"].update(stages=recipe["clip"]["stages"][:1], averaged=[])
     model = MiniClip(6, ["q", "k", "v"]).clip
     for stage in recipe["clip"]["stages"]:
         chosen = optimizers(model, recipe["clip"], stage)
