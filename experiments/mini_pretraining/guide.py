@@ -2,8 +2,9 @@
 
 A student sees two views of each picture with blocks of patches hidden; its teacher, a running mean
 of itself, sees them whole. The student must name the class token of the other view (DINO, arXiv
-2104.14294) and the hidden patches (iBOT, 2111.07832) as the teacher does. Losses, heads and masks
-are those of lightly.
+2104.14294) and every patch, hidden or seen (iBOT, 2111.07832; iBOT++, 2604.12012), as the teacher
+does. Losses, heads and masks are those of lightly. Patches have no position embedding: a guide that
+can tell places uses them to tell patches apart, and no longer groups by part (LOG.md).
 """
 
 import logging

@@ -37,14 +37,22 @@ class PromptCheckpoint:
 def save_prompts(path: Path, model: Crane, config: dict[str, Any], info: dict[str, Any]) -> None:
     """Write a model's prompts as safetensors; configuration and origin are in its metadata.
 
-    The file appears whole or not at all.
+    The file appears whole or not at all; equal prompts, configuration and origin give equal bytes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.prompts.state_dict().items()}
     metadata = {"format": FORMAT, "config": json.dumps(config), "info": json.dumps(info)}
     unfinished = path.with_suffix(".unfinished")
-    unfinished.write_bytes(save(tensors, metadata=metadata))
+    unfinished.write_bytes(_in_order(save(tensors, metadata=metadata)))
     unfinished.replace(path)
+
+
+def _in_order(file: bytes) -> bytes:
+    """The same safetensors file with the keys of its header sorted; the library's order varies."""
+    end = 8 + int.from_bytes(file[:8], "little")
+    header = json.dumps(json.loads(file[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # tensors begin at a multiple of 8
+    return len(header).to_bytes(8, "little") + header + file[end:]
 
 
 def read_checkpoint(path: str | Path, *, key: str = "checkpoint") -> PromptCheckpoint:

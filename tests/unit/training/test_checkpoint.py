@@ -74,6 +74,18 @@ def test_a_checkpoint_holds_prompts_and_configuration_only(saved, config):
     assert not list(saved.parent.glob("*.unfinished"))
 
 
+def test_equal_prompts_give_equal_bytes_and_any_reader_reads_them(model, config, tmp_path):
+    """The library's own order of metadata changes from call to call."""
+    info = {f"fact {number}": number for number in range(20)}
+    copies = [tmp_path / f"{number}.safetensors" for number in range(8)]
+    for path in copies:
+        save_prompts(path, model, model_config(config), info)
+    assert len({path.read_bytes() for path in copies}) == 1
+    for name, value in load_file(copies[0]).items():
+        assert torch.equal(value, model.prompts.state_dict()[name].cpu())
+    assert read_checkpoint(copies[0]).info == info
+
+
 def test_at_the_size_of_the_paper_it_is_smaller_than_a_megabyte(tmp_path, monkeypatch):
     load = crane.backbones.clip.load_open_clip
 
