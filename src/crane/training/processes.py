@@ -1,11 +1,14 @@
-"""The processes that Lightning starts beside this one."""
+"""How the processes of a run end: those that Lightning starts, and this one when it is told to."""
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from lightning import Trainer
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import distributed
 
 from crane.errors import UsageError
@@ -15,6 +18,35 @@ STARTED_WITH = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_
 
 PATIENCE = 10
 """Seconds in which the processes of a run that failed may say what they know."""
+
+
+class StopWhenTold(Callback):
+    """Ends a run that got SIGTERM (`kill`, Slurm's preemption) after the batch at hand.
+
+    Lightning notes the signal, but looks at it only between batches of training and testing: a pass
+    over the towers, or whatever comes after a last batch, would go on as if nothing had been said.
+    """
+
+    def on_predict_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
+        """Look after each batch of a pass over the towers."""
+        _stop_if_told(trainer)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the end of a pass over the towers."""
+        _stop_if_told(trainer)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the end of a training."""
+        _stop_if_told(trainer)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the end of a test."""
+        _stop_if_told(trainer)
+
+
+def _stop_if_told(trainer: Trainer) -> None:
+    if trainer.received_sigterm:
+        raise SIGTERMException
 
 
 @contextmanager
@@ -45,15 +77,20 @@ def ending_together(trainer: Trainer) -> Iterator[None]:
 
     Args:
         trainer: Of the run.
+
+    Raises:
+        SystemExit: With 143, as shells report SIGTERM, where the run was told to stop.
     """
     try:
         yield
-    except BaseException:
+    except BaseException as error:
         watched = getattr(trainer.strategy.launcher, "procs", [])
         started = list(watched)
         watched.clear()  # the very list that Lightning looks at
         for process in started:
             _end(process)
+        if isinstance(error, SIGTERMException):
+            raise SystemExit(128 + signal.SIGTERM) from error
         raise
 
 

@@ -31,7 +31,7 @@ from crane.training.checkpoint import PromptCheckpoint, read_checkpoint
 from crane.training.features import use_features
 from crane.training.loggers import closing
 from crane.training.module import CraneModule
-from crane.training.processes import check_processes, ending_together
+from crane.training.processes import StopWhenTold, check_processes, ending_together
 from crane.training.progress import ProgressBar
 from crane.training.wandb_runs import LogToWandb, log_prompts
 from crane.weights import RANDOM, sha256, weight_status, weights_needed
@@ -220,6 +220,7 @@ def _module(config: DictConfig, model: Crane, **parts: Any) -> CraneModule:
 def _trainer(config: DictConfig, callbacks: list[Callback]) -> Trainer:
     if config.trainer.enable_progress_bar:
         callbacks = [*callbacks, ProgressBar(config.trainer.log_every_n_steps)]
+    callbacks = [*callbacks, StopWhenTold()]
     run_logger = instantiate(config.logger) if config.logger is not None else False
     try:
         trainer: Trainer = instantiate(

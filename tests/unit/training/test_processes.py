@@ -1,15 +1,18 @@
-"""Processes beside this one: those of a failed run end with it, and strangers are refused."""
+"""Processes: those of a failed run end with it, strangers are refused, SIGTERM ends a run."""
 
+import os
+import signal
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
-from lightning import Trainer
+from lightning import Callback, Trainer
+from lightning.pytorch.demos.boring_classes import BoringModel
 
 from crane.errors import UsageError
 from crane.training import processes
-from crane.training.processes import check_processes, ending_together
+from crane.training.processes import StopWhenTold, check_processes, ending_together
 
 
 class Started(Trainer):
@@ -60,3 +63,42 @@ def test_a_run_that_ends_well_leaves_its_processes_to_lightning():
     assert watched[0].wait() == 0
     with pytest.raises(ValueError, match="alone"), ending_together(Started()):
         raise ValueError("alone")
+
+
+class Told(Callback):
+    """Sends SIGTERM to this process in a batch, as `kill` does."""
+
+    def __init__(self, batch):
+        self.batch, self.seen = batch, 0
+
+    def look(self, trainer, pl_module, *others):
+        if self.seen == self.batch:
+            assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL, "Lightning listens"
+            os.kill(os.getpid(), signal.SIGTERM)
+        self.seen += 1
+
+    on_predict_batch_start = on_test_batch_start = on_train_batch_start = look
+
+
+@pytest.mark.parametrize("batch", [0, 3], ids=["first batch", "last batch"])
+@pytest.mark.parametrize("stage", ["predict", "test", "fit"])
+def test_a_run_that_is_told_to_stop_stops_after_the_batch_and_says_so(stage, batch, tmp_path):
+    told = Told(batch)
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        limit_train_batches=4,
+        limit_test_batches=4,
+        limit_predict_batches=4,
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+        callbacks=[told, StopWhenTold()],
+    )
+    with pytest.raises(SystemExit) as stopped, ending_together(trainer):
+        getattr(trainer, stage)(BoringModel())
+    assert stopped.value.code == 143
+    assert told.seen == batch + 1
