@@ -4,7 +4,7 @@ import pytest
 import torch
 import yaml
 
-pytest.importorskip("lightly", reason="lightly is in the dependency group pretraining")
+pytest.importorskip("lightly", reason="lightly 1.6 needs Python 3.11")
 
 from crane.config import compose
 from crane.guides import TimmGuide
