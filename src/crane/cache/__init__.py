@@ -6,7 +6,7 @@ from crane.cache.entry import BrokenEntryError, Description, Entry
 from crane.cache.facts import entry_id, images_digest, tower_facts
 from crane.cache.folder import CacheFolder, age_text, size_text
 from crane.cache.reading import Features
-from crane.cache.writing import DTYPES, EntryWriter, TokenShape, allocate, finish
+from crane.cache.writing import DTYPES, EntryWriter, TokenShape, allocate, finish, is_allocated
 
 __all__ = [
     "DTYPES",
@@ -24,6 +24,7 @@ __all__ = [
     "entry_id",
     "finish",
     "images_digest",
+    "is_allocated",
     "size_text",
     "tower_facts",
 ]

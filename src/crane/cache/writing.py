@@ -21,6 +21,9 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 ON_DISK = {"float32": np.float32, "float16": np.float16, "bfloat16": np.int16}
 """The same for numpy, which knows no bfloat16: its bits are kept as integers."""
 
+ALLOCATED = "allocated"
+"""A file that lies there from when all arrays have their size until the entry is finished."""
+
 WRITTEN = np.uint64(1 << 32)
 """Set in the checksum of a row that has been written; the checksum itself has 32 bits."""
 
@@ -57,13 +60,19 @@ def allocate(folder: Path, num_images: int, shape: TokenShape, dtype: str) -> No
     for name, size in rows.items():
         np.lib.format.open_memmap(folder / name, mode="w+", dtype=ON_DISK[dtype], shape=size)
     np.lib.format.open_memmap(folder / CHECKSUMS, mode="w+", dtype=np.uint64, shape=(num_images,))
+    (folder / ALLOCATED).touch()
+
+
+def is_allocated(folder: Path) -> bool:
+    """Whether rows can be written there, also where another process makes the arrays."""
+    return (folder / ALLOCATED).exists()
 
 
 class EntryWriter:
     """Writes rows of an allocated entry; several processes may write different rows.
 
     Args:
-        folder: As `allocate` left it.
+        folder: As `allocate` left it, so `is_allocated` holds.
         dtype: A key of `DTYPES`, as allocated.
     """
 
@@ -150,4 +159,5 @@ def finish(folder: Path, place: Path, names: Sequence[str], description: Descrip
         )
     shape = np.load(folder / PATCHES, mmap_mode="r").shape[1:]
     write_entry(folder, description, len(names), shape)
+    (folder / ALLOCATED).unlink()
     folder.rename(place)

@@ -32,6 +32,7 @@ from crane.cache import (
     entry_id,
     finish,
     images_digest,
+    is_allocated,
     size_text,
     tower_facts,
 )
@@ -219,7 +220,7 @@ class Seeing(LightningModule):
                 *(self.folder.path, size_text(free)),
             )
             allocate(building, len(self.images), shape, dtype)
-        while not building.is_dir():
+        while not is_allocated(building):
             time.sleep(0.1)
         return EntryWriter(building, dtype)
 

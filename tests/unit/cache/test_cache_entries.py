@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from crane.cache import BrokenEntryError, EntryWriter, Features, TokenShape, allocate, finish
+from crane.cache import (
+    BrokenEntryError,
+    EntryWriter,
+    Features,
+    TokenShape,
+    allocate,
+    finish,
+    is_allocated,
+)
 from crane.errors import UsageError
 
 
@@ -103,6 +111,25 @@ def test_missing_rows_are_no_entry(make, folder):
     with pytest.raises(UsageError, match="2 too few"):
         make(rows=(0, 1, 2, 3))
     assert folder.find("0" * 16) is None
+
+
+def test_others_wait_until_every_array_is_there(folder, monkeypatch):
+    """Another process may look at any moment: the folder is there long before its arrays."""
+    building, seen = folder.building("0" * 16), []
+    make = np.lib.format.open_memmap
+
+    def watched(*args, **kwargs):
+        seen.append(is_allocated(building))
+        array = make(*args, **kwargs)
+        seen.append(is_allocated(building))
+        return array
+
+    monkeypatch.setattr(np.lib.format, "open_memmap", watched)
+    assert not is_allocated(building)
+    allocate(building, 2, TokenShape(1, (2, 2), 3), "float32")
+    assert seen == [False] * 6
+    assert is_allocated(building)
+    EntryWriter(building, "float32").close()
 
 
 def test_rows_of_another_size_are_refused(folder, description):
