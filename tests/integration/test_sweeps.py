@@ -51,7 +51,7 @@ def sweep(crane, overrides, tmp_path, monkeypatch):
     def run(*more, folder, store):
         places = [f"hydra.sweep.dir={tmp_path / folder}", f"results_store={tmp_path / store}"]
         typed = crane("train", "-m", *overrides, *more, *places)
-        outcomes = read_outcomes(tmp_path / folder)
+        outcomes = list(read_outcomes(tmp_path / folder).values())
         return typed, outcomes, sweep_numbers(tmp_path / store, outcomes)
 
     yield run
@@ -152,7 +152,7 @@ def test_changed_data_are_not_taken_for_done(crane, tiny, use, tmp_path, data_se
     def states(*more):
         typed = crane("train", "-m", *tiny, *data, "seed=1", store, sweep_dir, *more)
         assert typed.code == 0, typed.err
-        return [o.status for o in read_outcomes(tmp_path / "s")]
+        return [o.status for o in read_outcomes(tmp_path / "s").values()]
 
     assert states() == [FINISHED]
     assert states() == [SKIPPED]
@@ -172,7 +172,7 @@ def test_a_tested_checkpoint_is_told_by_what_it_holds(crane, use, train, tmp_pat
         axis = "scoring=mean_of_softmax,softmax_of_mean"
         typed = crane("test", "-m", *common, f"checkpoint={checkpoint}", axis, *places)
         assert typed.code == 0, typed.err
-        return [(o.name, o.status) for o in read_outcomes(tmp_path / "s")]
+        return [(o.name, o.status) for o in read_outcomes(tmp_path / "s").values()]
 
     names = ["scoring=mean_of_softmax", "scoring=softmax_of_mean"]
     assert states(run.prompts) == [(name, FINISHED) for name in names]
@@ -275,7 +275,7 @@ def test_two_processes_that_fail_do_not_end_the_sweep(overrides, provide, tmp_pa
         timeout=500,
     )
     assert done.returncode == 1, done.stderr[-3000:]
-    assert [o.status for o in read_outcomes(folder)] == [FAILED, FINISHED]
+    assert [o.status for o in read_outcomes(folder).values()] == [FAILED, FINISHED]
     assert "2 jobs: 1 finished, 1 failed" in done.stdout
 
 

@@ -41,6 +41,7 @@ def train(config: DictConfig) -> float | None:
     """Learn prompts on the source, then test on every target."""
     share_cores(config)
     with Recording(config, "train") as run:
+        run.check()
         if not run.is_done():
             show(config, run.keep(training.train(config)))
     return run.objective
@@ -51,6 +52,7 @@ def test(config: DictConfig) -> float | None:
     """Test a checkpoint on every target."""
     share_cores(config)
     with Recording(config, "test") as run:
+        run.check()
         checkpoint = read_checkpoint(config.checkpoint)
         config = adopt_config(config, checkpoint, HydraConfig.get().overrides.task)
         run.describe(config, checkpoint)

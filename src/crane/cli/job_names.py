@@ -26,10 +26,13 @@ def with_job_names(arguments: Sequence[str]) -> list[str]:
     overrides = OverridesParser.create().parse_overrides(overrides_among(arguments))
     if any(override.key_or_group == EXCLUDED for override in overrides):
         return list(arguments)
+    # Group without its package: a sweep over sources names jobs though targets are the same.
+    swept = {override.key_or_group for override in overrides if override.is_sweep_override()}
     constant = [
         str(override.key_or_group)
         for override in overrides
-        if not override.is_sweep_override() and not str(override.key_or_group).startswith("hydra.")
+        if override.key_or_group not in swept
+        and not str(override.key_or_group).startswith("hydra.")
     ]
     return [*arguments, f"{EXCLUDED}={list(dict.fromkeys([*NEVER, *constant]))}"]
 

@@ -17,11 +17,12 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from crane.cli.folders import own_folder
 from crane.cli.help import command_help, overview
 from crane.cli.job_names import job_folder, with_job_names
 from crane.cli.mistakes import check_complete, usage_error
 from crane.cli.objective import with_direction
-from crane.cli.overrides import check_overrides, with_quotes, with_short_names
+from crane.cli.overrides import check_overrides, check_sweep, with_quotes, with_short_names
 from crane.cli.words import with_words
 from crane.config import conf_dir
 from crane.errors import UsageError
@@ -58,6 +59,8 @@ REMARKS = (
 """Warnings of Lightning about what is meant to be so."""
 
 OmegaConf.register_new_resolver("crane.job_folder", job_folder, replace=True)
+# Asked once for a run: a second question would find the folder taken.
+OmegaConf.register_new_resolver("crane.own_folder", own_folder, replace=True, use_cache=True)
 
 
 def main() -> None:
@@ -72,13 +75,15 @@ def main() -> None:
         if {"-h", "--help"} & set(arguments):
             command_help(name)
             return
-        arguments = with_quotes(with_short_names(with_words(name, arguments)))
+        is_multirun = bool(set(MULTIRUN) & set(arguments))
+        arguments = with_short_names(with_words(name, arguments))
+        arguments = with_quotes(arguments, at_commas=is_multirun)
         # argparse would refuse -m between overrides.
         arguments.sort(key=lambda argument: argument not in MULTIRUN)
         check_overrides(name, arguments)
-        is_multirun = bool(set(MULTIRUN) & set(arguments))
         if is_multirun:
             _check_alone()
+            check_sweep(arguments)
             arguments = with_direction(with_job_names(arguments))
     except UsageError as error:
         _refuse(error)

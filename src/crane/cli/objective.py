@@ -1,4 +1,4 @@
-"""What a sweeper that optimises, such as Optuna, makes as large as it can."""
+"""The metrics a command is asked for, and what a sweeper that optimises, as Optuna, looks at."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -45,9 +45,28 @@ def check_objective(config: DictConfig) -> None:
     """
     if "objective" not in config or not _optimises(config.hydra.sweeper):
         return
-    known = [*config.metrics.image_measures, *config.metrics.pixel_measures]
+    known = _measures(config)
     if config.objective not in known:
         raise UsageError(f"a metric out of {', '.join(known)}", config.objective, key="objective")
+
+
+def check_columns(config: DictConfig) -> None:
+    """Refuse, before any work, columns of tables that no run will fill.
+
+    Args:
+        config: Of a command that measures.
+
+    Raises:
+        UsageError: Names the metrics there are.
+    """
+    known = _measures(config)
+    for column in config.table_columns:
+        if str(column).removesuffix("_threshold") not in known:
+            raise UsageError(f"metrics out of {', '.join(known)}", column, key="table_columns")
+
+
+def _measures(config: DictConfig) -> list[str]:
+    return [*config.metrics.image_measures, *config.metrics.pixel_measures]
 
 
 def objective(metric: str, values: Mapping[str, float]) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, Quote, QuotedString
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from crane.config import compose, conf_dir
 from crane.errors import UsageError
@@ -35,23 +35,31 @@ def with_short_names(arguments: Sequence[str]) -> list[str]:
     return written_out
 
 
-def with_quotes(arguments: Sequence[str]) -> list[str]:
+def with_quotes(arguments: Sequence[str], at_commas: bool = False) -> list[str]:
     """Arguments with plain text, such as most paths, quoted where Hydra would stumble over it.
+
+    Args:
+        arguments: What was typed after the command.
+        at_commas: Whether commas part the values of a sweep, as in a multirun.
 
     >>> with_quotes(["input=~/Bilder (2)", "checkpoint=epoch=5.ckpt", "source=[mvtec]"])
     ["input='~/Bilder (2)'", "checkpoint='epoch=5.ckpt'", 'source=[mvtec]']
+    >>> with_quotes(["checkpoint=seed=1/a.ckpt,seed=2/a.ckpt"], at_commas=True)
+    ["checkpoint='seed=1/a.ckpt','seed=2/a.ckpt'"]
     """
-    return [_quoted(argument) for argument in arguments]
+    return [_quoted(argument, at_commas) for argument in arguments]
 
 
-def _quoted(argument: str) -> str:
+def _quoted(argument: str, at_commas: bool) -> str:
     name, equals, value = argument.partition("=")
     if argument.startswith("-") or not equals or value.startswith(("[", "{", "'", '"')):
         return argument
     try:
         OverridesParser.create().parse_override(argument)
     except HydraException:
-        return f"{name}={QuotedString(value, Quote.single).with_quotes()}"
+        texts = value.split(",") if at_commas else [value]
+        quoted = ",".join(QuotedString(text, Quote.single).with_quotes() for text in texts)
+        return f"{name}={quoted}"
     return argument
 
 
@@ -112,6 +120,24 @@ def check_overrides(command: str, arguments: Sequence[str]) -> None:
     for override in parsed:
         if override.key_or_group not in known:
             _check_key(override, config, known)
+
+
+def check_sweep(arguments: Sequence[str]) -> None:
+    """Refuse a multirun whose jobs would all write into one folder.
+
+    Args:
+        arguments: What follows the command, Hydra's own flags included.
+
+    Raises:
+        UsageError: Names the key that gives each job a folder below.
+    """
+    for override in OverridesParser.create().parse_overrides(overrides_among(arguments)):
+        if override.key_or_group == "run_dir" and not override.is_sweep_override():
+            raise UsageError(
+                "a folder for each job of a multirun",
+                override.input_line,
+                hint="hydra.sweep.dir=FOLDER is where jobs have theirs",
+            )
 
 
 def _explained(error: HydraException, parsed: Iterable[Override]) -> str:
@@ -182,13 +208,18 @@ def _check_key(override: Override, config: DictConfig, known: Iterable[str]) -> 
 
 
 def _check_type(override: Override, default: object) -> None:
-    """Text in a number's place fails late, and in a truth value's place it counts as true."""
+    """Text in a number's or list's place fails late, and in a truth value's it counts as true."""
     is_range = override.is_sweep_override() and not override.is_choice_sweep()
-    if not isinstance(default, (bool, int, float)) or override.is_delete() or is_range:
+    is_checked = isinstance(default, (bool, int, float, ListConfig))
+    if not is_checked or override.is_delete() or is_range:
         return
     for value in override.sweep_iterator() if override.is_sweep_override() else [override.value()]:
         text = value.text if isinstance(value, QuotedString) else value
         if not isinstance(text, str) or "${" in text:
+            continue
+        if isinstance(default, ListConfig):
+            if not text.startswith("["):  # of a sweep it is text
+                raise UsageError(f"a list such as [{text}]", text, key=override.key_or_group)
             continue
         if isinstance(default, bool):
             raise UsageError("true or false", text, key=override.key_or_group)

@@ -2,7 +2,9 @@
 
 import json
 import logging
+import tempfile
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,10 +16,12 @@ from hydra.utils import instantiate
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, open_dict
 
+from crane.cli.folders import alone_in
 from crane.cli.mistakes import usage_error
-from crane.cli.objective import is_optimising, objective, worst_objective
+from crane.cli.objective import check_columns, is_optimising, objective, worst_objective
 from crane.config import plain
 from crane.data import CraneDataModule
+from crane.errors import UsageError
 from crane.reporting import (
     MEAN,
     DatasetResult,
@@ -80,6 +84,7 @@ class Recording:
         self.in_multirun = HydraConfig.get().mode == RunMode.MULTIRUN
         store = config.results_store
         self.store = None if store is None else Path(store).expanduser()
+        self._held = ExitStack()
         self.adopted = False
         self.kept: str | None = None
         self.setting: str | None = None
@@ -95,6 +100,30 @@ class Recording:
             self.adopted = checkpoint.config is not None
             sources = checkpoint.info.get("sources", {})
             self.sources = [name.removeprefix("source.") for name in sources]
+
+    def check(self) -> None:
+        """Find out before the work whether its numbers can be shown and kept.
+
+        Raises:
+            UsageError: Columns that no metric fills, a folder that another run has, or a store that
+                cannot be written.
+        """
+        check_columns(self.config)
+        if _is_first_process():
+            folder = Path(self.config.run_dir)
+            self._held.enter_context(alone_in(folder, "run_dir or hydra.run.dir"))
+            self._check_store()
+
+    def _check_store(self) -> None:
+        if self.store is None:
+            return
+        try:
+            self.store.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.store):
+                pass
+        except OSError as error:
+            wanted = "a folder that can be written"
+            raise UsageError(wanted, f"{self.store}: {error}", key="results_store") from error
 
     def is_done(self) -> bool:
         """Whether this is a job of a multirun that an earlier one finished; says so if it is."""
@@ -155,6 +184,7 @@ class Recording:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
+        self._held.close()
         if not isinstance(error, Exception):
             return False
         mistake = usage_error(error)
@@ -168,7 +198,11 @@ class Recording:
 
     def _store_failure(self, reason: str) -> str | None:
         record = begin_record(seed=self.config.seed, device="", data={}, weights={})
-        return self._store(FAILED, (), {**asdict(record), "device": None}, reason)
+        try:
+            return self._store(FAILED, (), {**asdict(record), "device": None}, reason)
+        except OSError as error:
+            logger.error("not in the results store: %s", error)
+            return None
 
     def _store(
         self,
@@ -231,15 +265,24 @@ def _is_first_process() -> bool:
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
-def read_outcomes(folder: Path) -> list[JobOutcome]:
-    """How the jobs of a multirun ended, in their order.
+def read_outcomes(folder: Path, depth: int = 1) -> dict[Path, JobOutcome]:
+    """How the jobs of a multirun ended, in their order, by the file that says so.
 
     Args:
-        folder: The multirun's folder.
+        folder: The multirun's folder; others' files of that name are left out.
+        depth: How many folders below it the jobs have theirs.
     """
-    contents = [json.loads(path.read_text("utf-8")) for path in folder.rglob(JOB_FILE)]
-    outcomes = [JobOutcome(**{**c, "varies": tuple(c["varies"])}) for c in contents]
-    return sorted(outcomes, key=lambda outcome: outcome.number)
+    files = folder.glob("/".join(["*"] * depth + [JOB_FILE]))
+    found = {path: outcome for path in files if (outcome := _outcome(path)) is not None}
+    return dict(sorted(found.items(), key=lambda item: item[1].number))
+
+
+def _outcome(path: Path) -> JobOutcome | None:
+    content = json.loads(path.read_text("utf-8"))
+    try:
+        return JobOutcome(**{**content, "varies": tuple(content["varies"])})
+    except (TypeError, KeyError):
+        return None
 
 
 def _keys(overrides: Sequence[str]) -> set[str]:

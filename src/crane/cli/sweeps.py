@@ -5,20 +5,21 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pandas as pd
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from crane.cli.folders import alone_in
 from crane.cli.objective import check_objective
-from crane.cli.recording import BEGUN, JOB_FILE, SKIPPED, JobOutcome, read_outcomes
+from crane.cli.recording import BEGUN, SKIPPED, JobOutcome, read_outcomes
 from crane.errors import UsageError
 from crane.reporting import read_store
 from crane.reporting.results import MEAN
@@ -33,15 +34,18 @@ class SweepSummary(Callback):
         """Forget the jobs of an earlier multirun in the same folder.
 
         Raises:
-            SystemExit: With 2 when a sweeper that optimises is given nothing to optimise.
+            SystemExit: With 2 when a sweeper that optimises is given nothing to optimise, and when
+                another multirun has the folder.
         """
+        held = ExitStack()
         try:
             check_objective(config)
+            held.enter_context(alone_in(Path(config.hydra.sweep.dir), "hydra.sweep.dir"))
         except UsageError as error:
             _leave(error)
-        for path in Path(config.hydra.sweep.dir).rglob(JOB_FILE):
+        for path in _outcomes(config):
             path.unlink()
-        _under_way.append(config)
+        _under_way.append((config, held))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print the summary.
@@ -49,7 +53,7 @@ class SweepSummary(Callback):
         Raises:
             SystemExit: With 1 when a job failed, with 2 when there is no such baseline.
         """
-        _under_way.clear()
+        _forget()
         try:
             is_well = summarise(config)
         except UsageError as error:
@@ -61,8 +65,16 @@ class SweepSummary(Callback):
             raise SystemExit(1)
 
 
-_under_way: list[DictConfig] = []
-"""The configuration of the multirun that this process runs, from its start to its end."""
+_under_way: list[tuple[DictConfig, ExitStack]] = []
+"""The multirun that this process runs, from its start to its end: configuration and lock.
+
+Not in the callback, which launchers send to other processes.
+"""
+
+
+def _forget() -> None:
+    while _under_way:
+        _under_way.pop()[1].close()
 
 
 @contextmanager
@@ -71,17 +83,18 @@ def summed_up() -> Iterator[None]:
 
     A killed job ends the sweep of the joblib launcher, and the waiting of the submitit one.
     """
-    _under_way.clear()
     try:
         yield
     except BaseException:  # Hydra has shown the error and leaves with SystemExit
         if _under_way:
             try:
-                summarise(_under_way.pop())
+                summarise(_under_way[0][0])
             except UsageError as error:
                 print(f"crane: {error}", file=sys.stderr)
             print("ended early; the same command again does what is left", file=sys.stderr)
         raise
+    finally:
+        _forget()
 
 
 def summarise(config: DictConfig) -> bool:
@@ -96,7 +109,7 @@ def summarise(config: DictConfig) -> bool:
     Raises:
         UsageError: There is no such baseline, or the store cannot be read.
     """
-    outcomes = read_outcomes(Path(config.hydra.sweep.dir))
+    outcomes = list(_outcomes(config).values())
     if not outcomes:  # a command that measures nothing
         return True
     console = Console(highlight=False)
@@ -112,6 +125,12 @@ def summarise(config: DictConfig) -> bool:
     if config.results_store is not None:
         _print_tables(console, config, outcomes)
     return not counts[FAILED] and not counts[BEGUN]
+
+
+def _outcomes(config: DictConfig) -> dict[Path, JobOutcome]:
+    unresolved: Any = OmegaConf.to_container(config.hydra.sweep)
+    depth = 1 + str(unresolved["subdir"]).count("/")
+    return read_outcomes(Path(config.hydra.sweep.dir), depth)
 
 
 def _leave(error: UsageError) -> NoReturn:
@@ -187,7 +206,7 @@ def spread_table(numbers: pd.DataFrame, metrics: Sequence[str]) -> Table:
         numbers: Of `sweep_numbers`.
         metrics: Which metrics to show.
     """
-    return _table("Mean ± standard deviation over seeds, %", "seeds", numbers, metrics)
+    return _table("Mean ± standard deviation over seeds, %", "seeds", _once(numbers), metrics)
 
 
 def paired_table(numbers: pd.DataFrame, metrics: Sequence[str], baseline: str) -> Table:
@@ -199,13 +218,18 @@ def paired_table(numbers: pd.DataFrame, metrics: Sequence[str], baseline: str) -
         baseline: The name of the setting subtracted.
     """
     keys = ["dataset", "metric", "seed"]
-    numbers = numbers.drop_duplicates(["name", *keys])
+    numbers = _once(numbers)
     base = numbers[numbers["name"] == baseline][[*keys, "value"]]
     others = numbers[numbers["name"] != baseline]
     pairs = others.merge(base, on=keys, how="left", suffixes=("", "_base"))
     pairs["value"] = pairs["value"] - pairs["value_base"]
     title = f"Difference from {baseline}, paired by seed, points"
     return _table(title, "pairs", pairs, metrics, sign="+")
+
+
+def _once(numbers: pd.DataFrame) -> pd.DataFrame:
+    """What a sweeper asked for twice counts once."""
+    return numbers.drop_duplicates(["name", "seed", "dataset", "metric"])
 
 
 def _table(

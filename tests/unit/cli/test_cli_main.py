@@ -57,11 +57,30 @@ def test_a_mistake_inside_a_constructor_is_the_users_mistake_all_the_same(crane,
 
 @pytest.mark.parametrize(
     ("override", "key"),
-    [("data.portion=2.0", "data.portion"), ("epoch=2", "epoch"), ("trainer=gpu", "trainer")],
+    [
+        ("data.portion=2.0", "data.portion"),
+        ("epoch=2", "epoch"),
+        ("trainer=gpu", "trainer"),
+        ("table_columns=aupro", "table_columns"),
+        ("table_columns=[aupro,auprro]", "table_columns"),
+        ("results_store=README.md", "results_store"),
+    ],
 )
-def test_values_that_do_not_fit_name_their_key(crane, tiny, use, override, key):
+def test_values_that_do_not_fit_name_their_key(crane, tiny, use, override, key, tmp_path):
+    (tmp_path / "README.md").touch()
     data = [*use("source", "alpha"), *use("targets", "gamma")]
     assert f"(change {key})" in refused(crane("train", *tiny, *data, override))
+
+
+def test_jobs_of_a_multirun_do_not_share_a_folder(crane, tiny):
+    message = refused(crane("train", "-m", *tiny, "attention=vv,qq", "run_dir=one"))
+    assert "hydra.sweep.dir" in message
+
+
+def test_a_workspace_wants_lists_of_things_there_are(crane):
+    here = ["workspace", "entity=team"]
+    assert "a list such as [visa]" in refused(crane(*here, "datasets=visa"))
+    assert "(change panels)" in refused(crane(*here, "datasets=[visa]", "panels=[auprro]"))
 
 
 def test_training_needs_a_source_and_testing_a_target(crane, tiny, use, tmp_path):

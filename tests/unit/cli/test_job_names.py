@@ -24,6 +24,13 @@ def test_what_all_jobs_share_is_no_part_of_their_names():
     assert set(NEVER) <= left_out
 
 
+def test_what_varies_in_one_place_and_not_in_another_is_part_of_their_names():
+    """Sources and targets are one group to Hydra; without it all sources would be one setting."""
+    typed = ("dataset@source=[a],[b]", "dataset@targets=[c]", "seed=1,2")
+    assert "dataset" not in excluded("-m", *typed)
+    assert "seed" not in excluded("-m", "seed=4", "seed=1,2")
+
+
 def test_what_optuna_varies_is_part_of_their_names():
     assert "optimizer.lr" not in excluded("-m", "optimizer.lr=interval(0.0001,0.01)")
 

@@ -78,6 +78,7 @@ def test_a_repeated_job_counts_once():
     twice = pd.concat([NUMBERS, NUMBERS], ignore_index=True)
     once = cells(paired_table(NUMBERS, METRICS, "attention=vv"))
     assert cells(paired_table(twice, METRICS, "attention=vv")) == once
+    assert cells(spread_table(twice, METRICS)) == cells(spread_table(NUMBERS, METRICS))
 
 
 def test_tables_fit_80_columns_whole():
@@ -136,7 +137,7 @@ def sweep(tmp_path):
         jobs.append(outcome(number, varies, seed, run_id=run.run_id))
     config = {
         "hydra": {
-            "sweep": {"dir": str(tmp_path / "sweep")},
+            "sweep": {"dir": str(tmp_path / "sweep"), "subdir": "${hydra.job.num}"},
             "sweeper": {"_target_": "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"},
         },
         "results_store": str(store),
@@ -166,7 +167,7 @@ def test_a_sweep_that_went_well(sweep, capsys):
     config, jobs = sweep
     jobs[1] = replace(jobs[1], status=SKIPPED)
     write_jobs(config, jobs)
-    assert read_outcomes(Path(config.hydra.sweep.dir)) == jobs
+    assert list(read_outcomes(Path(config.hydra.sweep.dir)).values()) == jobs
     assert ended(config) == 0
     printed = capsys.readouterr().out
     assert "4 jobs: 3 finished, 1 skipped" in printed
@@ -227,6 +228,33 @@ def test_an_earlier_sweep_in_the_same_folder_is_forgotten(sweep, capsys):
     write_jobs(config, jobs[:1])
     assert ended(config) == 0
     assert "1 job: 1 finished" in capsys.readouterr().out
+
+
+def test_files_that_are_not_ours_stay(sweep):
+    """A multirun in a folder of the user's own, and one in the folder of all multiruns."""
+    config, jobs = sweep
+    folder = Path(config.hydra.sweep.dir)
+    others = [folder / "mine" / JOB_FILE, folder / "an_older_sweep" / "job0" / JOB_FILE]
+    ours = json.dumps({**vars(jobs[0]), "varies": []})
+    for path, content in zip(others, ['{"title": "cook"}', ours], strict=True):
+        path.parent.mkdir(parents=True)
+        path.write_text(content)
+    SweepSummary().on_multirun_start(config)
+    write_jobs(config, jobs[:2])
+    assert list(read_outcomes(folder).values()) == jobs[:2]
+    assert [path.is_file() for path in others] == [True, True]
+
+
+def test_two_multiruns_in_one_folder_are_refused(sweep, capsys):
+    config, _ = sweep
+    first = SweepSummary()
+    first.on_multirun_start(config)
+    with pytest.raises(SystemExit) as leaving:
+        SweepSummary().on_multirun_start(config)
+    assert leaving.value.code == 2
+    assert "hydra.sweep.dir" in capsys.readouterr().err
+    first.on_multirun_end(config)
+    SweepSummary().on_multirun_start(config)
 
 
 def test_commands_that_measure_nothing_have_no_summary(sweep, capsys):
