@@ -20,3 +20,9 @@ def test_bfloat16_gives_nearly_the_scores_of_float32(train, results_of, tmp_path
     before, after = (results_of(run.folder)["gamma"]["means"] for run in (whole, half))
     assert {k for k, v in after.items() if v is None} == {k for k, v in before.items() if v is None}
     assert all(0 <= value <= 1 for value in after.values() if value is not None)
+
+
+def test_64_bits_are_not_cut_to_what_the_cache_keeps(train, results_of, tmp_path):
+    run = train("cache=all", f"cache.folder={tmp_path / 'features'}", "trainer.precision=64-true")
+    assert not list((tmp_path / "features").glob("entries/*"))
+    assert results_of(run.folder)["gamma"]["means"]["image_auroc"] is not None

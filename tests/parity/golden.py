@@ -1,6 +1,7 @@
 """The golden files in the terms of `crane`: what one holds, and the model that must repeat it."""
 
 import json
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -67,6 +68,10 @@ class Golden:
             overrides.append(f"scoring={AGGREGATE_OPTION[config['aggregate']]}")
         if not config.get("fusion", True):
             overrides.append("scoring.fusion_weight=0")
+        if "attention_blocks" in config:  # "6..24 of 24 (1-based)": the last ones, at any depth
+            first, last, depth = map(int, re.findall(r"\d+", config["attention_blocks"])[:3])
+            assert last == depth
+            overrides.append(f"attention.num_blocks={last - first + 1}")
         if with_guide and "beta" in config:
             overrides.append(f"guide.attention.beta={config['beta']}")
         return overrides

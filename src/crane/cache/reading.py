@@ -34,7 +34,8 @@ class Features:
     @property
     def computed_in(self) -> torch.dtype:
         """What the towers gave; what is stored may be smaller."""
-        return DTYPES[self.entry.description.computed_in]
+        dtype: torch.dtype = getattr(torch, self.entry.description.computed_in)
+        return dtype
 
     def __len__(self) -> int:
         return len(self._rows)

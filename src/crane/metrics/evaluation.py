@@ -44,8 +44,8 @@ class Evaluation(nn.Module):
     """The metrics of one target data set.
 
     A value without a threshold of its own is named as in the configuration; a metric that finds a
-    threshold gets a second name, `<name>_threshold`. A threshold is a score of the data, applying
-    it gives the value reported, and its bound is 0.
+    threshold gets a second name, `<name>_threshold`. Applying a threshold gives the value reported,
+    and its bound is 0. It is a score of the data, and with binned pixels the lower edge of its bin.
 
     Args:
         num_classes: Number of classes of the data set.

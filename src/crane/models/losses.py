@@ -106,13 +106,13 @@ class CraneLoss:
         logits = model.patch_logits(tokens, text)
         fused = model.fuse(tokens, logits)
         image_logits = model.image_logits(fused, text, self.image_temperature)
-        image = F.cross_entropy(image_logits.float(), label)
+        image = F.cross_entropy(image_logits, label)
 
         focal = dice = logits.new_zeros(())
         if has_mask.any():
             anomalous_pixels = mask[has_mask] > 0
             size = (mask.shape[-2], mask.shape[-1])
-            for local in logits.float():
+            for local in logits:
                 probabilities = upsample(
                     local[has_mask].softmax(dim=-1), tokens.grid, size, self.interpolation
                 )

@@ -46,6 +46,9 @@ def prompts_from_official(
     missing = [name for name in ("ctx_pos", "ctx_neg") if name not in state]
     if missing:
         raise UsageError("ctx_pos and ctx_neg", sorted(state), key="checkpoint")
+    no_tensors = [k for k in ("ctx_pos", "ctx_neg", *sets) if not isinstance(state[k], Tensor)]
+    if no_tensors:
+        raise UsageError("tensors", f"others under {', '.join(no_tensors)}", key="checkpoint")
     width = state["ctx_pos"].shape[-1]
     none = torch.empty(0, 1, width) if into is None else into.deep.detach()[:0]
     deep = torch.stack([state[name] for name in sets]) if sets else none

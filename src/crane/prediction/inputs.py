@@ -154,6 +154,7 @@ def find_images(
     left_out = None if exclude is None else _absolute(exclude) + os.sep
     found: dict[str, str] = {}
     roots: list[str] = []
+    num_left_out = 0
     for entry in entries:
         root, paths = _find(entry)
         roots.append(_absolute(root))
@@ -161,6 +162,14 @@ def find_images(
             absolute = _absolute(path)
             if left_out is None or not absolute.startswith(left_out):
                 found.setdefault(absolute, str(path))
+            else:
+                num_left_out += 1
+    if not found and num_left_out:
+        raise UsageError(
+            "images outside of the folder that outputs go to",
+            f"{spec}, all of them in {exclude}",
+            key="output",
+        )
     if not found:
         raise UsageError("images to predict on", spec, key=KEY)
     ordered = sorted(found, key=Path)

@@ -8,7 +8,6 @@ or later, so adds to the same result.
 import logging
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from functools import cache
 from itertools import islice
@@ -27,24 +26,19 @@ from rich.progress import (
 
 from crane.errors import UsageError
 from crane.prediction.calibration import Threshold, calibrate
-from crane.prediction.detecting import Detector, Scored, score_images
+from crane.prediction.detecting import Detector, score_images
 from crane.prediction.inputs import ImageFile, ImageList
 from crane.prediction.loading import LoadOptions, Unreadable
-from crane.prediction.outputs import OutputOptions, Sink
+from crane.prediction.outputs import OutputOptions
 from crane.prediction.results import PredictSummary, summarise
+from crane.prediction.rows import table_rows
 from crane.prediction.settings import Calibration, begin, check_settings, clear, settle_threshold
 from crane.prediction.shards import Shard
 from crane.prediction.table import ScoreRow, ScoreTable, TableOptions
-from crane.reporting import resize_map
 
 logger = logging.getLogger(__name__)
 
 Outcome = TypeVar("Outcome")
-
-NUM_WRITERS = 2
-"""Threads that resize, compress and write pictures while the model goes on."""
-MAX_PENDING = 16
-"""Images waiting to be written, at most: what keeps memory constant when disks are slow."""
 
 
 def calibrate_on(
@@ -150,7 +144,7 @@ def predict(
         sinks = outputs.sinks(output)
         batches = part_batches(images, table, missing, loading.batch_size)
         said = score_images(load_once(), batches, loading, device=device, with_maps=bool(sinks))
-        rows = _written(said, images, sinks)
+        rows = table_rows(said, images, sinks, loading.on_error)
         num = sum(map(table.size, missing))
         tracked = _tracked(rows, num, "predicting", show_progress=show_progress)
         _fill(table, missing, tracked, settled)
@@ -219,35 +213,6 @@ def _fill(
     for number in parts:
         table.write(number, list(islice(rows, table.size(number))), threshold)
     next(rows, None)  # there is none: lets the progress bar reach its end
-
-
-def _written(
-    outcomes: Iterator[Scored | Unreadable], images: ImageList, sinks: dict[str, Sink]
-) -> Iterator[ScoreRow]:
-    if not sinks:
-        yield from (_write(outcome, images, sinks) for outcome in outcomes)
-        return
-    # Rows leave in the order in which outcomes came: the oldest is waited for when too many wait.
-    pending: deque[Future[ScoreRow]] = deque()
-    with ThreadPoolExecutor(NUM_WRITERS, thread_name_prefix="crane-writer") as pool:
-        for outcome in outcomes:
-            pending.append(pool.submit(_write, outcome, images, sinks))
-            while len(pending) >= MAX_PENDING or (pending and pending[0].done()):
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-
-
-def _write(outcome: Scored | Unreadable, images: ImageList, sinks: dict[str, Sink]) -> ScoreRow:
-    path = outcome.file.path
-    if isinstance(outcome, Unreadable):
-        return ScoreRow(path, score=None, error=outcome.reason)
-    pictures: tuple[tuple[str, str], ...] = ()
-    if outcome.map is not None:
-        map = resize_map(outcome.map, outcome.height, outcome.width)
-        written = ((kind, sink(images, path, map)) for kind, sink in sinks.items())
-        pictures = tuple((kind, file.as_posix()) for kind, file in written)
-    return ScoreRow(path, outcome.score, outcome.height, outcome.width, pictures)
 
 
 def _report(summary: PredictSummary) -> None:

@@ -48,7 +48,7 @@ class ScoreRow:
     pictures: tuple[tuple[str, str], ...] = ()
     """(kind, file relative to the output folder) of each picture written."""
     error: str | None = None
-    """Why it could not be read."""
+    """Why it could not be read, or why a picture of it could not be written."""
 
 
 @dataclass(frozen=True)

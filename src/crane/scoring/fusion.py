@@ -4,6 +4,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from crane.scoring.precision import full_precision, widened
 from crane.types import ANOMALOUS
 
 
@@ -27,6 +28,8 @@ def fuse(
     if weight == 0.0:
         return global_
     anomalous = logits.mean(dim=0).softmax(dim=-1)[..., ANOMALOUS]
-    weighted = anomalous.to(patches.dtype).unsqueeze(1) @ patches.mean(dim=0)
-    evidence = F.normalize(weighted.squeeze(1), dim=-1)
-    return F.normalize(weight * evidence + (1.0 - weight) * global_, dim=-1)
+    with full_precision(global_.device):
+        global_, patches = widened(global_, patches)
+        weighted = anomalous.to(patches.dtype).unsqueeze(1) @ patches.mean(dim=0)
+        evidence = F.normalize(weighted.squeeze(1), dim=-1)
+        return F.normalize(weight * evidence + (1.0 - weight) * global_, dim=-1)

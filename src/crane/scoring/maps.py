@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from crane.scoring.precision import full_precision
 from crane.types import ANOMALOUS
 
 PatchLogits = Float[Tensor, "M B N 2"]
@@ -54,7 +55,8 @@ def gaussian_blur(maps: Map, sigma: float) -> Map:
     """Maps smoothed by a Gaussian, as `scipy.ndimage.gaussian_filter` does by default.
 
     Args:
-        maps: Any values.
+        maps: Any values. No mean is beyond them, also where the kernel's weights, rounded, add up
+            to more than 1.
         sigma: Standard deviation in pixels; 4 in the paper, 0 leaves the maps as they are. The
             kernel is cut at 4 sigma, and borders are reflected about the edge of the last pixel.
     """
@@ -67,8 +69,10 @@ def gaussian_blur(maps: Map, sigma: float) -> Map:
     planes = maps.unsqueeze(1)
     for axis, shape in ((2, (1, 1, -1, 1)), (3, (1, 1, 1, -1))):
         mirrored = planes.index_select(axis, _mirrored(planes.shape[axis], radius, maps.device))
-        planes = F.conv2d(mirrored, kernel.view(shape))
-    return planes.squeeze(1)
+        with full_precision(maps.device):
+            planes = F.conv2d(mirrored, kernel.view(shape))
+    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+    return planes.squeeze(1).clamp(low, high)
 
 
 def _mirrored(length: int, radius: int, device: torch.device) -> Tensor:

@@ -69,6 +69,12 @@ class KeepPrompts(Callback):
         """Keep this epoch's prompts; validation has run by now."""
         assert isinstance(pl_module, CraneModule)
         epoch = trainer.current_epoch + 1
+        if not all(p.isfinite().all() for p in pl_module.model.prompts.parameters()):
+            raise UsageError(
+                "prompts of finite numbers",
+                f"NaN or infinity after epoch {epoch}",
+                key="optimizer.lr or trainer.precision",
+            )
         measured = {k: float(v) for k, v in trainer.callback_metrics.items() if k[:4] == "val/"}
         if measured and self.monitor not in measured:
             raise UsageError(f"one of {', '.join(sorted(measured))}", self.monitor, key="monitor")
@@ -117,8 +123,14 @@ class KeepPrompts(Callback):
             last: The last epoch trained.
 
         Raises:
-            UsageError: Nothing says which is best.
+            UsageError: Nothing says which is best, or no epoch was trained to its end.
         """
+        if last == 0:
+            raise UsageError(
+                "at least one epoch to its end",
+                "none",
+                key="trainer.limit_train_batches or trainer.max_steps",
+            )
         if epoch != "best":
             return self.path(last if epoch == "last" else int(epoch))
         finite = {number: v for number, v in self.values.items() if not math.isnan(v)}

@@ -1,7 +1,8 @@
 """Checkpoints: learned prompts and the configuration of their model, never the frozen towers."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,9 +83,10 @@ def read_checkpoint(path: str | Path, *, key: str = "checkpoint") -> PromptCheck
             hint=f"reading failed: {type(error).__name__} {error}".splitlines()[0],
         ) from error
     if isinstance(content, dict) and "crane" in content:
-        state: dict[str, Tensor] = content["state_dict"]
-        prompts = {k.removeprefix(PROMPTS): v for k, v in state.items() if k.startswith(PROMPTS)}
-        return PromptCheckpoint(prompts, json.loads(content["crane"]["config"]), {})
+        with _whole(path, key):
+            state: dict[str, Tensor] = content["state_dict"]
+            own = {k.removeprefix(PROMPTS): v for k, v in state.items() if k.startswith(PROMPTS)}
+            return PromptCheckpoint(own, _config(content["crane"]["config"]), {})
     if isinstance(content, dict) and is_official(content):
         return PromptCheckpoint(content, None, {})
     raise UsageError("a file of prompts", f"{path}, which holds none", key=key)
@@ -103,9 +105,27 @@ def _read_safetensors(path: Path, key: str) -> PromptCheckpoint:
             f"{path} in the format {metadata.get('format')}",
             key=key,
         )
-    return PromptCheckpoint(
-        prompts, json.loads(metadata["config"]), json.loads(metadata.get("info", "{}"))
-    )
+    with _whole(path, key):
+        info = json.loads(metadata.get("info", "{}"))
+        return PromptCheckpoint(prompts, _config(metadata["config"]), info)
+
+
+@contextmanager
+def _whole(path: Path, key: str) -> Iterator[None]:
+    """Tell the user of a file of ours that lacks something."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        wanted, hint = "a checkpoint as crane writes them", f"{type(error).__name__}: {error}"
+        raise UsageError(wanted, str(path), key=key, hint=hint) from error
+
+
+def _config(text: str) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads(text)
+    missing = [name for name in MODEL_KEYS if name not in config]
+    if missing:
+        raise KeyError(f"no {', '.join(missing)} in its configuration")
+    return config
 
 
 def adopt_config(

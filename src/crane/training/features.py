@@ -115,6 +115,8 @@ def _reason_not_to(config: DictConfig, group: str) -> str | None:
     """Why cached features would be wrong."""
     if group == "source" and config.data.mosaic_rate > 0:
         return "data.mosaic_rate makes new images each epoch"
+    if str(config.trainer.precision).startswith("64"):
+        return "trainer.precision computes in 64 bits, of which the cache would keep 32"
     attention = config.guide.attention
     if attention is not None and attention.get("mean") == "batch":
         return "guide.attention.mean=batch makes them depend on batch mates"

@@ -72,7 +72,12 @@ class CraneModule(LightningModule):
         """Adam over the prompts, as published."""
         if self.optimizer is None:
             raise UsageError("an optimizer", self.optimizer, key="optimizer")
-        return self.optimizer(self.model.prompts.parameters())
+        try:
+            return self.optimizer(self.model.prompts.parameters())
+        except ValueError as error:  # a rate below 0 and the like
+            raise UsageError(
+                "values that the optimizer takes", str(error), key="optimizer"
+            ) from error
 
     def forward(self, images: Tensor) -> Prediction:
         """Score images (B, 3, H, W) in [0, 1] and their pixels."""

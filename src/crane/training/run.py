@@ -66,7 +66,7 @@ def train(config: DictConfig) -> RunSummary:
     Raises:
         UsageError: Something in the configuration does not fit; most of it before any work.
     """
-    seed_everything(config.seed, workers=True, verbose=False)
+    _seed(config.seed)
     data: CraneDataModule = instantiate(config.data)
     if not data.source:
         raise UsageError("at least one source data set", "none", key="source")
@@ -75,6 +75,7 @@ def train(config: DictConfig) -> RunSummary:
     loss = instantiate(config.loss)
     optimizer = instantiate(config.optimizer, _convert_="all")
     module = _module(config, model, loss=loss, optimizer=optimizer)
+    module.configure_optimizers()  # what it refuses, it refuses now
 
     folder = Path(config.run_dir)
     sources = {k: v for k, v in data.fingerprints().items() if k.startswith("source.")}
@@ -105,6 +106,12 @@ def train(config: DictConfig) -> RunSummary:
     return RunSummary(folder, chosen, module.results, tuple(draw.files))
 
 
+def _seed(seed: int) -> None:
+    if not 0 <= seed < 2**32:
+        raise UsageError("a number from 0 to 4,294,967,295", seed, key="seed")
+    seed_everything(seed, workers=True, verbose=False)
+
+
 def _resumed(path: str | None) -> Path | None:
     """The Lightning checkpoint to go on from, made absolute."""
     if path is None:
@@ -126,7 +133,7 @@ def test(config: DictConfig, checkpoint: PromptCheckpoint) -> RunSummary:
     Raises:
         UsageError: Something in the configuration does not fit.
     """
-    seed_everything(config.seed, workers=True, verbose=False)
+    _seed(config.seed)
     data: CraneDataModule = instantiate(config.data)
     if not data.targets:
         raise UsageError("at least one target data set", "none", key="targets")
@@ -227,9 +234,9 @@ def _trainer(config: DictConfig, callbacks: list[Callback]) -> Trainer:
             config.trainer, callbacks=callbacks, logger=run_logger, _convert_="all"
         )
     except InstantiationException as error:
-        if not isinstance(error.__cause__, MisconfigurationException):
+        if not isinstance(error.__cause__, (MisconfigurationException, ValueError)):
             raise
-        wanted = "a trainer that fits this machine"
+        wanted = "a trainer that Lightning knows and this machine has"
         raise UsageError(wanted, str(error.__cause__), key="trainer") from error
     check_processes(trainer)
     return trainer

@@ -1,4 +1,5 @@
 import csv
+import errno
 import json
 import logging
 import os
@@ -17,7 +18,7 @@ from crane.prediction.calibration import Threshold
 from crane.prediction.detecting import Detector, score_images
 from crane.prediction.inputs import find_images
 from crane.prediction.loading import LoadOptions
-from crane.prediction.outputs import OutputOptions
+from crane.prediction.outputs import MapSink, OutputOptions
 from crane.prediction.predictor import calibrate_on, predict
 from crane.prediction.results import MAX_SHOWN, PredictSummary
 from crane.prediction.settings import Calibration
@@ -196,6 +197,42 @@ def test_or_they_are_an_error_that_names_the_file(photos: Path, tmp_path: Path) 
     with pytest.raises(UsageError, match=r"text\.png.*on_error"):
         run(photos, tmp_path / "out", on_error="fail")
     assert not (tmp_path / "out" / "scores.json").exists()
+
+
+def test_an_image_whose_picture_cannot_be_written_keeps_its_score(
+    photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """JPEG takes no side above 65,500 pixels, and file systems no name above 255 bytes."""
+    long = write_grey(photos / "scan.png", 51, (66_000, 2))
+    named = write_grey(photos / f"{'n' * 250}.png", 51)
+    pictures = outputs(maps="none", overlays="jpg")
+    rows = {Path(row["image"]): row for row in rows_of(run(photos, tmp_path / "out"))}
+    assert rows[named]["score"] is not None
+    assert "no map" in rows[named]["error"]
+    assert "no overlay" in rows[named]["error"]
+    assert rows[long]["error"] is None  # PNG takes it
+    rows = {
+        Path(row["image"]): row for row in rows_of(run(photos, tmp_path / "b", pictures=pictures))
+    }
+    assert rows[long]["score"] is not None
+    assert rows[long]["overlay"] is None
+    assert rows[long]["error"].startswith("no overlay: ")
+    assert rows[photos / "grey.png"]["overlay"] is not None
+    assert "no overlay of" in caplog.text
+    with pytest.raises(UsageError, match=r"whose overlay can be written.*overlays, or on_error"):
+        run(photos, tmp_path / "c", pictures=pictures, on_error="fail")
+
+
+def test_a_full_disk_is_nobodys_image(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(MapSink, "__call__", full)
+    with pytest.raises(OSError, match="No space left"):
+        run(photos, tmp_path / "out")
+    assert not list((tmp_path / "out").glob("scores/*"))
 
 
 def test_no_readable_image_at_all_is_an_error(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Maps and their blur against the slow reference and SciPy."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
+from torch.nn import functional as F
 
-from crane.scoring import gaussian_blur, mean_of_softmax_maps, softmax_of_mean_logits, upsample
+from crane.scoring import (
+    fuse,
+    gaussian_blur,
+    mean_of_softmax_maps,
+    similarity_logits,
+    softmax_of_mean_logits,
+    upsample,
+)
 from reference import scoring_slow
 from reference.crane_slow import bilinear_matrix, resize
 
@@ -39,6 +49,42 @@ def test_both_aggregations_equal_the_slow_ones(
         torch.testing.assert_close(anomaly_map, scoring_slow.anomaly_map(*drawn, aggregate=name))
         assert anomaly_map.min() >= 0
         assert anomaly_map.max() <= 1
+
+
+def test_half_precision_towers_are_scored_in_full() -> None:
+    """In bfloat16 similarities come in steps of 1/256, and images tie that are not alike."""
+    generator = torch.Generator().manual_seed(0)
+    draw = functools.partial(torch.randn, generator=generator)
+    patches, global_ = F.normalize(draw(2, 9, 16, 8), dim=-1), F.normalize(draw(9, 8), dim=-1)
+    text = F.normalize(draw(1, 2, 8), dim=-1)
+    tower, text = [t.bfloat16() for t in (patches, global_)], text.bfloat16()
+
+    def scored(patches: Tensor, global_: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        logits = similarity_logits(patches, text, 0.07)
+        fused = fuse(global_, patches, logits, 0.5)
+        score = similarity_logits(fused.unsqueeze(1), text, 0.07)
+        return gaussian_blur(mean_of_softmax_maps(logits, (4, 4), (20, 20)), 1.0), score
+
+    wanted = scored(*(t.float() for t in (*tower, text)))
+    with torch.autocast("cpu", torch.bfloat16):
+        came = scored(*tower, text)
+    for ours, theirs in zip(came, wanted, strict=True):
+        assert ours.dtype == torch.float32
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+
+
+@QUICKLY
+@given(st.floats(0.3, 6), st.integers(1, 40), st.integers(1, 40), st.sampled_from([0.0, 0.3, 1.0]))
+def test_the_blur_stays_between_the_ends_of_each_map(
+    sigma: float, height: int, width: int, value: float
+) -> None:
+    """Rounded, the kernel's weights may add up to more than 1."""
+    maps = torch.full((2, height, width), value)
+    maps[1, 0, 0] = 1.0
+    blurred = gaussian_blur(maps, sigma)
+    assert (blurred[0] == value).all()
+    assert blurred[1].min() >= value
+    assert blurred[1].max() <= 1.0
 
 
 def test_the_aggregations_differ_where_local_embeddings_do() -> None:

@@ -27,6 +27,11 @@ def test_best_without_a_value_is_refused(keep):
         keep.choose("best", last=1)
 
 
+def test_a_training_without_a_whole_epoch_has_no_prompts(keep):
+    with pytest.raises(UsageError, match=r"change trainer\.limit_train_batches"):
+        keep.choose("last", last=0)
+
+
 @pytest.mark.parametrize("epoch", ["last", 1, 5])
 def test_choices_that_can_be_met(keep, epoch):
     keep.check_choice(epoch, 5, num_validation=0)

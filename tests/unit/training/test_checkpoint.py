@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 import crane.backbones.clip
 from crane.config import compose
 from crane.errors import UsageError
-from crane.models import MODEL_KEYS, build_model, load_prompts, model_config
+from crane.models import MODEL_KEYS, build_model, load_prompts, model_config, prompts_from_official
 from crane.training import adopt_config, load_model, read_checkpoint, save_prompts
 
 CHOSEN = (
@@ -171,6 +171,30 @@ def test_files_without_prompts_are_refused(tmp_path, content):
     torch.save(content, tmp_path / "a.pth")
     with pytest.raises(UsageError, match="holds none"):
         read_checkpoint(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize(
+    "metadata", [{}, {"config": "{"}, {"config": "[]"}, {"config": '{"image_size": 56}'}]
+)
+def test_our_format_without_its_configuration_is_refused(tmp_path, metadata):
+    path = tmp_path / "a.safetensors"
+    save_file({"deep": torch.zeros(1)}, path, metadata={"format": "crane-prompts-1", **metadata})
+    with pytest.raises(UsageError, match=r"as crane writes them, but got .*change checkpoint"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    "content", [{"crane": 1}, {"crane": {"config": "{}"}, "state_dict": {}}, {"crane": {}}]
+)
+def test_lightnings_format_with_something_else_in_it_is_refused(tmp_path, content):
+    torch.save(content, tmp_path / "a.ckpt")
+    with pytest.raises(UsageError, match=r"as crane writes them, but got .*change checkpoint"):
+        read_checkpoint(tmp_path / "a.ckpt")
+
+
+def test_official_names_with_something_else_below_are_refused():
+    with pytest.raises(UsageError, match=r"tensors, but got 'others under ctx_pos, ctx_neg'"):
+        prompts_from_official({"prompt_learner": {"ctx_pos": 1, "ctx_neg": 2}})
 
 
 def test_official_checkpoints_have_no_configuration(tmp_path):

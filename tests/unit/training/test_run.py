@@ -3,6 +3,7 @@
 import pytest
 
 from crane.cli.mistakes import usage_error
+from crane.errors import UsageError
 
 
 @pytest.mark.parametrize(
@@ -18,6 +19,10 @@ from crane.cli.mistakes import usage_error
         ("epoch=best", "data.validation_fraction or epoch"),
         ("trainer.max_epochs=0", "trainer.max_epochs"),
         ("trainer=gpu", "trainer"),
+        ("trainer.precision=17-true", "trainer"),
+        ("trainer.accelerator=abacus", "trainer"),
+        ("seed=-1", "seed"),
+        ("optimizer.lr=-1.0", "optimizer"),
         ("resume=last.ckpt", "resume"),
         ("overlay.choose=nicest", "overlay.choose"),
     ],
@@ -29,3 +34,9 @@ def test_values_that_do_not_fit_name_their_key(trained, tmp_path, override, key)
     assert mistake is not None
     assert mistake.key == key
     assert not (tmp_path / "run").exists()
+
+
+def test_a_training_that_diverges_ends_there_and_keeps_no_prompts(trained, tmp_path):
+    with pytest.raises(UsageError, match=r"finite numbers, but got 'NaN or infinity after epoch 1"):
+        trained("run", "optimizer.lr=1e38")
+    assert not list((tmp_path / "run").glob("prompts/*"))
