@@ -66,6 +66,26 @@ def test_an_interrupted_training_goes_on_and_ends_as_if_it_had_not(
     assert prompts(tmp_path / "runs") == prompts(tmp_path / "others")
 
 
+def test_a_seed_whose_training_fails_is_not_passed_over(reproduce, tmp_path, monkeypatch):
+    keep, folder = KeepPrompts.on_train_epoch_end, tmp_path / "ablation_temperature"
+
+    def fail(self, trainer, pl_module):
+        if pl_module.model.scoring.temperature == 0.2 and "-2" in str(trainer.default_root_dir):
+            raise RuntimeError("no memory")
+        keep(self, trainer, pl_module)
+
+    monkeypatch.setattr(KeepPrompts, "on_train_epoch_end", fail)
+    outcome = reproduce("seeds=[1,2]")
+    assert outcome.code == 1
+    assert "seed 2 failed: RuntimeError: no memory" in outcome.out
+    assert states(folder) == {"0.07": "measured", "0.2": "failed"}
+    for number in read_numbers(folder / "results.csv"):
+        if number.row == "0.2":
+            assert (number.seeds, number.reason) == ("1", "seed 2 failed: RuntimeError: no memory")
+            assert number.percent is not None
+    assert ", a seed failed (1) |" in (folder / "README.md").read_text()
+
+
 def values(path):
     return [(n.row, n.dataset, n.metric, n.percent) for n in read_numbers(path)]
 

@@ -176,10 +176,12 @@ def _cell(number: Number | None, notes: Notes) -> str:
         return "not in the table"
     if number.percent is None:
         return notes.place(number)
-    if number.difference is None:
-        return number.text
-    text = f"{number.text} ({number.difference:+.1f})"
-    return f"[red]{text} outside[/red]" if number.state == OUTSIDE else text
+    difference = "" if number.difference is None else f" ({number.difference:+.1f})"
+    text = number.text + difference
+    is_bad = number.state in (FAILED, OUTSIDE, MISSING)
+    text += f" {number.state.split()[0]}" * is_bad
+    text += f" {notes.place(number)}" if number.note else ""
+    return f"[red]{text}[/red]" if is_bad else text
 
 
 def _table_names(plan: Plan) -> Mapping[str, TableNames]:

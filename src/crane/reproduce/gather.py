@@ -2,12 +2,11 @@
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from crane.errors import UsageError
-from crane.report import read_published
 from crane.report.rows import Spread
 from crane.reporting import MEAN, read_store
 from crane.reproduce.cells import Cell
@@ -20,8 +19,10 @@ from crane.reproduce.numbers import (
     UNDEFINED,
     WITHIN,
     Number,
+    gravest,
 )
 from crane.reproduce.plan import Plan
+from crane.reproduce.published import published_values
 from crane.reproduce.recipe import Recipe, Row
 from crane.reproduce.runner import Outcomes
 
@@ -30,6 +31,9 @@ ROUNDING = 0.05
 
 Measured = Mapping[int, float]
 """Seed to value in per cent, for the seeds where it is defined."""
+Lost = Mapping[int, tuple[str, str]]
+"""Seed to state and reason, for the others."""
+SHA256 = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -51,9 +55,6 @@ class Gathering:
         outcomes: What came of the plan.
         store: The results store.
         names: Data set to what published tables call it.
-
-    Raises:
-        UsageError: A row is to be compared with a method that the published table has not.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Gathering:
         self.tests = {
             cell: test for (name, cell), test in plan.tests.items() if name == recipe.name
         }
-        self.published = _published(recipe)
+        self.published = published_values(recipe)
         self.cells: dict[tuple[str, str], list[Cell]] = {}
         for cell in plan.cells[recipe.name]:
             self.cells.setdefault((cell.row, cell.dataset), []).append(cell)
@@ -90,11 +91,9 @@ class Gathering:
     def _one(self, row: Row, dataset: str, metric: str) -> Number:
         measured = self.measured[row.name, dataset].get(metric, {})
         published = self._value(row, self._names(dataset).rows, metric)
-        if measured:
-            about = self._about(self.cells[row.name, dataset])
-            return self._number(row, dataset, metric, measured, published, about)
-        state, reason = self._why_not(self.cells[row.name, dataset], metric)
-        return Number(row.name, dataset, metric, state, reason=reason, published=published)
+        about = self._about(self.cells[row.name, dataset])
+        lost = self._lost(row, dataset, metric)
+        return self._number(row, dataset, metric, measured, lost, published, about)
 
     def _averages(self, row: Row, datasets: Sequence[str]) -> list[Number]:
         """Means over the data sets that the published table averages too."""
@@ -103,28 +102,34 @@ class Gathering:
         for average in filter(None, groups):
             for metric in self.recipe.metrics:
                 published = self._value(row, (average,), metric)
-                if published is None:
-                    continue
                 members = [
-                    self.measured[row.name, one].get(metric, {})
+                    one
                     for one in datasets
                     if self._names(one).average == average
                     and self._value(row, self._names(one).rows, metric) is not None
                 ]
-                seeds = set.intersection(*map(set, members)) if members else set()
-                if seeds:
-                    mean = {
-                        seed: math.fsum(one[seed] for one in members) / len(members)
-                        for seed in sorted(seeds)
-                    }
-                    found.append(self._number(row, average, metric, mean, published, {}))
-                    continue
-                lacking = sum(not one for one in members)
-                reason = f"{lacking} of {len(members)} data sets"
-                found.append(
-                    Number(row.name, average, metric, MISSING, reason=reason, published=published)
-                )
+                if published is not None and members:
+                    found.append(self._average(row, average, metric, members, published))
         return found
+
+    def _average(
+        self, row: Row, average: str, metric: str, members: Sequence[str], published: float
+    ) -> Number:
+        """Over the seeds that every data set has."""
+        measured = [self.measured[row.name, one].get(metric, {}) for one in members]
+        losses = [self._lost(row, one, metric) for one in members]
+        mean, lost = {}, {}
+        for seed in dict.fromkeys(seed for one in (*measured, *losses) for seed in one):
+            states = [
+                loss[seed][0] if seed in loss else MISSING
+                for own, loss in zip(measured, losses, strict=True)
+                if seed not in own
+            ]
+            if states:
+                lost[seed] = gravest(states), f"{len(states)} of {len(members)} data sets"
+            else:
+                mean[seed] = math.fsum(own[seed] for own in measured) / len(members)
+        return self._number(row, average, metric, mean, lost, published, {})
 
     def _number(
         self,
@@ -132,9 +137,14 @@ class Gathering:
         dataset: str,
         metric: str,
         measured: Measured,
+        lost: Lost,
         published: float | None,
         about: Mapping[str, str],
     ) -> Number:
+        states, reason = [state for state, _ in lost.values()], _told(lost, whole=not measured)
+        if not measured:
+            state = gravest(states)
+            return Number(row.name, dataset, metric, state, reason=reason, published=published)
         spread = Spread(tuple(measured.values()))
         difference = None if published is None else spread.mean - published
         tolerance = self.recipe.tolerance_of(row)
@@ -148,13 +158,14 @@ class Gathering:
             row=row.name,
             dataset=dataset,
             metric=metric,
-            state=state,
+            state=gravest([state, *states]),
             percent=spread.mean,
             spread=spread.deviation,
             seeds=" ".join(map(str, measured)),
             published=published,
             difference=difference,
             to_baseline=Spread(tuple(pairs)).mean if pairs and not is_baseline else None,
+            reason=reason,
             **about,
         )
 
@@ -197,38 +208,48 @@ class Gathering:
             "device": _once(own["device"]),
             "data": _once(digest for text in own["data"] for digest in json.loads(text).values()),
             "weights": _once(
-                f"{name}:{digest[:12]}"
+                f"{name}:{digest[:12] if SHA256.fullmatch(digest) else digest}"
                 for text in own["weights"]
                 for name, digest in json.loads(text).items()
             ),
         }
 
-    def _why_not(self, cells: Sequence[Cell], metric: str) -> tuple[str, str]:
-        """State and reason of a number that no seed has."""
-        for cell in cells:
-            if cell.excluded is not None:
-                return LEFT_OUT, cell.excluded
-            test = self.tests[cell]
-            if test in self.outcomes.failed:
-                return FAILED, self.outcomes.failed[test]
-            if test in self.outcomes.missing:
-                return MISSING, self.outcomes.missing[test]
-            is_it = (self.frame["run_id"] == self._run(cell)) & (self.frame["metric"] == metric)
-            if is_it.any():
-                return UNDEFINED, str(self.frame.loc[is_it, "reason"].iloc[0])
-        raise UsageError("a metric that is measured", metric, key=f"metrics in {self.recipe.path}")
+    def _lost(self, row: Row, dataset: str, metric: str) -> Lost:
+        """The seeds that have no value, and why."""
+        measured = self.measured[row.name, dataset].get(metric, {})
+        cells = [cell for cell in self.cells[row.name, dataset] if cell.seed not in measured]
+        return {cell.seed: self._why_not(cell, metric) for cell in cells}
+
+    def _why_not(self, cell: Cell, metric: str) -> tuple[str, str]:
+        """State and reason of a number that a seed does not have."""
+        if cell.excluded is not None:
+            return LEFT_OUT, cell.excluded
+        test = self.tests[cell]
+        if test in self.outcomes.failed:
+            return FAILED, self.outcomes.failed[test]
+        if test in self.outcomes.missing:
+            return MISSING, self.outcomes.missing[test]
+        is_it = (self.frame["run_id"] == self._run(cell)) & (self.frame["metric"] == metric)
+        if is_it.any():
+            return UNDEFINED, str(self.frame.loc[is_it, "reason"].iloc[0])
+        return MISSING, "not among the metrics of its test"
 
 
-def _published(recipe: Recipe) -> Mapping[tuple[str, str], Mapping[str, float]]:
-    if recipe.published is None:
-        return {}
-    values = read_published(recipe.folder / recipe.published).values
-    methods = list(dict.fromkeys(method for method, _ in values))
-    for row in recipe.rows:
-        if row.published is not None and row.published not in methods:
-            wanted = f"a method out of {', '.join(methods)}"
-            raise UsageError(wanted, row.published, key=f"row {row.name!r} in {recipe.path}")
-    return values
+def _told(lost: Lost, *, whole: bool) -> str:
+    """Why seeds have no value; without naming them where it is the same for all there are.
+
+    >>> _told({2: ("failed", "no memory"), 3: ("failed", "no memory")}, whole=False)
+    'seeds 2, 3 failed: no memory'
+    """
+    seeds: dict[tuple[str, str], list[int]] = {}
+    for seed, why in lost.items():
+        seeds.setdefault(why, []).append(seed)
+    if whole and len(seeds) == 1:
+        return next(iter(seeds))[1]
+    return "; ".join(
+        f"seed{'s' * (len(own) > 1)} {', '.join(map(str, own))} {state}: {reason}"
+        for (state, reason), own in seeds.items()
+    )
 
 
 def _once(texts: Iterable[object]) -> str:

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -11,8 +11,15 @@ from crane.reporting import write_text
 
 WITHIN, OUTSIDE, MEASURED = "within tolerance", "outside tolerance", "measured"
 MISSING, FAILED, UNDEFINED, LEFT_OUT = "missing", "failed", "not defined", "left out"
-STATES = (WITHIN, OUTSIDE, MEASURED, MISSING, FAILED, UNDEFINED, LEFT_OUT)
-"""What a number may be. Left out is what makes no sense in a suite."""
+NOT_RUN = "not run"
+"""What the page says where a recipe has gained something since its results were written."""
+STATES = (FAILED, OUTSIDE, MISSING, WITHIN, MEASURED, LEFT_OUT, UNDEFINED)
+"""What a number may be, the gravest first. Left out is what makes no sense in a suite."""
+
+
+def gravest(states: Iterable[str]) -> str:
+    """The state that counts for several of them."""
+    return min(states, key=STATES.index)
 
 
 @dataclass(frozen=True)
@@ -37,14 +44,14 @@ class Number:
     to_baseline: float | None = None
     """Measured less the baseline row's, in points: the mean over the seeds that both have."""
     reason: str = ""
-    """Why there is no value."""
+    """Why there is no value, or none of some seeds."""
     commit: str = ""
     """Of the sources that measured it; + where they were changed."""
     device: str = ""
     data: str = ""
     """Fingerprint of the data set."""
     weights: str = ""
-    """First digits of the sha256 of each weight file."""
+    """First digits of the sha256 of each weight file, or what random weights came from."""
 
     @property
     def text(self) -> str:
@@ -53,6 +60,11 @@ class Number:
             return f"{self.state}: {self.reason}" if self.reason else self.state
         spread = "" if self.spread is None else f" ± {self.spread:.1f}"
         return f"{self.percent:.1f}{spread}"
+
+    @property
+    def note(self) -> str:
+        """What is to be said about it apart from its value; empty where that is all."""
+        return self.text if self.percent is None else self.reason
 
 
 FLOATS = ("percent", "spread", "published", "difference", "to_baseline")

@@ -4,13 +4,16 @@ from collections.abc import Sequence
 
 from crane.report.markup import heading
 from crane.reproduce.notes import Notes
-from crane.reproduce.numbers import OUTSIDE, UNDEFINED, Number
+from crane.reproduce.numbers import NOT_RUN, OUTSIDE, UNDEFINED, Number, gravest
+from crane.reproduce.published import published_metrics
 from crane.reproduce.recipe import Recipe, Row
 from crane.reproduce.suite import Suite
 
 OVER_ALL = "all data sets"
 """Heading of the means over the data sets where a metric is defined."""
 LEVELS = {"image": "Detection (images)", "pixel": "Localisation (pixels)"}
+GAINED = Number("", "", "", NOT_RUN, reason="the recipe has gained it since these results")
+"""A cell that results are too old for."""
 
 
 def readme(recipe: Recipe, results: Sequence[tuple[Suite, Sequence[Number]]], basis: str) -> str:
@@ -107,8 +110,13 @@ def _tables(recipe: Recipe, numbers: Sequence[Number]) -> str:
 def _beside_published(recipe: Recipe, numbers: Sequence[Number], notes: Notes) -> list[str]:
     """For each row and level a table: data sets down, published, ours and difference across."""
     tables = []
+    could_be = set(recipe.metrics) & published_metrics(recipe)
+    gained = could_be - {number.metric for number in numbers}
     for row in recipe.rows:
         tables.append(f"### {row.name}")
+        if all(number.row != row.name for number in numbers):
+            tables.append(f"{notes.cell(GAINED).capitalize()}.")
+            continue
         if row.published is not None:
             tolerance = recipe.tolerance_of(row)
             tables.append(
@@ -116,13 +124,12 @@ def _beside_published(recipe: Recipe, numbers: Sequence[Number], notes: Notes) -
                 f"differs by more than {tolerance:g} points."
             )
         for level, title in LEVELS.items():
-            own = [
-                n for n in numbers if n.row == row.name and n.metric.startswith(_prefixes(level))
-            ]
-            metrics = [m for m in recipe.metrics if any(n.metric == m for n in own)]
+            own = [n for n in numbers if n.row == row.name and _level(n.metric) == level]
+            shown = {number.metric for number in own} | gained
+            metrics = [m for m in recipe.metrics if m in shown and _level(m) == level]
             if not metrics:
                 continue
-            names = list(dict.fromkeys(number.dataset for number in own))
+            names = list(dict.fromkeys(n.dataset for n in own or numbers if n.row == row.name))
             found = {(n.dataset, n.metric): n for n in own}
             head = [
                 title,
@@ -134,14 +141,18 @@ def _beside_published(recipe: Recipe, numbers: Sequence[Number], notes: Notes) -
             ]
             lines = [_bar(head), _bar(["---", *["---:"] * (len(head) - 1)])]
             for name in names:
-                cells = [c for m in metrics for c in _three(found.get((name, m)), notes)]
+                cells = [
+                    text
+                    for m in metrics
+                    for text in _three(GAINED if m in gained else found.get((name, m)), notes)
+                ]
                 lines.append(_bar([name.replace("_", " ") if "average" in name else name, *cells]))
             tables.append("\n".join(lines))
     return tables
 
 
-def _prefixes(level: str) -> tuple[str, ...]:
-    return ("image_",) if level == "image" else ("pixel_", "aupro")
+def _level(metric: str) -> str:
+    return "image" if metric.startswith("image_") else "pixel"
 
 
 def _three(number: Number | None, notes: Notes) -> tuple[str, str, str]:
@@ -179,26 +190,31 @@ def _beside_baseline(recipe: Recipe, numbers: Sequence[Number], notes: Notes) ->
 
 def _mean_cell(numbers: Sequence[Number], notes: Notes) -> str:
     """One number as it is; of several the mean over those that are defined."""
+    if not numbers:
+        return notes.cell(GAINED)
     defined = [n for n in numbers if n.percent is not None]
     unmeasured = [n for n in numbers if n.percent is None and n.state != UNDEFINED]
     if len(numbers) > 1 and unmeasured and defined:
         text = f"{len(unmeasured)} of {len(numbers)} data sets: {unmeasured[0].text}"
         return notes.cell(Number("", "", "", unmeasured[0].state, reason=text))
     if len(numbers) == 1:
-        return _with_difference(notes.cell(numbers[0]), [numbers[0].to_baseline])
+        return notes.cell(numbers[0], _difference([numbers[0].to_baseline]))
     if not defined:
         first = (unmeasured or numbers)[0]
         reasons = dict.fromkeys(n.reason for n in numbers if n.state == first.state)
         return notes.cell(Number("", "", "", first.state, reason="; ".join(reasons)))
     mean = sum(n.percent for n in defined if n.percent is not None) / len(defined)
-    return _with_difference(f"{mean:.1f}", [n.to_baseline for n in defined])
+    state = gravest(n.state for n in [n for n in defined if n.reason] or defined)
+    reasons = dict.fromkeys(f"{n.dataset}: {n.reason}" for n in defined if n.reason)
+    whole = Number("", "", "", state, mean, reason="; ".join(reasons))
+    return notes.cell(whole, _difference([n.to_baseline for n in defined]))
 
 
-def _with_difference(text: str, differences: Sequence[float | None]) -> str:
+def _difference(differences: Sequence[float | None]) -> str:
     known = [one for one in differences if one is not None]
     if not known or len(known) < len(differences):
-        return text
-    return f"{text} ({sum(known) / len(known):+.1f})"
+        return ""
+    return f" ({sum(known) / len(known):+.1f})"
 
 
 def _bar(cells: Sequence[str]) -> str:

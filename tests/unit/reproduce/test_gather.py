@@ -46,6 +46,7 @@ class World:
     def __init__(self, recipe, store, names=None):
         self.recipe, self.store, self.names = recipe, store, names or {}
         self.cells, self.tests, self.outcomes = [], {}, Outcomes()
+        self.weights = {"clip": "0" * 64}
 
     def add(self, row, dataset, seed=111, excluded=None, **ends):
         """A cell; `values` are its means, or `missing` or `failed` says why there are none."""
@@ -72,7 +73,7 @@ class World:
             *("setting", "test", "finished", "folder", seed, (), (), {}),
             **{"commit": "abc", "dirty": True, "device": "cpu"},
             data={f"targets.{dataset}": "f" * 64},
-            weights={"clip": "0" * 64},
+            weights=self.weights,
         )
         store_run(self.store, run, [result])
         self.outcomes.done[test] = run.run_id
@@ -208,12 +209,89 @@ def test_what_is_no_result_is_refused(tmp_path):
         read_numbers(tmp_path / "results.csv")
 
 
-def test_an_unknown_method_or_metric_is_named(tmp_path, table1):
+def test_an_unknown_method_is_named(table1):
     rows = (replace(table1.recipe.rows[0], published="Crane++"),)
     table1.recipe = replace(table1.recipe, rows=rows)
     with pytest.raises(UsageError, match="Crane\\+\\+"):
         table1.numbers()
+
+
+def test_a_metric_that_no_run_has_is_missing(tmp_path):
     world = World(small(tmp_path), tmp_path / "store")
     world.add("base", "visa", values={"image_auroc": 0.5})
-    with pytest.raises(UsageError, match="a metric that is measured"):
-        world.numbers()
+    number = world.numbers()["base", "visa", "aupro"]
+    assert number.text == "missing: not among the metrics of its test"
+
+
+@pytest.mark.parametrize(("end", "state"), [("failed", FAILED), ("missing", MISSING)])
+def test_a_seed_that_is_lost_is_told_beside_the_value_of_the_others(tmp_path, end, state):
+    world = World(small(tmp_path), tmp_path / "store")
+    for seed in (1, 2):
+        world.add("base", "visa", seed, values={"image_auroc": seed / 4, "aupro": math.nan})
+    world.add("base", "visa", 3, **{end: "why not"})
+    numbers = world.numbers()
+    number = numbers["base", "visa", "image_auroc"]
+    assert (number.state, number.percent, number.seeds) == (state, pytest.approx(37.5), "1 2")
+    assert number.reason == f"seed 3 {state}: why not"
+    # A value that is defined nowhere does not hide that a run was lost either.
+    other = numbers["base", "visa", "aupro"]
+    assert (other.state, other.percent) == (state, None)
+    assert other.reason == f"seeds 1, 2 not defined: no aupro here; seed 3 {state}: why not"
+
+
+def test_a_seed_without_a_defined_value_is_told_and_is_no_failure(tmp_path):
+    world = World(small(tmp_path), tmp_path / "store")
+    for seed, value in ((1, 0.5), (2, math.nan)):
+        world.add("base", "visa", seed, values={"image_auroc": value, "aupro": 0.5})
+    number = world.numbers()["base", "visa", "image_auroc"]
+    assert (number.state, number.seeds) == (MEASURED, "1")
+    assert number.reason == "seed 2 not defined: no image_auroc here"
+
+
+def test_what_lies_outside_without_a_seed_is_told_as_such(table1):
+    first = next(iter(table1.tests))[1]
+    table1.outcomes.done.pop(table1.tests[table1.recipe.name, first])
+    table1.cells.remove(first)
+    table1.add(first.row, first.dataset, 1, values=dict.fromkeys(table1.recipe.metrics, 0.1))
+    table1.add(first.row, first.dataset, 2, missing="data mvtec")
+    number = table1.numbers()[first.row, "mvtec", "image_auroc"]
+    assert (number.state, number.reason) == (OUTSIDE, "seed 2 missing: data mvtec")
+
+
+def test_an_average_tells_the_seeds_that_a_data_set_lost(table1):
+    """Of other seeds than all data sets have there is no average, and none is missing elsewhere."""
+    lost = ("Crane, trained here", "btad")
+    for (_, cell), test in list(table1.tests.items()):
+        if (cell.row, cell.dataset) == lost:
+            table1.outcomes.failed[test] = "RuntimeError: no memory"
+            del table1.outcomes.done[test]
+    published = read_published(TABLE / "published.csv").values
+    for cell in list(table1.cells):
+        known = published["Crane", IN_TABLE.get(cell.dataset, cell.dataset)]
+        values = {m: known.get(m, math.nan) for m in table1.recipe.metrics}
+        if cell.row == lost[0]:
+            table1.add(cell.row, cell.dataset, 2, values=values)
+    numbers = table1.numbers()
+    average = numbers[lost[0], "average_industrial", "image_auroc"]
+    assert (average.state, average.seeds) == (FAILED, "2")
+    assert average.reason == "seed 111 failed: 1 of 7 data sets"
+    assert average.percent == pytest.approx(average.published, abs=0.1)
+    assert numbers[lost[0], "average_medical", "image_auroc"].seeds == "111 2"
+
+
+def test_the_average_of_a_row_that_is_left_out_is_left_out(table1):
+    """Or the exit code would say that something is missing."""
+    row = table1.recipe.rows[0].name
+    table1.cells = [cell for cell in table1.cells if cell.row != row]
+    for dataset in table1.recipe.targets:
+        table1.add(row, dataset, excluded="too large")
+    states = {n.state for (name, _, _), n in table1.numbers().items() if name == row}
+    assert states == {LEFT_OUT}
+
+
+def test_random_weights_are_named_whole(tmp_path):
+    world = World(small(tmp_path), tmp_path / "store")
+    world.weights = {"clip": "0" * 64, "guide": "random, seed 111"}
+    world.add("base", "visa", values={"image_auroc": 0.5, "aupro": 0.5})
+    number = world.numbers()["base", "visa", "aupro"]
+    assert number.weights == "clip:000000000000 guide:random, seed 111"

@@ -6,7 +6,15 @@ from dataclasses import replace
 import pytest
 
 from crane.reproduce import Number, Suite, read_recipe, readme
-from crane.reproduce.numbers import LEFT_OUT, MEASURED, MISSING, OUTSIDE, UNDEFINED, WITHIN
+from crane.reproduce.numbers import (
+    FAILED,
+    LEFT_OUT,
+    MEASURED,
+    MISSING,
+    OUTSIDE,
+    UNDEFINED,
+    WITHIN,
+)
 from reproductions import EXPERIMENTS
 
 SUITE = Suite("paper", "The paper's data", "results.csv", {"cpu": 1.0}, 1.0, "a guess")
@@ -73,6 +81,45 @@ def test_a_row_without_any_value_tells_every_reason():
     page = readme(recipe, [(SUITE, numbers)], "a guess")
     assert "| 0.07 | missing: data (1) |" in page
     assert "(1) missing: data a; data b" in page
+
+
+def test_the_value_of_fewer_seeds_says_so():
+    numbers = [
+        Number("0.07", "a", "image_auroc", MEASURED, 60.0),
+        Number("0.07", "b", "image_auroc", FAILED, 70.0, 1.0, reason="seed 3 failed: no memory"),
+        Number("0.2", "a", "image_auroc", MEASURED, 50.0, to_baseline=-10.0),
+        Number("0.2", "b", "image_auroc", MISSING, 75.0, to_baseline=5.0,
+               reason="seed 2 missing: data b"),
+    ]  # fmt: skip
+    rows = tuple(row for row in TEMPERATURES.rows if row.name in ("0.07", "0.2"))
+    recipe = replace(TEMPERATURES, metrics=("image_auroc",), rows=rows)
+    page = readme(recipe, [(SUITE, numbers)], "a guess")
+    means, _, of_b = re.split(r"\| (?:all data sets|a|b) \|", page)[1:]
+    assert "| 0.07 | 65.0, a seed failed (1) |" in means
+    assert "| 0.07 | 70.0 ± 1.0, a seed failed (3) |" in of_b
+    assert "| 0.2 | 75.0 (+5.0), a seed missing (4) |" in of_b
+    assert "(1) b: seed 3 failed: no memory" in page
+    assert "(3) seed 3 failed: no memory" in page
+    assert "4 numbers: 2 measured, 1 failed, 1 missing" in page
+
+
+def test_what_a_recipe_gained_since_its_results_is_not_run():
+    """Results of one suite are read again whenever the other is run."""
+    numbers = [Number("0.07", name, "image_auroc", MEASURED, 80.0) for name in ("a", "b")]
+    page = readme(TEMPERATURES, [(SUITE, numbers)], "a guess")
+    means = page.split("| all data sets |")[1]
+    assert "| 0.07 | 80.0 | not run (1) |" in means
+    assert "| 0.2 | not run (1) | not run (1) |" in means
+    assert "(1) not run: the recipe has gained it since these results" in page
+
+
+def test_what_a_recipe_with_published_values_gained_is_not_run():
+    row = "Crane, trained here"
+    numbers = [Number(row, "btad", "image_auroc", WITHIN, 94.1, None, "111", 94.4, -0.3)]
+    page = readme(replace(TABLE, metrics=(*TABLE.metrics, "mine")), [(SUITE, numbers)], "a guess")
+    assert "| btad | 94.4 | 94.1 | -0.3 | - | not run (1) | - |" in page
+    assert "### Crane+, trained here\n\nNot run (1)." in page
+    assert "mine: published" not in page  # which no table has
 
 
 @pytest.mark.parametrize("recipe", [TEMPERATURES, TABLE], ids=lambda recipe: recipe.name)
