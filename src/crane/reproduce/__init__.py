@@ -2,11 +2,12 @@
 
 from crane.reproduce.cells import Cell, Changes, expand
 from crane.reproduce.cost import Cost
+from crane.reproduce.folder import read_recipe
 from crane.reproduce.gather import Gathering, TableNames
 from crane.reproduce.numbers import Number, read_numbers, write_numbers
 from crane.reproduce.plan import Places, Plan, Planner
 from crane.reproduce.readme import readme
-from crane.reproduce.recipe import Recipe, Row, read_recipe
+from crane.reproduce.recipe import Recipe, Row
 from crane.reproduce.runner import Runner
 from crane.reproduce.suite import Suite
 

@@ -3,9 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-
 from crane.errors import UsageError
+from crane.reproduce.overrides import key_of
 from crane.reproduce.recipe import Recipe, Row, case_of
 from crane.reproduce.suite import Suite
 
@@ -114,13 +113,8 @@ def joined(*groups: Iterable[str]) -> tuple[str, ...]:
         UsageError: One is no override.
     """
     last: dict[str, str] = {}
-    parser = OverridesParser.create()
     for override in (one for group in groups for one in group):
-        try:
-            key = parser.parse_override(override).get_key_element()
-        except Exception as error:
-            wanted = "overrides of the form KEY=VALUE"
-            raise UsageError(wanted, override, hint=str(error).splitlines()[0]) from error
+        key = key_of(override)
         last.pop(key, None)
         last[key] = override
     return tuple(last.values())

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hydra.errors import HydraException
 from omegaconf import DictConfig, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 from crane.config import compose, plain
 from crane.errors import UsageError
@@ -190,7 +191,7 @@ class Planner:
                 if cell.excluded is None:
                     try:
                         plan.tests[recipe, cell] = self._test(cell, targets)
-                    except (UsageError, HydraException) as error:
+                    except (UsageError, HydraException, OmegaConfBaseException) as error:
                         wanted = f"row {cell.row!r} of {recipe} to be configured"
                         raise UsageError(wanted, str(error)) from error
         return plan
@@ -234,6 +235,11 @@ class Planner:
                 config.datasets_dir = self.places.datasets_dir
                 config.weights_dir = self.places.weights_dir
                 config.allow_download = self.places.allow_download
+            num_epochs = config.trainer.max_epochs
+            if type(num_epochs) is not int or num_epochs < 1:
+                raise UsageError(
+                    "a number of epochs from 1 on", num_epochs, key="trainer.max_epochs"
+                )
             if config.trainer.devices != 1 or config.trainer.num_nodes != 1:
                 wanted = "one device, as runs are small and follow one another"
                 raise UsageError(wanted, config.trainer.devices, key="trainer.devices")

@@ -27,10 +27,11 @@ def published_values(recipe: Recipe) -> Values:
     methods = list(dict.fromkeys(method for method, _ in values))
     for row in recipe.rows:
         if row.published is not None and row.published not in methods:
-            wanted = f"a method out of {', '.join(methods) or 'a table that published names'}"
-            raise UsageError(
-                wanted, row.published, key=f"published of row {row.name!r} in {recipe.path}"
-            )
+            wanted = f"a method out of {', '.join(methods)}"
+            if recipe.published is None:
+                wanted = "no method where the recipe itself names no published table"
+            key = f"published of row {row.name!r} in {recipe.path}"
+            raise UsageError(wanted, row.published, key=key)
     return values
 
 

@@ -1,22 +1,21 @@
 """Recipes: a table or an ablation as data, in `recipe.yaml` of a folder under `experiments/`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
-
-import yaml
 
 from crane.errors import UsageError
 
 RECIPE = "recipe.yaml"
 
-T = TypeVar("T")
-
 
 @dataclass(frozen=True)
 class Case:
-    """What some data sets have of their own in a protocol."""
+    """What some data sets have of their own in a protocol.
+
+    Raises:
+        UsageError: It holds for no data set, trains on none, or tests no epoch.
+    """
 
     targets: tuple[str, ...]
     """The data sets it holds for."""
@@ -27,13 +26,18 @@ class Case:
     test: tuple[str, ...] = ()
     """Overrides of their tests."""
 
+    def __post_init__(self) -> None:
+        _check_list("targets", "target", self.targets)
+        _check_own(self.source, self.epoch)
+
 
 @dataclass(frozen=True)
 class Row:
     """One row of a table: a setting, trained and tested.
 
     Raises:
-        UsageError: The row names a checkpoint and overrides of a training.
+        UsageError: The row names a checkpoint and overrides of a training, trains on nothing, tests
+            no epoch, or allows less than nothing.
     """
 
     name: str
@@ -66,8 +70,10 @@ class Row:
             raise UsageError(
                 "an epoch and no overrides of a training beside a checkpoint",
                 f"train={list(self.train)}, epoch={self.epoch}",
-                key=f"row {self.name!r}",
+                key="checkpoint",
             )
+        _check_own(self.source, self.epoch)
+        _check_tolerance(self.tolerance, "tolerance")
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ class Recipe:
     """A table or an ablation: what is run, under which protocol, and what it should come to.
 
     Raises:
-        UsageError: There is nothing to run, the baseline is no row, or rows share a name.
+        UsageError: There is nothing to run, something is named twice, or the baseline is no row.
     """
 
     folder: Path
@@ -108,12 +114,12 @@ class Recipe:
     """What some data sets have of their own in every row."""
 
     def __post_init__(self) -> None:
-        for what, found in (("row", self.rows), ("seed", self.seeds), ("target", self.targets)):
-            if not found:
-                raise UsageError(f"at least one {what}", "none", key=f"{what}s in {self.path}")
+        for name, one in (("metrics", "metric"), ("source", "source"), ("targets", "target")):
+            _check_list(f"{name} in {self.path}", one, getattr(self, name))
+        _check_list(f"seeds in {self.path}", "seed", self.seeds)
+        _check_list(f"rows in {self.path}", "row", [row.name for row in self.rows])
+        _check_tolerance(self.tolerance, f"tolerance in {self.path}")
         names = [row.name for row in self.rows]
-        if len(set(names)) < len(names):
-            raise UsageError("a name of its own for each row", names, key=str(self.path))
         if self.baseline is not None and self.baseline not in names:
             raise UsageError(
                 f"a row out of {', '.join(names)}", self.baseline, key=f"baseline in {self.path}"
@@ -136,54 +142,23 @@ class Recipe:
         return self.tolerance if row.tolerance is None else row.tolerance
 
 
-def read_recipe(folder: Path) -> Recipe:
-    """Read `recipe.yaml` of a folder.
-
-    Raises:
-        UsageError: There is none, or it says something that recipes do not.
-    """
-    path = folder.expanduser() / RECIPE
-    if not path.is_file():
-        raise UsageError(f"a folder with {RECIPE}", str(folder), key="experiments")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UsageError("YAML", str(path), hint=str(error).splitlines()[0]) from error
-    if not isinstance(content, Mapping):
-        raise UsageError("keys and values", type(content).__name__, key=str(path))
-    given = content.get("rows", ())
-    rows = tuple(_row(row, f"row {place}", path) for place, row in enumerate(given, 1))
-    facts = {**content, "rows": rows, "protocol": _cases(content, path)}
-    return _made(Recipe, {**facts, "folder": path.parent}, path)
+def _check_list(key: str, what: str, found: Sequence[object]) -> None:
+    if not found:
+        raise UsageError(f"at least one {what}", "none", key=key)
+    if len(set(found)) < len(found):
+        raise UsageError(f"each {what} once", list(found), key=key)
 
 
-def _row(content: Mapping[str, Any], where: str, path: Path) -> Row:
-    suites = {
-        str(name): one if isinstance(one, str) else tuple(one)
-        for name, one in content.get("suites", {}).items()
-    }
-    return _made(Row, {**content, "protocol": _cases(content, path), "suites": suites}, path, where)
+def _check_own(source: Sequence[str] | None, epoch: int | None) -> None:
+    if source is not None:
+        _check_list("source", "source", source)
+    if epoch is not None and epoch < 1:
+        raise UsageError("an epoch from 1 on", epoch, key="epoch")
 
 
-def _cases(content: Mapping[str, Any], path: Path) -> tuple[Case, ...]:
-    return tuple(_made(Case, case, path, "protocol") for case in content.get("protocol", ()))
-
-
-def _made(kind: type[T], content: Mapping[str, Any], path: Path, where: str | None = None) -> T:
-    """A dataclass from YAML: lists become tuples; keys that it lacks or needs are named."""
-    known = {one.name: one for one in fields(kind)}  # type: ignore[arg-type]
-    place = f"{path}" if where is None else f"{where} in {path}"
-    if strange := sorted(set(content) - set(known)):
-        raise UsageError(f"keys out of {', '.join(known)}", ", ".join(strange), key=place)
-    needed = {
-        name
-        for name, one in known.items()
-        if one.default is MISSING and one.default_factory is MISSING
-    }
-    if lacking := sorted(needed - set(content)):
-        raise UsageError(f"the keys {', '.join(sorted(needed))}", f"no {lacking}", key=place)
-    plain = {name: tuple(v) if isinstance(v, list) else v for name, v in content.items()}
-    return kind(**plain)
+def _check_tolerance(tolerance: float | None, key: str) -> None:
+    if tolerance is not None and tolerance < 0:
+        raise UsageError("points from 0 on", tolerance, key=key)
 
 
 def case_of(target: str, *protocols: Sequence[Case]) -> Case:

@@ -3,10 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from crane.errors import UsageError
+
 
 @dataclass(frozen=True)
 class Suite:
-    """One way to run every recipe; the options of the group `suite` are such."""
+    """One way to run every recipe; the options of the group `suite` are such.
+
+    Raises:
+        UsageError: A text stands where a list belongs, or nothing is to be tested.
+    """
 
     name: str
     """As rows call it."""
@@ -30,3 +36,10 @@ class Suite:
     """Data sets tested on in the place of the recipes'; None: the recipes'."""
     replace: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Override of a row to the overrides that mean the same here."""
+
+    def __post_init__(self) -> None:
+        for name in ("overrides", "train", "targets"):
+            if isinstance(getattr(self, name), str):
+                raise UsageError("a list such as [a,b]", getattr(self, name), key=f"suite.{name}")
+        if self.targets is not None and not self.targets:
+            raise UsageError("at least one target", "none", key="suite.targets")

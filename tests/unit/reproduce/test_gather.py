@@ -9,7 +9,14 @@ from omegaconf import OmegaConf
 from crane.errors import UsageError
 from crane.report import read_published
 from crane.reporting import DatasetResult, StoredRun, store_run
-from crane.reproduce import Gathering, Plan, TableNames, read_numbers, write_numbers
+from crane.reproduce import (
+    Gathering,
+    Plan,
+    TableNames,
+    read_numbers,
+    read_recipe,
+    write_numbers,
+)
 from crane.reproduce.cells import Cell
 from crane.reproduce.numbers import (
     FAILED,
@@ -22,7 +29,7 @@ from crane.reproduce.numbers import (
 )
 from crane.reproduce.plan import Composed
 from crane.reproduce.plan import Test as PlannedTest
-from crane.reproduce.recipe import Recipe, Row, read_recipe
+from crane.reproduce.recipe import Recipe, Row
 from crane.reproduce.resources import DataSet
 from crane.reproduce.runner import Outcomes
 from reproductions import EXPERIMENTS
