@@ -204,6 +204,60 @@ def test_a_plan_changes_nothing(crane, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["seeds=1"], "a list of seeds such as [1,2,3], but got 1 (change seeds)"),
+        (["seeds=[a]"], "a list of seeds"),
+        (["seeds=[]"], "a list of seeds"),
+        (["""overrides='a="b'"""], "no closing quotation"),
+        (["overrides='trainer=cpu seed=5'"], "seeds=[1,2] says which are run"),
+        (["train=trainer.max_epochs=abc"], "a number of epochs"),
+        (["suite.targets=btad"], "suite.targets"),
+    ],
+)
+def test_mistakes_are_refused_before_anything_runs(crane, words, message):
+    outcome = crane("reproduce", EXPERIMENTS / "ablation_temperature", *words)
+    assert outcome.code == 2
+    assert message in outcome.err
+
+
+@pytest.fixture
+def temperatures(tmp_path):
+    """A copy of the temperatures' recipe, and its text for changes."""
+    folder = tmp_path / "ablation_temperature"
+    shutil.copytree(EXPERIMENTS / "ablation_temperature", folder)
+    return folder
+
+
+def test_a_metric_that_no_test_measures_is_refused_by_the_plan(crane, temperatures):
+    path = temperatures / "recipe.yaml"
+    path.write_text(path.read_text().replace(" aupro,", " auprro,"))
+    outcome = crane("reproduce", temperatures, "plan_only=true")
+    assert outcome.code == 2
+    assert f"'auprro' (change metrics in {path}); did you mean aupro?" in outcome.err
+
+
+def test_results_of_another_suite_that_cannot_be_read_are_refused_by_the_plan(crane, temperatures):
+    (temperatures / "results_mini.csv").write_text("<<<<<<< HEAD\nrow\n")
+    outcome = crane("reproduce", temperatures, "plan_only=true")
+    assert outcome.code == 2
+    assert "results that crane reproduce wrote" in outcome.err
+
+
+def test_folders_are_told_apart(crane, temperatures, tmp_path, monkeypatch):
+    other = tmp_path / "others" / temperatures.name
+    shutil.copytree(temperatures, other)
+    outcome = crane("reproduce", temperatures, other, "plan_only=true")
+    assert outcome.code == 2
+    assert "folders of different names" in outcome.err
+    monkeypatch.chdir(temperatures)
+    outcome = crane("reproduce", ".", temperatures, "plan_only=true")
+    assert "each folder once" in outcome.err
+    outcome = crane("reproduce", ".", "plan_only=true", f"datasets_dir={tmp_path}")
+    assert "Plan of ablation_temperature: " in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
         (["nowhere"], "expected a folder with recipe.yaml, but got 'nowhere'"),
         ([], "experiments=…"),
         (["nowhere", "suite=small"], "suite"),

@@ -1,6 +1,5 @@
 """`crane reproduce`: published tables and ablations made again, published beside ours."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
@@ -38,8 +37,10 @@ from crane.reproduce import (
     readme,
     write_numbers,
 )
+from crane.reproduce.checks import check_metrics, check_seeds
 from crane.reproduce.notes import Notes
 from crane.reproduce.numbers import FAILED, MISSING, OUTSIDE
+from crane.reproduce.overrides import split
 from crane.reproduce.plan import missing
 
 PAPER = "paper"
@@ -56,13 +57,13 @@ def reproduce(config: DictConfig) -> None:
             something was missing.
     """
     console = Console(highlight=False)
-    recipes = [read_recipe(Path(folder)) for folder in config.experiments]
+    changes, recipes = _changes(config), _recipes(config)
     suite: Suite = instantiate(config.suite, _convert_="all")
-    cells = {r.name: expand(r, suite, _changes(config)) for r in recipes}
-    if len(cells) < len(recipes):
-        raise UsageError("each folder once", list(config.experiments), key="experiments")
     planner = Planner(_places(config))
-    plan = planner.plan(cells)
+    plan = planner.plan({r.name: expand(r, suite, changes) for r in recipes})
+    for recipe in recipes:
+        check_metrics(recipe, plan)
+        _results(recipe, but=suite.results)  # or a broken file would stop it after the runs
     folder, store = Path(config.run_dir), Path(config.results_store).expanduser()
     runner = Runner(
         planner, folder, store, lambda line: console.print(escape(line), soft_wrap=True)
@@ -98,12 +99,33 @@ def _leave(states: set[str]) -> None:
         raise SystemExit(INCOMPLETE)
 
 
+def _recipes(config: DictConfig) -> list[Recipe]:
+    folders = config.experiments
+    if not isinstance(folders, ListConfig) or not folders:
+        raise UsageError("folders with a recipe.yaml", str(folders), key="experiments")
+    recipes = [read_recipe(Path(str(folder))) for folder in folders]
+    paths = [str(recipe.folder) for recipe in recipes]
+    if len(set(paths)) < len(paths):
+        raise UsageError("each folder once", paths, key="experiments")
+    if len({recipe.name for recipe in recipes}) < len(recipes):
+        raise UsageError(
+            "folders of different names, as recipes go by them",
+            paths,
+            key="experiments",
+            hint="run them one after the other, or rename one",
+        )
+    return recipes
+
+
 def _changes(config: DictConfig) -> Changes:
-    return Changes(
-        seeds=None if config.seeds is None else tuple(config.seeds),
-        overrides=tuple(shlex.split(config.overrides)),
-        train=tuple(shlex.split(config.train)),
-    )
+    seeds = None
+    if config.seeds is not None:
+        if not isinstance(config.seeds, ListConfig):
+            raise UsageError("a list of seeds such as [1,2,3]", config.seeds, key="seeds")
+        seeds = tuple(config.seeds)
+        check_seeds(seeds, "seeds")
+    overrides, train = (split(config[name], name) for name in ("overrides", "train"))
+    return Changes(seeds, overrides, train)
 
 
 def _places(config: DictConfig) -> Places:
@@ -199,15 +221,19 @@ def _table_names(plan: Plan) -> Mapping[str, TableNames]:
 
 def _page(recipe: Recipe) -> str:
     """The README, from the results of every suite that was run."""
+    return readme(recipe, _results(recipe), _suite(PAPER).basis)
+
+
+def _results(recipe: Recipe, but: str | None = None) -> list[tuple[Suite, list[Number]]]:
+    """Every suite that was run, but for the file named, with its numbers."""
     names = [path.stem for path in sorted((conf_dir() / "suite").glob("*.yaml"))]
     suites = [_suite(name) for name in sorted(names, key=lambda name: name != PAPER)]
-    paths = [recipe.folder / suite.results for suite in suites]
-    results = [
-        (suite, read_numbers(path))
-        for suite, path in zip(suites, paths, strict=True)
-        if path.is_file()
+    files = {suite.results: recipe.folder / suite.results for suite in suites}
+    return [
+        (suite, read_numbers(files[suite.results]))
+        for suite in suites
+        if files[suite.results].is_file() and suite.results != but
     ]
-    return readme(recipe, results, _suite(PAPER).basis)
 
 
 @cache
