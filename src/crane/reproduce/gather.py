@@ -28,6 +28,7 @@ from crane.reproduce.runner import Outcomes
 
 ROUNDING = 0.05
 """Published values are rounded to a tenth, so they may be off by this."""
+OF_OTHERS = "the published mean is over other data sets"
 
 Measured = Mapping[int, float]
 """Seed to value in per cent, for the seeds where it is defined."""
@@ -108,9 +109,19 @@ class Gathering:
                     if self._names(one).average == average
                     and self._value(row, self._names(one).rows, metric) is not None
                 ]
-                if published is not None and members:
+                if published is None or not members:
+                    continue
+                if self._is_over(members, row, metric, published):
                     found.append(self._average(row, average, metric, members, published))
+                else:
+                    name = (row.name, average, metric)
+                    found.append(Number(*name, LEFT_OUT, reason=OF_OTHERS, published=published))
         return found
+
+    def _is_over(self, members: Sequence[str], row: Row, metric: str, published: float) -> bool:
+        """Whether a published mean is that of some data sets, but for rounding."""
+        each = [self._value(row, self._names(one).rows, metric) or 0.0 for one in members]
+        return abs(math.fsum(each) / len(each) - published) < 2 * ROUNDING + 1e-6
 
     def _average(
         self, row: Row, average: str, metric: str, members: Sequence[str], published: float
