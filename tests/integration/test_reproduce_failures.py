@@ -78,6 +78,7 @@ def test_a_seed_whose_training_fails_is_not_passed_over(reproduce, tmp_path, mon
     outcome = reproduce("seeds=[1,2]")
     assert outcome.code == 1
     assert "seed 2 failed: RuntimeError: no memory" in outcome.out
+    assert "\n6 runs; tests that failed: 1; " in outcome.out
     assert states(folder) == {"0.07": "measured", "0.2": "failed"}
     for number in read_numbers(folder / "results.csv"):
         if number.row == "0.2":

@@ -85,7 +85,10 @@ def reproduce(config: DictConfig) -> None:
         write_numbers(found[recipe.name], recipe.folder / suite.results)
         write_text(recipe.folder / "README.md", _page(recipe))
         show_numbers(console, recipe, found[recipe.name])
-    console.print(f"{outcomes.num_runs} runs; the others were finished before or cannot be run")
+    failed = f"tests that failed: {len(outcomes.failed)}; " if outcomes.failed else ""
+    console.print(
+        f"{outcomes.num_runs} runs; {failed}the others were finished before or cannot be run"
+    )
     for recipe in recipes:
         files = f"{suite.results}, README.md"
         console.print(f"  {escape(shown(recipe.folder.absolute()))}: {files}", soft_wrap=True)
@@ -145,7 +148,7 @@ def show_plan(console: Console, plan: Plan, runner: Runner, suite: Suite) -> Non
     to_run = [test for test in able if test not in done]
     trainings = list(dict.fromkeys(t.training for t in to_run if t.training is not None))
     to_train = [one for one in trainings if runner.trained(one) is None]
-    console.print(f"[bold]Plan[/bold] of {', '.join(plan.cells)}: {escape(suite.title)}")
+    console.print(f"[bold]Plan[/bold] of {escape(', '.join(plan.cells))}: {escape(suite.title)}")
     num_cells = sum(len(own) for own in plan.cells.values())
     left_out = num_cells - len(plan.tests)
     console.print(

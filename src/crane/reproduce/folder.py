@@ -1,7 +1,8 @@
 """A recipe as its folder holds it."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -9,6 +10,18 @@ from crane.errors import UsageError
 from crane.reproduce.checks import check_recipe
 from crane.reproduce.reading import made
 from crane.reproduce.recipe import RECIPE, Recipe
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice: YAML would take the last without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = [name for place, name in enumerate(names) if name in names[:place]]
+        if twice:
+            problem = f"the key {twice[0]} stands twice"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 def read_recipe(folder: Path) -> Recipe:
@@ -21,7 +34,7 @@ def read_recipe(folder: Path) -> Recipe:
     if not path.is_file():
         raise UsageError(f"a folder with {RECIPE}", str(folder), key="experiments")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError("YAML", str(path), hint=" ".join(str(error).split())) from error
     if not isinstance(content, Mapping):

@@ -6,7 +6,7 @@ from crane.report.markup import heading
 from crane.reproduce.notes import Notes
 from crane.reproduce.numbers import NOT_RUN, OUTSIDE, UNDEFINED, Number, gravest
 from crane.reproduce.published import published_metrics
-from crane.reproduce.recipe import Recipe, Row
+from crane.reproduce.recipe import Case, Recipe, Row
 from crane.reproduce.suite import Suite
 
 OVER_ALL = "all data sets"
@@ -37,7 +37,7 @@ def readme(recipe: Recipe, results: Sequence[tuple[Suite, Sequence[Number]]], ba
         _rows(recipe),
     ]
     for suite, numbers in results:
-        parts += [f"## {suite.title}", _summary(suite, numbers), _tables(recipe, numbers)]
+        parts += [f"## {suite.title}", _summary(recipe, suite, numbers), _tables(recipe, numbers)]
     parts += [
         f"## Reading it\n\n{recipe.differs.strip()}",
         f"## Cost\n\n{recipe.cost['images']:,} images through the towers in the paper's suite, "
@@ -47,39 +47,37 @@ def readme(recipe: Recipe, results: Sequence[tuple[Suite, Sequence[Number]]], ba
 
 
 def _rows(recipe: Recipe) -> str:
-    lines = ["| row | what makes it |", "| --- | --- |"]
-    lines += [f"| {row.name} | {_made_by(recipe, row)} |" for row in recipe.rows]
+    lines = [_bar(["row", "what makes it"]), _bar(["---", "---"])]
+    lines += [_bar([row.name, _made_by(row)]) for row in recipe.rows]
     seeds = ", ".join(map(str, recipe.seeds))
     targets = ", ".join(f"`{name}`" for name in recipe.targets)
     plural = "s" if len(recipe.seeds) > 1 else ""
     about = f"Trained on `{' + '.join(recipe.source)}`, tested on {targets}; seed{plural} {seeds}."
     cases = [
-        f"{', '.join(f'`{name}`' for name in case.targets)}: {_case(case.source, case.test)}"
+        f"{', '.join(f'`{name}`' for name in case.targets)}: {_case(case)}"
         for case in recipe.protocol
     ]
     exceptions = f" But {'; '.join(cases)}." if cases else ""
     return f"{about}{exceptions}\n\n" + "\n".join(lines)
 
 
-def _case(source: tuple[str, ...] | None, test: tuple[str, ...]) -> str:
-    trained = [f"trained on `{' + '.join(source)}`"] if source else []
-    return ", ".join([*trained, *(f"`{one}`" for one in test)])
+def _case(case: Case) -> str:
+    own = [f"trained on `{' + '.join(case.source)}`"] if case.source else []
+    own += [f"epoch {case.epoch}"] if case.epoch else []
+    return ", ".join([*own, *(f"`{one}`" for one in case.test)])
 
 
-def _made_by(recipe: Recipe, row: Row) -> str:
+def _made_by(row: Row) -> str:
     parts = [f"`{one}`" for one in row.overrides]
     parts += [f"trained on `{' + '.join(row.source)}`"] if row.source else []
     parts += [f"`{one}` in training" for one in row.train]
     parts += [f"`{one}` in testing" for one in row.test]
     parts += [f"prompts `{row.checkpoint}`"] if row.checkpoint else []
-    for case in row.protocol:
-        own = [f"epoch {case.epoch}"] if case.epoch else []
-        own += [f"`{one}`" for one in case.test]
-        parts.append(f"on {', '.join(case.targets)}: {', '.join(own)}")
+    parts += [f"on {', '.join(case.targets)}: {_case(case)}" for case in row.protocol]
     return "; ".join(parts) or "as published"
 
 
-def _summary(suite: Suite, numbers: Sequence[Number]) -> str:
+def _summary(recipe: Recipe, suite: Suite, numbers: Sequence[Number]) -> str:
     counts = {
         state: sum(n.state == state for n in numbers)
         for state in dict.fromkeys(number.state for number in numbers)
@@ -91,6 +89,9 @@ def _summary(suite: Suite, numbers: Sequence[Number]) -> str:
         commits = sorted({c for number in measured for c in number.commit.split()})
         devices = sorted({number.device for number in measured})
         shown = ", ".join(f"`{commit[:12]}{'+' * commit.endswith('+')}`" for commit in commits)
+        seeds = list(dict.fromkeys(seed for n in measured for seed in n.seeds.split()))
+        if set(seeds) - set(map(str, recipe.seeds)):
+            text += f" Seeds {', '.join(seeds)}, other than the recipe's."
         text += f" Commit {shown}, on {', '.join(devices)}. Per cent"
         text += (
             ", mean ± standard deviation over seeds." if any(n.spread for n in measured) else "."

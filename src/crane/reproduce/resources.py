@@ -129,7 +129,7 @@ class Resources:
                 self._built[names] = None
             except (UsageError, InstantiationException, OSError, RuntimeError) as error:
                 cause = error.__cause__ or error
-                self._built[names] = str(cause).splitlines()[0]
+                self._built[names] = (str(cause) or type(cause).__name__).splitlines()[0]
         return self._built.get(names)
 
 

@@ -15,6 +15,7 @@ from crane.reproduce.numbers import (
     UNDEFINED,
     WITHIN,
 )
+from crane.reproduce.recipe import Case, Row
 from reproductions import EXPERIMENTS
 
 SUITE = Suite("paper", "The paper's data", "results.csv", {"cpu": 1.0}, 1.0, "a guess")
@@ -101,6 +102,23 @@ def test_the_value_of_fewer_seeds_says_so():
     assert "(1) b: seed 3 failed: no memory" in page
     assert "(3) seed 3 failed: no memory" in page
     assert "4 numbers: 2 measured, 1 failed, 1 missing" in page
+
+
+def test_every_part_of_a_protocol_is_told():
+    case = Case(("visa",), source=("btad",), epoch=2, test=("scoring=x|y",))
+    rows = (Row("a|b", protocol=(case,)),)
+    recipe = replace(TEMPERATURES, baseline=None, protocol=(case,), rows=rows)
+    page = readme(recipe, [], "a guess")
+    assert "But `visa`: trained on `btad`, epoch 2, `scoring=x|y`." in page
+    assert "| a\\|b | on visa: trained on `btad`, epoch 2, `scoring=x\\|y` |" in page
+
+
+def test_other_seeds_than_the_recipe_says_are_told():
+    number = Number("0.07", "visa", "image_auroc", MEASURED, 80.0, seeds="1 2", commit="abc")
+    page = readme(TEMPERATURES, [(SUITE, [number])], "a guess")
+    assert "Seeds 1, 2, other than the recipe's. Commit `abc`" in page
+    page = readme(replace(TEMPERATURES, seeds=(1, 2)), [(SUITE, [number])], "a guess")
+    assert "other than the recipe's" not in page
 
 
 def test_what_a_recipe_gained_since_its_results_is_not_run():

@@ -184,6 +184,14 @@ def test_a_folder_without_recipe(tmp_path):
         read_recipe(tmp_path)
 
 
+def test_a_key_that_stands_twice_is_refused(recipe_of, tmp_path):
+    recipe_of()
+    with (tmp_path / "recipe.yaml").open("a") as file:
+        file.write("seeds: [5]\n")
+    with pytest.raises(UsageError, match="the key seeds stands twice"):
+        read_recipe(tmp_path)
+
+
 @pytest.mark.parametrize("text", [b"rows: [", b"- a list", b"title: \xff"])
 def test_what_is_no_recipe(tmp_path, text):
     (tmp_path / "recipe.yaml").write_bytes(text)

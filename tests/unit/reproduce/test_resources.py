@@ -61,6 +61,15 @@ def test_missing_weights_are_fetched_once_and_a_failure_is_told(resources, tmp_p
     assert len(calls) == 1
 
 
+def test_a_failure_without_a_word_is_told_by_its_kind(resources, tmp_path, monkeypatch):
+    def fail(config):
+        raise RuntimeError
+
+    monkeypatch.setattr(module, "build_model", fail)
+    config = compose("test", ["backbone=clip_vit_b16", f"weights_dir='{tmp_path}'"])
+    assert resources.fetch(config) == "RuntimeError"
+
+
 def test_weights_that_come_during_a_run_count_from_then_on(resources, tmp_path):
     """Otherwise every run after the download would be repeated."""
     config = compose("test", ["backbone=clip_vit_b16", f"weights_dir='{tmp_path}'"])
