@@ -31,6 +31,8 @@ NORMAL_FOLDERS = ("good", "normal", "ok", "no")
 MASK_FOLDERS = ("ground_truth", "masks")
 """Folder names, in any case, that hold masks, in one folder a defect."""
 SPLITS = ("train", "test")
+RESERVED = "mean"
+"""No class is called so: in tables and the results store it is the mean over classes."""
 
 
 @dataclass(frozen=True)
@@ -94,10 +96,17 @@ def checked_index(index: Index) -> Index:
     """Refuse an empty data set and warn of anomalous images whose masks are missing.
 
     Raises:
-        UsageError: if there is no image, or one image or mask stands for two.
+        UsageError: if there is no image, one image or mask stands for two, or a class is called
+            as the mean over classes is.
     """
     if not index.samples:
         raise UsageError(f"images in data set {index.name}", f"none under {index.root}")
+    if RESERVED in index.class_names:
+        raise UsageError(
+            f"no class of data set {index.name} to be called as the mean over classes is",
+            RESERVED,
+            hint=f"rename its folder under {index.root}, or the class in meta.json",
+        )
     files = [(path, s.box) for s in index.samples for path in (s.image, s.mask) if path]
     repeated = [path for (path, _), number in Counter(files).items() if number > 1]
     if repeated:

@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from crane.errors import UsageError
 from crane.report.runs import Run
 from crane.reporting import MEAN
 
@@ -57,10 +58,16 @@ def summarise(runs: Sequence[Run], labels: Sequence[str]) -> list[Row]:
 
     Returns:
         A row for each setting, data set and class, and for the mean over classes.
+
+    Raises:
+        UsageError: A class is called `mean`, as the mean over classes is.
     """
     latest: dict[tuple[str, str, object], dict[str, dict[str, float]]] = {}
     for run, label in zip(runs, labels, strict=True):
         for result in run.results:
+            if MEAN in result.class_names:
+                wanted = f"results in which no class is called {MEAN}"
+                raise UsageError(wanted, str(run.folder), hint="rename it and test again")
             per_class = {
                 name: {metric: column[place] for metric, column in result.values.items()}
                 for place, name in enumerate(result.class_names)

@@ -3,8 +3,9 @@ import shutil
 
 import pytest
 
-from crane.data import index_folder
+from crane.data import index_folder, index_meta_json
 from crane.errors import UsageError
+from crane.reporting import MEAN
 from crane.types import ANOMALOUS, NORMAL
 
 
@@ -161,6 +162,16 @@ def test_nested_copy_is_refused(tmp_path, write):
 def test_anomalies_only(mvtec_root):
     shutil.rmtree(mvtec_root / "cable" / "test" / "good")
     assert read(mvtec_root, classes="cable").num_normal == 0
+
+
+def test_no_class_is_called_as_the_mean_over_classes_is(mvtec_root, write):
+    (mvtec_root / "cable").rename(mvtec_root / MEAN)
+    with pytest.raises(UsageError, match=r"no class of data set mine.*'mean'; rename its folder"):
+        read(mvtec_root)
+    assert read(mvtec_root, classes="bottle").class_names == ("bottle",)
+    write.meta(mvtec_root, {MEAN: [("bottle/test/good/000.png", "", 0)]})
+    with pytest.raises(UsageError, match=r"or the class in meta\.json"):
+        index_meta_json("mine", mvtec_root, "test", mask_threshold=0)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 
+from crane.errors import UsageError
 from crane.report import find_runs, summarise
 from crane.report.rows import Spread
 
@@ -40,6 +41,15 @@ def test_of_a_setting_run_twice_with_one_seed_the_last_counts(make_run, tmp_path
     rows = summarise(runs, ["x", "x"])
     assert rows[1].metrics["aupro"].values == (0.9,)
     assert rows[1].num_seeds == 1
+
+
+def test_results_with_a_class_called_mean_are_refused(make_run):
+    folder = make_run("a", findings=False)
+    file = folder / "results.json"
+    file.write_text(file.read_text().replace('"nut": {', '"mean": {'))
+    runs, _ = find_runs([folder])
+    with pytest.raises(UsageError, match="no class is called mean"):
+        summarise(runs, ["x"])
 
 
 def test_mean_and_deviation_are_numpys():
