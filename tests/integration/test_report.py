@@ -53,6 +53,28 @@ def test_a_sweep_becomes_tables_figures_and_a_page(crane, sweep, tmp_path):
     assert "figures" not in outcome.out
 
 
+def test_tests_of_a_sweeps_checkpoints_are_told_apart_by_their_trainings(
+    crane, tiny, use, tmp_path
+):
+    places = ["results_store=null", f"hydra.sweep.dir={tmp_path / 'trained'}"]
+    axes = ["-m", "attention=clip,vv", "seed=1,2", "test=false"]
+    data = [*use("source", "alpha"), "dataset@targets=[]"]
+    outcome = crane("train", *tiny, *data, *axes, *places)
+    assert outcome.code == 0, outcome.err
+    found = sorted((tmp_path / "trained").glob("*/prompts/epoch_1.safetensors"))
+    axis = "checkpoint=" + ",".join(f"'{path.relative_to(tmp_path)}'" for path in found)
+    common = ["trainer=cpu", "data.num_workers=0", *use("targets", "gamma")]
+    places = ["results_store=null", f"hydra.sweep.dir={tmp_path / 'tested'}"]
+    outcome = crane("test", "-m", *common, axis, *places)
+    assert outcome.code == 0, outcome.err
+    outcome = crane("report", "trained", "tested", "output=out", "figures=null")
+    assert outcome.code == 0, outcome.err
+    assert "4 runs of 2 settings" in outcome.out
+    assert "no results" not in outcome.out
+    for label in ("attention=clip", "attention=vv"):
+        assert re.search(rf"\| {label} \| 2 \| .*\d ± \d", outcome.out)
+
+
 @pytest.mark.parametrize(
     ("typed", "shown"),
     [

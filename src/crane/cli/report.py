@@ -61,10 +61,15 @@ def report(config: DictConfig) -> None:
         figures = write_figures(rows, metrics, first, folder / FIGURES, config.figures)
     console = Console(highlight=False)
     console.print(escape(tables), soft_wrap=True)
-    for path in unfinished:
-        console.print(f"[yellow]no results[/yellow] {escape(shown(path))}", soft_wrap=True)
-    console.print(f"{len(runs)} runs of {len(set(labels))} settings")
+    for one in unfinished:
+        text = escape(f"{shown(one.folder)}: {one.why}")
+        console.print(f"[yellow]no results[/yellow] {text}", soft_wrap=True)
+    console.print(f"{_number(len(runs), 'run')} of {_number(len(set(labels)), 'setting')}")
     for path in written:
         console.print(f"  {escape(shown(path))}", soft_wrap=True)
     if figures:
         console.print(f"  {escape(shown(folder / FIGURES))}: {len(figures)} figures")
+
+
+def _number(count: int, word: str) -> str:
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"

@@ -5,7 +5,6 @@ import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import plotly.offline
@@ -17,7 +16,7 @@ from crane.report.figures import read_curves
 from crane.report.markup import heading, percent, places
 from crane.report.pictures import gather_pictures, legend
 from crane.report.rows import Row, Spread
-from crane.report.runs import Run
+from crane.report.runs import Run, Untested
 from crane.report.settings import differences, first_runs
 from crane.reporting import KINDS, MEAN, SIZES
 
@@ -30,7 +29,7 @@ def render_page(
     metrics: Sequence[str],
     *,
     max_pictures: int,
-    unfinished: Sequence[Path] = (),
+    unfinished: Sequence[Untested] = (),
 ) -> str:
     """Make the page.
 
@@ -41,7 +40,7 @@ def render_page(
         rows: the numbers, published ones among them.
         metrics: what is shown, in this order.
         max_pictures: at most as many pictures are put in.
-        unfinished: folders of runs without results.
+        unfinished: runs without results.
 
     Returns:
         HTML that needs nothing else: scripts, styles and pictures are in it, and its content
@@ -72,7 +71,7 @@ def render_page(
         legends=[legend(scale) for scale in gallery.scales],
         varying=_varying(runs, labels),
         runs=[_facts(run, label) for run, label in zip(runs, labels, strict=True)],
-        unfinished=[str(folder) for folder in unfinished],
+        unfinished=[f"{one.folder} ({one.why})" for one in unfinished],
     )
 
 

@@ -73,7 +73,7 @@ def summarise(runs: Sequence[Run], labels: Sequence[str]) -> list[Row]:
                 for place, name in enumerate(result.class_names)
             }
             found = {MEAN: dict(result.means), **per_class}
-            latest[result.dataset, label, run.seed] = found
+            latest[result.dataset, label, run.repetition] = found
     groups: dict[tuple[str, str], list[dict[str, dict[str, float]]]] = {}
     for (dataset, label, _), found in latest.items():
         groups.setdefault((dataset, label), []).append(found)

@@ -2,7 +2,9 @@
 
 import json
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from crane.report.runs import Run
@@ -21,6 +23,10 @@ WITHIN_TRAINER = (
     *("gradient_clip_val", "limit_train_batches"),
 )
 """Keys of the trainer that do."""
+MODEL = ("image_size", "backbone", "guide", "attention", "prompt", "scoring", "method")
+"""Keys that prompts bring to their test; those of their training matter where they differ."""
+NOT_THE_PROMPTS = ("epoch", "monitor", "metrics")
+"""Keys of a training that its prompts do not hang on."""
 DEFAULT = "default"
 """What a setting that was not typed has."""
 ONLY = "all runs"
@@ -54,24 +60,42 @@ def label_runs(runs: Sequence[Run]) -> list[str]:
     """A short name for the setting of each run; runs that differ in nothing but a seed share it.
 
     It is what was typed and differs (`attention=vv`); where that does not tell settings apart, the
-    keys of the configuration that differ; and where these are many, the name of the folder.
+    names of the methods; else the keys of the configuration that differ; and where these are many,
+    the name of the folder of the setting's first run.
     """
     settings = [json.dumps(_setting(run), sort_keys=True) for run in runs]
+    methods = [_method(run) for run in runs]
     if len(set(settings)) == 1:
-        method = runs[0].config.get("method", {})
-        name = method.get("name") if isinstance(method, Mapping) else None
-        return [str(name or ONLY)] * len(runs)
+        return [methods[0] or ONLY] * len(runs)
     typed = _differing([_typed(run) for run in runs], DEFAULT)
     found = differences(runs)
     keyed = [
         ", ".join(f"{_short(key)}={values[place]}" for key, values in found.items())
         for place in range(len(runs))
     ]
-    folders = [run.folder.name for run in runs]
-    for labels in (typed, keyed, folders):
+    for labels in (typed, methods, keyed, _folders(runs, settings)):
         if _tells_apart(labels, settings) and all(0 < len(label) <= 60 for label in labels):
             return labels
-    return [str(run.folder) for run in runs]
+    first: dict[str, str] = {}
+    for run, setting in zip(runs, settings, strict=True):
+        first.setdefault(setting, str(run.folder))
+    return [first[setting] for setting in settings]
+
+
+def _method(run: Run) -> str:
+    method = run.config.get("method")
+    return str(method.get("name") or "") if isinstance(method, Mapping) else ""
+
+
+def _folders(runs: Sequence[Run], settings: Sequence[str]) -> list[str]:
+    """The name of each setting's first folder, without the seed that others of it do not have."""
+    number, first = Counter(settings), {}
+    for run, setting in zip(runs, settings, strict=True):
+        name = run.folder.name
+        if number[setting] > 1:
+            name = name.removesuffix(f"-{run.seed}")
+        first.setdefault(setting, name)
+    return [first[setting] for setting in settings]
 
 
 def _tells_apart(labels: Sequence[str], settings: Sequence[str]) -> bool:
@@ -87,15 +111,28 @@ def _differing(each: Sequence[Mapping[str, str]], absent: str) -> list[str]:
 
 
 def _typed(run: Run) -> dict[str, str]:
-    """The overrides of a run's command line that make its setting."""
+    """The overrides of a run's command line, and of its training's, that make its setting."""
     words = shlex.split(str(run.record.get("command", "")))
     pairs = (word.lstrip("+").partition("=") for word in words if "=" in word)
     named = ((key.removeprefix("dataset@"), value.strip("[]'\"")) for key, _, value in pairs)
-    return {key: value for key, value in named if not _is_apart(key) and "hydra" not in key}
+    own = {key: value for key, value in named if not _is_apart(key) and "hydra" not in key}
+    if run.training is None:
+        return own
+    own.pop("checkpoint", None)
+    return _typed(run.training) | own
 
 
 def _setting(run: Run) -> dict[str, str]:
-    return {key: value for key, value in _leaves(run.config) if not _is_apart(key)}
+    own = {key: value for key, value in _leaves(run.config) if not _is_apart(key)}
+    if run.training is None:
+        return own
+    own["checkpoint"] = Path(own["checkpoint"]).name  # its folder has a seed of its own
+    for key, value in _setting(run.training).items():
+        group = key.partition(".")[0]
+        is_same = group in MODEL and own.get(key) == value
+        if group not in NOT_THE_PROMPTS and not is_same:
+            own[f"training.{key}"] = value
+    return own
 
 
 def _is_apart(key: str) -> bool:

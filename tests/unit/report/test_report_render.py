@@ -93,7 +93,7 @@ def test_what_differs_and_unfinished_runs_are_listed(make_run, page):
     (cut / "results.json").unlink()
     html = own(page())
     assert "1 run without results" in html
-    assert "cut</p>" in html
+    assert "cut (under way, interrupted or failed)</p>" in html
     assert re.search(r'<th scope="row">prompt.depth=3</th><td>3</td>', html)
 
 

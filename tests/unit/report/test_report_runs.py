@@ -1,7 +1,10 @@
+import hashlib
+import json
+
 import pytest
 
 from crane.errors import UsageError
-from crane.report import find_runs
+from crane.report import differences, find_runs, label_runs, summarise
 
 
 def test_runs_come_in_the_order_in_which_they_began(make_run, tmp_path):
@@ -31,7 +34,99 @@ def test_runs_without_results_are_named(make_run, tmp_path):
     (cut / "results.json").unlink()
     runs, unfinished = find_runs([tmp_path / "runs"])
     assert [run.folder.name for run in runs] == ["whole"]
-    assert unfinished == [cut]
+    assert [one.folder for one in unfinished] == [cut]
+
+
+@pytest.mark.parametrize(
+    ("ended", "data", "test", "is_named"),
+    [
+        ("2026-01-01", {"source.a": "f"}, True, False),
+        ("2026-01-01", {"source.a": "f", "targets.b": "f"}, False, False),
+        ("2026-01-01", {"source.a": "f", "targets.b": "f"}, True, True),
+        (None, {"source.a": "f"}, True, True),
+    ],
+)
+def test_a_finished_training_without_targets_lacks_nothing(make_run, ended, data, test, is_named):
+    make_run("whole", findings=False)
+    folder = make_run("training", config={"test": test}, findings=False)
+    (folder / "results.json").unlink()
+    (folder / "record.json").write_text(json.dumps({"ended": ended, "data": data}))
+    _, unfinished = find_runs([folder.parent])
+    assert [one.folder for one in unfinished] == [folder] * is_named
+
+
+@pytest.fixture
+def make_test(make_run, tmp_path):
+    """Write the folders of a training and of a test of its prompts."""
+
+    def make(name, seed, attention, *, test_seed=1, typed="", value=0.5):
+        config = {"attention": attention, "loss": f"of_{attention}"}
+        training = make_run(f"t_{name}", seed=seed, config=config, findings=False)
+        (training / "results.json").unlink()
+        (training / "record.json").write_text(
+            json.dumps({"seed": seed, "command": f"crane train attention={attention} seed={seed}"})
+        )
+        prompts = training / "prompts" / "epoch_1.safetensors"
+        prompts.parent.mkdir()
+        prompts.write_text(name)
+        config = {"attention": attention, "checkpoint": str(prompts)}
+        folder = make_run(name, value, seed=test_seed, config=config, findings=False)
+        digest = hashlib.sha256(name.encode()).hexdigest()
+        record = {"seed": test_seed, "started": name, "weights": {"prompts": digest}}
+        command = f"crane test checkpoint={prompts} {typed}"
+        (folder / "record.json").write_text(json.dumps({**record, "command": command}))
+        return folder
+
+    return make
+
+
+def test_tests_of_a_trainings_seeds_are_one_setting(make_test):
+    folders = [
+        make_test("a", 1, "vv", value=0.5),
+        make_test("b", 2, "vv", value=0.7),
+        make_test("c", 1, "qq"),
+    ]
+    runs, _ = find_runs(folders)
+    assert [run.seed for run in runs] == [1, 2, 1]
+    labels = label_runs(runs)
+    assert labels == ["attention=vv", "attention=vv", "attention=qq"]
+    assert differences(runs) == {
+        "attention": ["vv", "vv", "qq"],
+        "training.loss": ["of_vv", "of_vv", "of_qq"],
+    }
+    row = summarise(runs, labels)[1]
+    assert row.metrics["aupro"].values == (0.5, 0.7)
+
+
+def test_what_a_test_typed_tells_apart_too(make_test):
+    folders = [make_test("a", 1, "vv", typed="image_size=28"), make_test("b", 2, "vv")]
+    for folder, size in zip(folders, (28, 56), strict=True):
+        with (folder / "config.yaml").open("a") as file:
+            file.write(f"image_size: {size}\n")
+    runs, _ = find_runs(folders)
+    assert label_runs(runs) == ["image_size=28", "image_size=default"]
+
+
+@pytest.mark.parametrize("change", ["gone", "another"])
+def test_a_checkpoint_that_is_no_longer_there_is_told_by_its_path(make_test, change):
+    folders = [make_test("a", 1, "vv"), make_test("b", 2, "vv")]
+    for name in "ab":
+        prompts = folders[0].parent / f"t_{name}" / "prompts" / "epoch_1.safetensors"
+        prompts.unlink() if change == "gone" else prompts.write_text("of another training")
+    runs, _ = find_runs(folders)
+    assert [run.training for run in runs] == [None, None]
+    assert len(set(label_runs(runs))) == 2
+
+
+def test_a_relative_checkpoint_is_found_from_where_the_test_began(make_test, tmp_path, monkeypatch):
+    folder = make_test("a", 1, "vv")
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace(f"{tmp_path}/", ""))
+    (folder / "hydra").mkdir()
+    (folder / "hydra" / "hydra.yaml").write_text(f"hydra: {{runtime: {{cwd: '{tmp_path}'}}}}")
+    monkeypatch.chdir("/")
+    ((run,), _) = find_runs([folder])
+    assert run.training is not None
 
 
 def test_results_alone_are_a_run(make_run):

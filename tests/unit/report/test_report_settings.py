@@ -3,7 +3,9 @@ from pathlib import Path
 import pytest
 
 from crane.config import compose, plain
+from crane.models import MODEL_KEYS
 from crane.report import Run, differences, first_runs, label_runs
+from crane.report.settings import MODEL
 
 
 def run(config=None, typed="", folder="runs/a"):
@@ -81,6 +83,32 @@ def test_where_much_differs_the_folder_is_the_label():
     ]
     assert label_runs(runs) == ["one/run", "two/run"]
     assert label_runs([run(r.config, folder=f"x/{n}") for n, r in enumerate(runs)]) == ["0", "1"]
+
+
+def test_seeds_of_a_setting_share_the_name_of_its_first_folder():
+    """As `crane reproduce` names its folders: where much differs, and all is typed in one line."""
+    runs = [
+        Run(
+            Path(f"tests/{name}-{seed}"),
+            *((), {f"key_{n}": f"{name}_{n}" for n in range(9)}, {"seed": seed}),
+        )
+        for name in ("one", "two")
+        for seed in (1, 2)
+    ]
+    assert label_runs(runs) == ["one", "one", "two", "two"]
+    assert label_runs(runs[1:]) == ["one-2", "two", "two"]
+
+
+def test_the_names_of_methods_are_labels_where_they_tell_settings_apart():
+    runs = [
+        run({"method": {"name": name}, **{f"key_{n}": f"{name}_{n}" for n in range(9)}})
+        for name in ("Crane", "Crane+", "Crane")
+    ]
+    assert label_runs(runs) == ["Crane", "Crane+", "Crane"]
+
+
+def test_the_keys_of_a_model_are_those_that_prompts_carry():
+    assert MODEL == MODEL_KEYS
 
 
 @pytest.mark.parametrize("method", [{}, {"name": None}, None])
