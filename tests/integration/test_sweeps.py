@@ -156,7 +156,8 @@ def test_changed_data_are_not_taken_for_done(crane, tiny, use, tmp_path, data_se
 
     assert states() == [FINISHED]
     assert states() == [SKIPPED]
-    assert states("overlay.tile=61") == [FINISHED]
+    assert states("overlay.tile=61", "datasets_dir=/elsewhere", "weights_dir=w") == [SKIPPED]
+    assert states("image_size=28") == [FINISHED]
     next(copy.glob("tile/test/good/*.png")).unlink()
     assert states() == [FINISHED]
 

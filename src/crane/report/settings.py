@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from crane.report.runs import Run
+from crane.reporting.store import PLACES, without_places
 
 APART = (
     *("seed", "run_dir", "table_columns", "results_store"),
     *("skip_finished", "baseline", "cache", "compile"),
-    *("logger", "overlay", "trainer", "resume", "targets", "test", "metrics"),
+    *("logger", "overlay", "trainer", "resume", "targets", "test"),
     *("data.seed", "data.source", "data.targets", "data.num_workers"),
 )
 """Keys that do not make another setting: repetition, place, speed, display, what is tested on."""
-APART_ANYWHERE = ("datasets_dir", "weights_dir", "allow_download")
-"""Last parts of keys that do not either."""
+APART_ANYWHERE = PLACES
+"""Last parts of keys that do not either: files are told apart by what is in them."""
 WITHIN_TRAINER = (
     *("max_epochs", "max_steps", "precision", "accumulate_grad_batches"),
     *("gradient_clip_val", "limit_train_batches"),
@@ -42,7 +43,7 @@ def differences(runs: Sequence[Run]) -> dict[str, list[str]]:
     >>> differences(runs)
     {'prompt.depth': ['9', '3']}
     """
-    leaves = [_setting(run) for run in runs]
+    leaves = _settings(runs)
     keys = dict.fromkeys(key for one in leaves for key in one)
     columns = {key: [one.get(key, "-") for one in leaves] for key in keys}
     return {key: values for key, values in columns.items() if len(set(values)) > 1}
@@ -59,21 +60,22 @@ def first_runs(runs: Sequence[Run], labels: Sequence[str]) -> dict[str, Run]:
 def label_runs(runs: Sequence[Run]) -> list[str]:
     """A short name for the setting of each run; runs that differ in nothing but a seed share it.
 
-    It is what was typed and differs (`attention=vv`); where that does not tell settings apart, the
-    names of the methods; else the keys of the configuration that differ; and where these are many,
-    the name of the folder of the setting's first run.
+    It is what was typed and differs (`attention=vv`), of targets only if the rest does not tell
+    settings apart; else the names of the methods; else the keys of the configuration that differ;
+    and where these are many, the name of the folder of the setting's first run.
     """
-    settings = [json.dumps(_setting(run), sort_keys=True) for run in runs]
+    settings = [json.dumps(setting, sort_keys=True) for setting in _settings(runs)]
     methods = [_method(run) for run in runs]
     if len(set(settings)) == 1:
         return [methods[0] or ONLY] * len(runs)
     typed = _differing([_typed(run) for run in runs], DEFAULT)
+    targeted = _differing([_typed(run, with_targets=True) for run in runs], DEFAULT)
     found = differences(runs)
     keyed = [
         ", ".join(f"{_short(key)}={values[place]}" for key, values in found.items())
         for place in range(len(runs))
     ]
-    for labels in (typed, methods, keyed, _folders(runs, settings)):
+    for labels in (typed, targeted, methods, keyed, _folders(runs, settings)):
         if _tells_apart(labels, settings) and all(0 < len(label) <= 60 for label in labels):
             return labels
     first: dict[str, str] = {}
@@ -110,29 +112,60 @@ def _differing(each: Sequence[Mapping[str, str]], absent: str) -> list[str]:
     return [", ".join(f"{key}={one.get(key, absent)}" for key in used) for one in each]
 
 
-def _typed(run: Run) -> dict[str, str]:
+def _typed(run: Run, *, with_targets: bool = False) -> dict[str, str]:
     """The overrides of a run's command line, and of its training's, that make its setting."""
     words = shlex.split(str(run.record.get("command", "")))
     pairs = (word.lstrip("+").partition("=") for word in words if "=" in word)
-    named = ((key.removeprefix("dataset@"), value.strip("[]'\"")) for key, _, value in pairs)
-    own = {key: value for key, value in named if not _is_apart(key) and "hydra" not in key}
+    own = {
+        name: value.strip("[]'\"")
+        for key, _, value in pairs
+        if "hydra" not in (name := key.removeprefix("dataset@"))
+        and (not _is_apart(name) or (with_targets and name.startswith("targets.")))
+    }
     if run.training is None:
         return own
     own.pop("checkpoint", None)
-    return _typed(run.training) | own
+    return _typed(run.training, with_targets=with_targets) | own
+
+
+def _settings(runs: Sequence[Run]) -> list[dict[str, str]]:
+    """The setting of each run: what it is made of, and targets of one name that differ."""
+    settings, targets = [_setting(run) for run in runs], [_digests(run, "targets.") for run in runs]
+    different = {
+        name
+        for name in {name for one in targets for name in one}
+        if len({one[name] for one in targets if name in one}) > 1
+    }
+    for setting, digests in zip(settings, targets, strict=True):
+        setting |= {name: digest for name, digest in digests.items() if name in different}
+    return settings
 
 
 def _setting(run: Run) -> dict[str, str]:
-    own = {key: value for key, value in _leaves(run.config) if not _is_apart(key)}
+    own = {key: value for key, value in _leaves(without_places(run.config)) if not _is_apart(key)}
+    own |= _digests(run, "source.") | _weights(run)
     if run.training is None:
         return own
     own["checkpoint"] = Path(own["checkpoint"]).name  # its folder has a seed of its own
     for key, value in _setting(run.training).items():
         group = key.partition(".")[0]
-        is_same = group in MODEL and own.get(key) == value
+        is_same = group in (*MODEL, "weights") and own.get(key) == value
         if group not in NOT_THE_PROMPTS and not is_same:
             own[f"training.{key}"] = value
     return own
+
+
+def _digests(run: Run, group: str) -> dict[str, str]:
+    """What the data sets of a group hold."""
+    data: Mapping[str, object] = run.record.get("data") or {}
+    return {f"{name}.files": str(d)[:12] for name, d in data.items() if name.startswith(group)}
+
+
+def _weights(run: Run) -> dict[str, str]:
+    """What is in the weight files, but for the prompts: these have their training's seed."""
+    weights: Mapping[str, object] = run.record.get("weights") or {}
+    shown = {name: str(d) for name, d in weights.items() if name != "prompts"}
+    return {f"weights.{n}": d if d.startswith("random") else d[:12] for n, d in shown.items()}
 
 
 def _is_apart(key: str) -> bool:

@@ -8,8 +8,8 @@ from crane.report import Run, differences, first_runs, label_runs
 from crane.report.settings import MODEL
 
 
-def run(config=None, typed="", folder="runs/a"):
-    return Run(Path(folder), (), config or {}, {"command": f"crane train {typed}"})
+def run(config=None, typed="", folder="runs/a", **record):
+    return Run(Path(folder), (), config or {}, {"command": f"crane train {typed}", **record})
 
 
 def test_seeds_targets_and_places_make_no_other_setting():
@@ -42,6 +42,58 @@ def test_place_and_speed_of_a_real_configuration_make_no_other_setting():
         for more in (["run_dir=a"], typed)
     ]
     assert differences(runs) == {}
+
+
+def test_the_same_data_elsewhere_make_no_other_setting():
+    typed = ["backbone=tiny", "dataset@source=[embedded_parts]"]
+    runs = [
+        run(plain(compose("train", [*typed, *more])), data={"source.embedded_parts": "f" * 64})
+        for more in ([], ["datasets_dir=/elsewhere", "overlay.num_normal=3"])
+    ]
+    assert differences(runs) == {}
+
+
+def test_other_data_and_weights_do():
+    runs = [
+        run(data={"source.a": digest}, weights={"clip": "w" + digest, "prompts": digest})
+        for digest in ("1" * 64, "2" * 64)
+    ]
+    assert differences(runs) == {
+        "source.a.files": ["1" * 12, "2" * 12],
+        "weights.clip": ["w" + "1" * 11, "w" + "2" * 11],
+    }
+
+
+def test_folders_of_a_sources_own_are_settings():
+    runs = [
+        run({"source": {"mine": {"root": root}}}, f"source.mine.root={root}") for root in ("a", "b")
+    ]
+    assert label_runs(runs) == ["source.mine.root=a", "source.mine.root=b"]
+
+
+def test_targets_of_one_name_that_differ_are_told_apart():
+    runs = [
+        run({"targets": {name: {"root": root}}}, typed, data={f"targets.{name}": digest})
+        for name, root, typed, digest in (
+            ("mine", "a", "targets.mine.root=a", "1" * 64),
+            ("mine", "b", "targets.mine.root=b", "2" * 64),
+            ("mine", "c/b", "targets.mine.root=c/b", "2" * 64),
+            ("theirs", "d", "", "3" * 64),
+        )
+    ]
+    assert differences(runs[1:]) == {}
+    assert differences(runs[:2]) == {"targets.mine.files": ["1" * 12, "2" * 12]}
+    assert label_runs(runs[:2]) == ["targets.mine.root=a", "targets.mine.root=b"]
+
+
+def test_what_is_measured_makes_a_setting():
+    edges = ("[2,7]", "[3,9]")
+    runs = [
+        run(plain(compose("train", ["backbone=tiny", key])), key)
+        for key in (f"metrics.pixels.size_edges={one}" for one in edges)
+    ]
+    assert differences(runs) == {"metrics.pixels.size_edges": ["2+7", "3+9"]}
+    assert label_runs(runs) == [f"metrics.pixels.size_edges={one[1:-1]}" for one in edges]
 
 
 def test_labels_are_what_was_typed_and_differs():

@@ -190,6 +190,14 @@ def test_the_latest_finished_run_of_a_setting_and_seed_comes_first(tmp_path):
         ({"trainer": {"precision": "32-true", "devices": 2, "strategy": "ddp"}}, False),
         ({"run_dir": "elsewhere", "baseline": "attention=vv", "objective": "aupro"}, False),
         ({"logger": {"_target_": "W"}, "results_store": None, "skip_finished": False}, False),
+        ({"overlay": {"num_normal": 1}}, False),
+        ({"weights_dir": "elsewhere", "allow_download": False}, False),
+        ({"datasets_dir": "/e", "source": {"parts": {"root": "/e/embedded"}}}, False),
+        ({"source": {"parts": {"root": "d/embedded", "datasets_dir": "e"}}}, False),
+        ({"source": {"parts": {"root": "/mine"}}}, True),
+        ({"source": {"parts": {"root": "d/embedded", "classes": ["a"]}}}, True),
+        ({"backbone": {"model": {"weights_dir": "elsewhere"}}}, False),
+        ({"backbone": {"model": {"weights": "others"}}}, True),
     ],
 )
 def test_a_setting_is_what_is_computed_not_where_or_how_fast(change, is_another):
@@ -197,6 +205,9 @@ def test_a_setting_is_what_is_computed_not_where_or_how_fast(change, is_another)
         "image_size": 56,
         "data": {"k_shot": 0, "num_workers": 0},
         "trainer": {"precision": "32-true"},
+        "datasets_dir": "d",
+        "source": {"parts": {"root": "d/embedded", "datasets_dir": "d"}},
+        "backbone": {"model": {"weights_dir": "w"}},
     }
     assert (setting_of({**config, **change}, "train") != setting_of(config, "train")) == is_another
 
