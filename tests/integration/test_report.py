@@ -53,6 +53,25 @@ def test_a_sweep_becomes_tables_figures_and_a_page(crane, sweep, tmp_path):
     assert "figures" not in outcome.out
 
 
+def test_a_sweep_is_reported_whole_though_some_was_done_before(crane, tiny, use, tmp_path):
+    data = [*use("source", "alpha"), *use("targets", "gamma")]
+
+    def train(folder, *axes):
+        places = [f"hydra.sweep.dir={tmp_path / folder}", "results_store=store"]
+        return crane("train", "-m", *tiny, *data, "seed=1", *axes, *places)
+
+    assert train("first", "attention=vv").code == 0
+    outcome = train("second", "attention=vv,qq", "prompt.num_words=12,0")
+    assert outcome.code == 1
+    outcome = crane("report", "second", "output=out", "figures=null")
+    assert outcome.code == 0, outcome.err
+    assert "2 runs of 2 settings" in outcome.out
+    assert re.search(r"\| attention=vv.* \| 1 \|", outcome.out)
+    failed = [line for line in outcome.out.splitlines() if line.startswith("no results")]
+    assert len(failed) == 2
+    assert all(re.search(r"second/\d_attention=.*: failed: ", line) for line in failed)
+
+
 def test_tests_of_a_sweeps_checkpoints_are_told_apart_by_their_trainings(
     crane, tiny, use, tmp_path
 ):

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from crane.cli.recording import SKIPPED, read_outcomes
 from crane.cli.sweeps import sweep_numbers
 from crane.reporting import read_store
+from crane.reporting.jobs import SKIPPED, read_outcomes
 from crane.reporting.store import FAILED, FINISHED
 
 LAUNCHERS = {

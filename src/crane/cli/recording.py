@@ -5,7 +5,7 @@ import logging
 import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 
@@ -33,40 +33,12 @@ from crane.reporting import (
     store_run,
     write_json,
 )
+from crane.reporting.jobs import BEGUN, JOB_FILE, SKIPPED, JobOutcome
 from crane.reporting.store import FAILED, FINISHED, OPTIONS
 from crane.training import PromptCheckpoint, RunSummary, weight_hashes
 from crane.weights import sha256
 
 logger = logging.getLogger(__name__)
-
-JOB_FILE = "job.json"
-"""What a job of a multirun leaves in its folder for the summary."""
-
-BEGUN, SKIPPED = "begun", "skipped"
-"""What a job is until it ends, and how one ends whose run was finished before."""
-
-
-@dataclass(frozen=True)
-class JobOutcome:
-    """How a job of a multirun ended."""
-
-    number: int
-    """Its place in the multirun."""
-    varies: tuple[str, ...]
-    """The overrides that tell it from its neighbours, the seed left out."""
-    seed: int
-    """Its seed."""
-    status: str
-    """`finished`, `failed` or `skipped`; `begun` of one under way, and of one that was killed."""
-    run_id: str | None = None
-    """The run in the store; of a skipped job the earlier one. None without a store."""
-    error: str | None = None
-    """Why it failed."""
-
-    @property
-    def name(self) -> str:
-        """What varies, in one word."""
-        return ",".join(self.varies) or "all"
 
 
 class Recording:
@@ -263,26 +235,6 @@ class Recording:
 
 def _is_first_process() -> bool:
     return getattr(rank_zero_only, "rank", 0) == 0
-
-
-def read_outcomes(folder: Path, depth: int = 1) -> dict[Path, JobOutcome]:
-    """How the jobs of a multirun ended, in their order, by the file that says so.
-
-    Args:
-        folder: The multirun's folder; others' files of that name are left out.
-        depth: How many folders below it the jobs have theirs.
-    """
-    files = folder.glob("/".join(["*"] * depth + [JOB_FILE]))
-    found = {path: outcome for path in files if (outcome := _outcome(path)) is not None}
-    return dict(sorted(found.items(), key=lambda item: item[1].number))
-
-
-def _outcome(path: Path) -> JobOutcome | None:
-    content = json.loads(path.read_text("utf-8"))
-    try:
-        return JobOutcome(**{**content, "varies": tuple(content["varies"])})
-    except (TypeError, KeyError):
-        return None
 
 
 def _keys(overrides: Sequence[str]) -> set[str]:

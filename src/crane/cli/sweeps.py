@@ -19,9 +19,9 @@ from rich.table import Table
 
 from crane.cli.folders import alone_in
 from crane.cli.objective import check_objective
-from crane.cli.recording import BEGUN, SKIPPED, JobOutcome, read_outcomes
 from crane.errors import UsageError
 from crane.reporting import read_store
+from crane.reporting.jobs import BEGUN, SKIPPED, JobOutcome, read_outcomes
 from crane.reporting.results import MEAN
 from crane.reporting.store import FAILED, FINISHED
 from crane.reporting.tables import HEADINGS

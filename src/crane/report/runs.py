@@ -11,6 +11,8 @@ import yaml
 
 from crane.errors import UsageError
 from crane.reporting import DatasetResult, read_results_json
+from crane.reporting.jobs import BEGUN, SKIPPED, JobOutcome, read_jobs
+from crane.reporting.store import FAILED, stored_folder
 
 RESULTS = "results.json"
 HINT = "give folders of runs, or folders that hold some"
@@ -63,7 +65,8 @@ def find_runs(paths: Sequence[str | Path]) -> tuple[list[Run], list[Untested]]:
 
     Returns:
         Runs with results, the earliest first, and those that have none: under way, interrupted or
-        failed. Finished trainings that were to test nothing are neither.
+        failed. Finished trainings that were to test nothing are neither. For a job of a multirun
+        that was skipped stands the run that was finished before.
 
     Raises:
         UsageError: for a path that is no folder, and where there is no run with results.
@@ -76,6 +79,10 @@ def find_runs(paths: Sequence[str | Path]) -> tuple[list[Run], list[Untested]]:
             raise UsageError("a folder with runs", str(path), key="paths", hint=HINT)
         for file in sorted(top.rglob(RESULTS)):
             reader.add(file.parent)
+        for folder, job in read_jobs(top).items():
+            why = reader.add_earlier(folder, job) if job.status == SKIPPED else _why(job)
+            if why is not None:
+                untested.setdefault(folder.resolve(), Untested(folder.resolve(), why))
         for file in sorted(top.rglob("record.json")):
             if not _is_without_tests(file.parent):
                 one = Untested(file.parent.resolve(), "under way, interrupted or failed")
@@ -87,6 +94,13 @@ def find_runs(paths: Sequence[str | Path]) -> tuple[list[Run], list[Untested]]:
         reader.runs.values(), key=lambda run: (str(run.record.get("started", "")), run.folder)
     )
     return runs, [one for folder, one in untested.items() if folder not in reader.runs]
+
+
+def _why(job: JobOutcome) -> str | None:
+    """Why a job that was not skipped may have no results; None if it has ended well."""
+    if job.status == FAILED:
+        return f"failed: {job.error or 'its log says why'}".splitlines()[0]
+    return "under way or killed" if job.status == BEGUN else None
 
 
 def _is_without_tests(folder: Path) -> bool:
@@ -116,6 +130,18 @@ class _Reader:
             results = read_results_json(folder / RESULTS)
             self.runs[folder.resolve()] = self._run(folder, results)
 
+    def add_earlier(self, folder: Path, job: JobOutcome) -> str | None:
+        """Read the run for which a job was skipped; if there are no results, say why."""
+        earlier = _earlier(folder, job)
+        if earlier is None:
+            return "skipped, and the results store no longer has the run finished before"
+        if (earlier / RESULTS).is_file():
+            self.add(earlier)
+            return None
+        if _is_without_tests(earlier):
+            return None
+        return f"skipped, and the run finished before is no longer in {earlier}"
+
     def _run(self, folder: Path, results: tuple[DatasetResult, ...]) -> Run:
         config, record = _content(folder / "config.yaml"), _content(folder / "record.json")
         training = self._training(folder, config, record)
@@ -139,6 +165,14 @@ class _Reader:
         if top not in self._trainings:
             self._trainings[top] = self._run(top, ())
         return self._trainings[top]
+
+
+def _earlier(folder: Path, job: JobOutcome) -> Path | None:
+    """The folder of the run for which a job was skipped, by the results store that it named."""
+    store = _content(folder / "hydra" / "config.yaml").get("results_store")
+    if not isinstance(store, str) or job.run_id is None:
+        return None
+    return stored_folder(_began_in(folder) / Path(store).expanduser(), job.run_id)
 
 
 def _began_in(folder: Path) -> Path:

@@ -91,7 +91,7 @@ def _method(run: Run) -> str:
 
 def _folders(runs: Sequence[Run], settings: Sequence[str]) -> list[str]:
     """The name of each setting's first folder, without the seed that others of it do not have."""
-    number, first = Counter(settings), {}
+    number, first = Counter(settings), dict[str, str]()
     for run, setting in zip(runs, settings, strict=True):
         name = run.folder.name
         if number[setting] > 1:

@@ -224,6 +224,18 @@ def finished_runs(folder: Path | str, setting: str, seed: int) -> list[FinishedR
     ]
 
 
+def stored_folder(folder: Path | str, run_id: str) -> Path | None:
+    """Where a run lies that the store has; None if it has not.
+
+    Raises:
+        UsageError: The file of that name is not of the store.
+    """
+    path = Path(folder) / f"{run_id}.parquet"
+    if not path.is_file():
+        return None
+    return Path(_read(path, ["folder"]).slice(0, 1).to_pylist()[0]["folder"])
+
+
 def _read(path: Path, columns: list[str] | None = None) -> pa.Table:
     try:
         table = pq.read_table(path, columns=columns or SCHEMA.names)

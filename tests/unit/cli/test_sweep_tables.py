@@ -10,7 +10,6 @@ import pytest
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from crane.cli.recording import BEGUN, JOB_FILE, SKIPPED, JobOutcome, read_outcomes
 from crane.cli.sweeps import (
     SweepSummary,
     find_baseline,
@@ -21,6 +20,7 @@ from crane.cli.sweeps import (
 )
 from crane.errors import UsageError
 from crane.reporting import DatasetResult, StoredRun, store_run
+from crane.reporting.jobs import BEGUN, JOB_FILE, SKIPPED, JobOutcome, read_outcomes
 from crane.reporting.store import FAILED, FINISHED
 
 VV, CLIP = ("attention=vv",), ("attention=clip",)

@@ -1,10 +1,14 @@
 import hashlib
 import json
+from dataclasses import asdict
 
 import pytest
 
 from crane.errors import UsageError
 from crane.report import differences, find_runs, label_runs, summarise
+from crane.reporting import StoredRun, store_run, write_json
+from crane.reporting.jobs import BEGUN, JOB_FILE, SKIPPED, JobOutcome
+from crane.reporting.store import FAILED, FINISHED
 
 
 def test_runs_come_in_the_order_in_which_they_began(make_run, tmp_path):
@@ -53,6 +57,65 @@ def test_a_finished_training_without_targets_lacks_nothing(make_run, ended, data
     (folder / "record.json").write_text(json.dumps({"ended": ended, "data": data}))
     _, unfinished = find_runs([folder.parent])
     assert [one.folder for one in unfinished] == [folder] * is_named
+
+
+@pytest.fixture
+def make_job(tmp_path):
+    """Write the folder of a job of a multirun that left no results."""
+
+    def make(number, status, **facts):
+        folder = tmp_path / "sweep" / f"{number}_job"
+        (folder / "hydra").mkdir(parents=True)
+        outcome = JobOutcome(number, ("attention=vv",), seed=1, status=status, **facts)
+        write_json(folder / JOB_FILE, asdict(outcome))
+        (folder / "hydra" / "config.yaml").write_text("results_store: runs/store")
+        (folder / "hydra" / "hydra.yaml").write_text(f"hydra: {{runtime: {{cwd: '{tmp_path}'}}}}")
+        return folder
+
+    return make
+
+
+def store(tmp_path, folder):
+    run = StoredRun("s", "train", FINISHED, str(folder), 1, (), (), {}, run_id="earlier")
+    store_run(tmp_path / "runs" / "store", run)
+
+
+def test_for_a_skipped_job_stands_the_run_finished_before(make_run, make_job, tmp_path):
+    earlier = make_run("earlier", 0.25, findings=False)
+    store(tmp_path, earlier)
+    job = make_job(0, SKIPPED, run_id="earlier")
+    for paths in ([job.parent], [job.parent, earlier]):
+        (run,), unfinished = find_runs(paths)
+        assert run.folder == earlier
+        assert unfinished == []
+
+
+def test_a_training_without_targets_that_was_skipped_lacks_nothing(make_run, make_job, tmp_path):
+    earlier = make_run("earlier", findings=False)
+    (earlier / "results.json").unlink()
+    (earlier / "record.json").write_text('{"ended": "2026-01-01", "data": {}}')
+    store(tmp_path, earlier)
+    job = make_job(0, SKIPPED, run_id="earlier")
+    assert find_runs([job.parent, make_run("whole", findings=False)])[1] == []
+
+
+def test_jobs_that_left_nothing_are_named_with_the_reason(make_run, make_job, tmp_path):
+    store(tmp_path, tmp_path / "gone")
+    jobs = [
+        make_job(0, FAILED, error="out of memory\nmore of it"),
+        make_job(1, BEGUN),
+        make_job(2, SKIPPED, run_id="earlier"),
+        make_job(3, SKIPPED, run_id="another"),
+        make_job(4, SKIPPED),
+    ]
+    (jobs[0] / "record.json").write_text("{}")
+    _, unfinished = find_runs([tmp_path / "sweep", make_run("whole", findings=False)])
+    assert [one.folder for one in unfinished] == jobs
+    reasons = [one.why for one in unfinished]
+    assert reasons[:2] == ["failed: out of memory", "under way or killed"]
+    assert reasons[2] == f"skipped, and the run finished before is no longer in {tmp_path / 'gone'}"
+    no_longer = "skipped, and the results store no longer has the run finished before"
+    assert reasons[3:] == [no_longer] * 2
 
 
 @pytest.fixture
