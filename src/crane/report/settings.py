@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from crane.report.runs import Run
-from crane.reporting.store import PLACES, without_places
+from crane.reporting.setting import PLACES, without_places
 
 APART = (
     *("seed", "run_dir", "table_columns", "results_store"),

@@ -24,12 +24,12 @@ from crane.reporting.results import (
     write_results_csv,
     write_results_json,
 )
+from crane.reporting.setting import setting_of
 from crane.reporting.store import (
     FinishedRun,
     StoredRun,
     finished_runs,
     read_store,
-    setting_of,
     store_run,
 )
 from crane.reporting.tables import HEADINGS, SIZES, class_table, mean_table

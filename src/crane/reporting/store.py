@@ -4,14 +4,16 @@ A folder of small Parquet files, one a run, each written whole or not at all: an
 processes may write at once, and pandas and DuckDB read the folder as one table.
 """
 
-import hashlib
 import json
+import logging
 import math
+import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
-from pathlib import Path, PurePath
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -21,6 +23,8 @@ import pyarrow.parquet as pq
 
 from crane.errors import UsageError
 from crane.reporting.results import MEAN, DatasetResult
+
+logger = logging.getLogger(__name__)
 
 FINISHED, FAILED = "finished", "failed"
 """How a run ended."""
@@ -44,34 +48,25 @@ SCHEMA = pa.schema(
 )
 """The columns of the table, the same in every file."""
 
+NAME = re.compile(r"(?P<setting>[^-]+)-(?P<seed>-?\d+)-(?P<run_id>[^-]+)")
+"""What files are called, so that most need not be opened; earlier ones are called `RUN_ID`."""
 
-NOT_THE_SETTING = (
-    *("run_dir", "logger", "table_columns", "results_store", "skip_finished", "baseline"),
-    *("objective", "overlay"),
-)
-"""Keys that do not change what a run computes: where it writes, what it prints and draws."""
-
-PLACES = ("datasets_dir", "weights_dir", "allow_download")
-"""The same at any depth: where files lie. What is in them is compared by `data` and `weights`."""
-
-NOT_THE_SETTING_IN: Mapping[str, Sequence[str]] = {
-    "trainer": (
-        *("accelerator", "devices", "num_nodes", "strategy", "default_root_dir"),
-        *("enable_progress_bar", "enable_model_summary", "log_every_n_steps"),
-    ),
-    "data": ("num_workers",),
-    "cache": ("folder", "source", "targets"),  # cached features are equal to the last bit
-}
-"""The same, inside a group."""
+ABOUT = ("setting", "seed", "status", "time", "run_id", "folder", "data", "weights")
+"""The columns that say which run a file is of, and from what it was made."""
 
 
 class StoredPlace(NamedTuple):
     """Where a run is found."""
 
     run_id: str
-    """The name of its file in the store."""
+    """The last part of its file's name in the store."""
     folder: str
     """Its own folder."""
+
+    @property
+    def is_there(self) -> bool:
+        """Whether its folder still exists."""
+        return Path(self.folder).is_dir()
 
 
 class FinishedRun(NamedTuple):
@@ -83,6 +78,10 @@ class FinishedRun(NamedTuple):
     """Data set to the fingerprint of its files."""
     weights: Mapping[str, str]
     """Weights to their sha256."""
+    setting: str
+    """What it computed: see `setting_of`."""
+    seed: int
+    """Its seed."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ class StoredRun:
     weights: Mapping[str, str] = field(default_factory=dict)
     """Weights to their sha256."""
     run_id: str = field(default_factory=lambda: uuid4().hex)
-    """The name of its file."""
+    """The last part of its file's name."""
     time: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
     """When it was stored."""
 
@@ -136,7 +135,7 @@ def store_run(folder: Path, run: StoredRun, results: Sequence[DatasetResult] = (
     Returns:
         The file written.
     """
-    about: dict[str, object] = {
+    about = {
         **{k: v for k, v in asdict(run).items() if k in SCHEMA.names},
         **{group: run.options.get(group) for group in OPTIONS},
         "overrides": json.dumps(list(run.overrides), ensure_ascii=False),
@@ -144,11 +143,14 @@ def store_run(folder: Path, run: StoredRun, results: Sequence[DatasetResult] = (
         **{name: _json(getattr(run, name)) for name in ("versions", "data", "weights")},
     }
     rows = [{**about, **row} for result in results for row in _rows(result)] or [about]
-    path = folder / f"{run.run_id}.parquet"
+    path = folder / f"{run.setting}-{run.seed}-{run.run_id}.parquet"
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f".{run.run_id}.part"  # its end keeps it out of `*.parquet`
     try:
-        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), part)
+        with part.open("wb") as file:
+            pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), file)
+            file.flush()
+            os.fsync(file.fileno())  # a machine that goes down would leave an empty file
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
@@ -189,29 +191,39 @@ def read_store(folder: Path | str, run_ids: Iterable[str] | None = None) -> pd.D
         where there is no store yet.
 
     Raises:
-        UsageError: A file in it is not of the store.
+        UsageError: A file in it is not of the store, or a run is not in it.
     """
-    if run_ids is None:
-        files = sorted(Path(folder).glob("*.parquet"))
-    else:
-        files = [Path(folder) / f"{run_id}.parquet" for run_id in dict.fromkeys(run_ids)]
-    tables = [_read(path) for path in files]
-    frame: pd.DataFrame = pa.concat_tables([SCHEMA.empty_table(), *tables]).to_pandas()
+    files = _files(Path(folder))
+    if run_ids is not None:
+        files = {one: files.get(one, Path(folder) / f"{one}.parquet") for one in run_ids}
+    tables = [_read(path) for path in files.values()]
+    whole = [table for table in tables if table is not None]
+    frame: pd.DataFrame = pa.concat_tables([SCHEMA.empty_table(), *whole]).to_pandas()
     return frame.sort_values(["time", "run_id"], kind="stable", ignore_index=True)
 
 
-def finished_runs(folder: Path | str, setting: str, seed: int) -> list[FinishedRun]:
+def finished_runs(
+    folder: Path | str, setting: str | None = None, seed: int | None = None
+) -> list[FinishedRun]:
     """Find the finished runs of a setting and a seed, the latest first.
+
+    Args:
+        folder: The store.
+        setting: What they computed; None for whatever.
+        seed: Their seed; None for any.
 
     Raises:
         UsageError: A file in the folder is not of the store.
     """
-    wanted = {"setting": setting, "seed": seed, "status": FINISHED}
-    about = ("time", "run_id", "folder", "data", "weights")
+    asked = {"setting": setting, "seed": seed}
+    wanted = {name: value for name, value in asked.items() if value is not None}
     rows = []
-    for path in Path(folder).glob("*.parquet"):
-        row = _read(path, [*wanted, *about]).slice(0, 1).to_pylist()[0]
-        if wanted.items() <= row.items():
+    for path in _files(Path(folder)).values():
+        name = NAME.fullmatch(path.stem)
+        if name is not None and any(name[key] != str(value) for key, value in wanted.items()):
+            continue
+        row = _about(path)
+        if row is not None and {**wanted, "status": FINISHED}.items() <= row.items():
             rows.append(row)
     rows.sort(key=lambda row: row["time"], reverse=True)
     return [
@@ -219,83 +231,68 @@ def finished_runs(folder: Path | str, setting: str, seed: int) -> list[FinishedR
             StoredPlace(row["run_id"], row["folder"]),
             json.loads(row["data"]),
             json.loads(row["weights"]),
+            row["setting"],
+            row["seed"],
         )
         for row in rows
     ]
 
 
 def stored_folder(folder: Path | str, run_id: str) -> Path | None:
-    """Where a run lies that the store has; None if it has not.
-
-    Raises:
-        UsageError: The file of that name is not of the store.
-    """
-    path = Path(folder) / f"{run_id}.parquet"
-    if not path.is_file():
-        return None
-    return Path(_read(path, ["folder"]).slice(0, 1).to_pylist()[0]["folder"])
+    """Where a run lies that the store has; None if it has not."""
+    path = _files(Path(folder)).get(run_id)
+    row = None if path is None else _about(path)
+    return None if row is None else Path(row["folder"])
 
 
-def _read(path: Path, columns: list[str] | None = None) -> pa.Table:
+def _files(folder: Path) -> dict[str, Path]:
+    """The file of each run."""
+    paths = sorted(folder.glob("*.parquet"))
+    names = [NAME.fullmatch(path.stem) for path in paths]
+    run_ids = [p.stem if n is None else n["run_id"] for p, n in zip(paths, names, strict=True)]
+    return dict(zip(run_ids, paths, strict=True))
+
+
+def _about(path: Path) -> dict[str, Any] | None:
+    """`ABOUT` of the run of a file; None where the file is gone or broken."""
     try:
-        table = pq.read_table(path, columns=columns or SCHEMA.names)
-        return table.cast(pa.schema([SCHEMA.field(name) for name in columns or SCHEMA.names]))
-    except (pa.ArrowException, OSError, ValueError) as error:
-        wanted = "a folder of results that crane wrote"
-        raise UsageError(wanted, str(path), key="results_store", hint=str(error)) from error
+        facts = path.stat()
+    except FileNotFoundError:
+        return None
+    return _first_row(path, facts.st_mtime_ns, facts.st_size)
 
 
-def setting_of(config: Mapping[str, Any], command: str) -> str:
-    """Name what a run computes, apart from its seed and from where and how fast it runs.
-
-    Args:
-        config: The resolved configuration in plain dictionaries, its seed taken out.
-        command: The command it is for.
-
-    Returns:
-        16 hexadecimal digits, the same for configurations that lead to the same numbers.
-
-    >>> one = {"image_size": 56, "run_dir": "a", "trainer": {"devices": 1, "max_epochs": 1}}
-    >>> two = {"image_size": 56, "run_dir": "b", "trainer": {"devices": 2, "max_epochs": 1}}
-    >>> setting_of(one, "train") == setting_of(two, "train") != setting_of(one, "test")
-    True
-    """
-    config = without_places(config)
-    kept = {name: content for name, content in config.items() if name not in NOT_THE_SETTING}
-    for group, names in NOT_THE_SETTING_IN.items():
-        if isinstance(kept.get(group), Mapping):
-            kept[group] = {k: v for k, v in kept[group].items() if k not in names}
-    text = json.dumps({"command": command, "config": kept}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+@lru_cache(maxsize=1 << 16)
+def _first_row(path: Path, *of_state: int) -> dict[str, Any] | None:
+    # A sweep asks for each of its jobs; a file is never changed.
+    table = _read(path, ABOUT, is_first_row=True)
+    return None if table is None else table.to_pylist()[0]
 
 
-def without_places(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration without what only says where files lie.
-
-    The folder of a data set stays, as it is what tells a user's own data sets apart; below
-    `datasets_dir` it is named from there.
-
-    Args:
-        config: The resolved configuration in plain dictionaries.
-
-    >>> without_places({"datasets_dir": "d", "a": {"root": "d/x", "weights_dir": "w"}})
-    {'a': {'root': 'x'}}
-    """
-    top = config.get("datasets_dir")
-
-    def kept(node: Any) -> Any:
-        if isinstance(node, list):
-            return [kept(content) for content in node]
-        if not isinstance(node, Mapping):
-            return node
-        found = {name: kept(content) for name, content in node.items() if name not in PLACES}
-        root = found.get("root")
-        if isinstance(root, str) and isinstance(top, str):
-            with suppress(ValueError):
-                found["root"] = PurePath(root).relative_to(top).as_posix()
-        return found
-
-    return {**kept(config)}
+def _read(
+    path: Path, columns: Sequence[str] = SCHEMA.names, *, is_first_row: bool = False
+) -> pa.Table | None:
+    """Some columns of a file; None, with a warning, where it is broken."""
+    wanted = UsageError("a folder of results that crane wrote", str(path), key="results_store")
+    try:
+        with pq.ParquetFile(path) as file:
+            if not set(columns) <= set(file.schema_arrow.names):
+                raise wanted
+            if is_first_row:
+                batches = file.iter_batches(batch_size=1, columns=list(columns))
+                table = pa.Table.from_batches([next(batches)])
+            else:
+                table = file.read(columns=list(columns))
+    except FileNotFoundError as error:
+        raise wanted from error
+    except (pa.ArrowException, OSError, StopIteration) as error:
+        why = str(error).partition("\n")[0]
+        logger.warning("left out, as it is broken and may be deleted: %s (%s)", path, why)
+        return None
+    try:
+        return table.select(columns).cast(pa.schema([SCHEMA.field(name) for name in columns]))
+    except pa.ArrowException as error:
+        raise wanted from error
 
 
 def _json(content: Mapping[str, object]) -> str:

@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from crane.reporting import StoredRun, read_store
-from crane.reporting.store import FINISHED, StoredPlace
+from crane.reporting import StoredRun, finished_runs
+from crane.reporting.store import StoredPlace
 
 PROMPTS = "prompts"
 """Name of the tested prompts among the weights of a test; its setting names them already."""
@@ -22,12 +22,8 @@ class Finished:
 
     def __init__(self, store: Path) -> None:
         self._places: dict[Key, StoredPlace] = {}
-        frame = read_store(store)
-        runs = frame[frame["status"] == FINISHED].drop_duplicates("run_id", keep="last")
-        for row in runs.itertuples():
-            data, weights = json.loads(row.data), json.loads(row.weights)
-            key = _key(row.setting, int(row.seed), data, weights)
-            self._places[key] = StoredPlace(row.run_id, row.folder)
+        for run in reversed(finished_runs(store)):
+            self._places[_key(run.setting, run.seed, run.data, run.weights)] = run.place
 
     def find(
         self, setting: str, seed: int, data: Mapping[str, str], weights: Mapping[str, str]

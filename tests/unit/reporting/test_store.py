@@ -15,7 +15,7 @@ import pytest
 from crane.errors import UsageError
 from crane.reporting import StoredRun, finished_runs, read_store, setting_of, store_run
 from crane.reporting.results import DatasetResult
-from crane.reporting.store import FAILED, FINISHED, OPTIONS, SCHEMA
+from crane.reporting.store import FAILED, FINISHED, OPTIONS, SCHEMA, stored_folder
 
 NAN = math.nan
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "sweeps.md"
@@ -135,8 +135,8 @@ def test_many_may_write_while_others_read(tmp_path):
 
 
 def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
-    def break_off(table, path):
-        path.write_bytes(b"PAR1 and then the disk was full")
+    def break_off(table, file):
+        file.write(b"PAR1 and then the disk was full")
         raise OSError("no space left on device")
 
     monkeypatch.setattr(pq, "write_table", break_off)
@@ -166,6 +166,58 @@ def test_a_file_of_someone_else_is_refused_by_name(tmp_path):
     for read in (read_store, lambda store: finished_runs(store, "s", 1)):
         with pytest.raises(UsageError, match=r"theirs\.parquet.*results_store"):
             read(tmp_path)
+
+
+def test_a_broken_file_is_named_and_left_out(tmp_path, caplog):
+    store_run(tmp_path, run(1), [RESULT])
+    whole = next(tmp_path.glob("*.parquet"))
+    (tmp_path / "s-1-empty.parquet").touch()
+    (tmp_path / "s-1-half.parquet").write_bytes(whole.read_bytes()[:-200])
+    (tmp_path / "earlier.parquet").write_bytes(b"PAR1" + bytes(50) + b"PAR1")
+    for read, number in ((finished_runs, 1), (read_store, 6)):
+        caplog.clear()
+        assert len(read(tmp_path)) == number
+        for name in ("s-1-empty", "s-1-half", "earlier"):
+            assert caplog.text.count(f"{name}.parquet") == 1
+    assert stored_folder(tmp_path, "half") is None
+    assert stored_folder(tmp_path, "run1") == Path("runs/1")
+
+
+def test_a_setting_is_looked_for_without_opening_other_files(tmp_path, monkeypatch):
+    for number in range(8):
+        setting = f"{number % 4}" * 16
+        store_run(tmp_path, run(number, setting=setting, seed=number // 4 - 1), [RESULT])
+    opened = []
+    read = pq.ParquetFile
+
+    def counted(path):
+        opened.append(path)
+        return read(path)
+
+    monkeypatch.setattr(pq, "ParquetFile", counted)
+    (found,) = finished_runs(tmp_path, "2" * 16, -1)
+    assert (found.place.run_id, found.setting, found.seed) == ("run2", "2" * 16, -1)
+    assert len(opened) == 1
+    assert len(finished_runs(tmp_path)) == 8
+    assert len(opened) == 8
+
+
+def test_runs_in_files_of_earlier_names_are_found(tmp_path):
+    for number in (1, 2):
+        store_run(tmp_path, run(number, setting="a-1-b"), [RESULT])
+    path = next(tmp_path.glob("*-run1.parquet"))
+    path.rename(tmp_path / "run1.parquet")
+    found = finished_runs(tmp_path, "a-1-b", 1)
+    assert [one.place.run_id for one in found] == ["run2", "run1"]
+    assert finished_runs(tmp_path, "a", 1) == []
+    assert set(read_store(tmp_path, ["run1"])["run_id"]) == {"run1"}
+    assert stored_folder(tmp_path, "run1") == Path("runs/1")
+
+
+def test_a_stored_place_knows_whether_its_folder_is_there(tmp_path):
+    for number, folder in ((1, tmp_path / "gone"), (2, tmp_path)):
+        store_run(tmp_path / "store", run(number, folder=str(folder)))
+    assert [one.place.is_there for one in finished_runs(tmp_path / "store")] == [True, False]
 
 
 def test_the_latest_finished_run_of_a_setting_and_seed_comes_first(tmp_path):
