@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from crane.errors import UsageError
 from crane.report.colours import setting_colours
+from crane.report.fonts import drawing_text
 from crane.report.markup import heading
 from crane.report.rows import Row, Spread
 from crane.report.runs import Run
@@ -24,8 +25,9 @@ STYLE: dict[Any, Any] = {
     **{"font.size": 8, "axes.titlesize": 8, "axes.axisbelow": True, "axes.grid": True},
     **{"grid.alpha": 0.3, "axes.spines.top": False, "axes.spines.right": False},
     **{"savefig.bbox": "tight", "pdf.fonttype": 42, "svg.fonttype": "none"},
+    "text.parse_math": False,
 }
-"""Text stays text, as journals want it."""
+"""Text stays text, as journals want it; names may have a `$` in them."""
 
 Draw = Callable[[Axes, int], None]
 """Draws on the axes with a number."""
@@ -58,7 +60,7 @@ def write_figures(
     colours = setting_colours(rows)
     curves = {label: read_curves(run) for label, run in first.items()}
     written = []
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(STYLE), drawing_text([*colours, *(row.class_name for row in rows)]):
         for dataset in dict.fromkeys(row.dataset for row in rows if row.num_seeds):
             own = [row for row in rows if row.dataset == dataset]
             here = {label: found[dataset] for label, found in curves.items() if dataset in found}

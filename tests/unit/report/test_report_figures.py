@@ -1,8 +1,11 @@
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from matplotlib.font_manager import fontManager
 from PIL import Image
 
 from crane.errors import UsageError
-from crane.report import find_runs, first_runs, summarise, write_figures
+from crane.report import find_runs, first_runs, fonts, summarise, write_figures
 from crane.report.rows import Row, Spread
 
 METRICS = ["image_auroc", "aupro"]
@@ -51,6 +54,59 @@ def test_text_stays_text(make_run, figures):
     assert set(made) == {f"alpha/{name}.svg" for name in ("settings", "classes", "sizes")}
     text = made["alpha/classes.svg"].read_text()
     assert all(f">{word}</text>" in text for word in ("bolt", "nut", "AUPRO", "one, two"))
+
+
+@pytest.fixture
+def rename(make_run):
+    """Write a run whose class `nut` has another name."""
+
+    def write(name):
+        folder = make_run("a", findings=True)
+        for file in (folder / "results.json", folder / "curves.json"):
+            file.write_text(file.read_text().replace('"nut"', f'"{name}"'), encoding="utf-8")
+
+    return write
+
+
+def test_names_are_no_formulas(rename, figures):
+    rename("$a_$")
+    made = figures(["$x^$"], "svg")
+    for figure, name in (("classes", "$a_$"), ("classes", "$x^$"), ("pixel_pr", "$a_$")):
+        assert f">{name}</text>" in made[f"alpha/{figure}.svg"].read_text()
+
+
+def test_characters_that_no_font_has_are_named_once(rename, figures, caplog, recwarn, monkeypatch):
+    monkeypatch.setattr(fonts, "FALLBACKS", ())
+    rename("螺母")
+    figures(["x"])
+    assert caplog.text.count("in the place of 母螺: no font") == 1
+    assert not [one for one in recwarn if "Glyph" in str(one.message)]
+
+
+def test_a_font_that_has_them_is_used(rename, figures, caplog, monkeypatch, tmp_path):
+    monkeypatch.setattr(fontManager, "ttflist", [*fontManager.ttflist])
+    pen = TTGlyphPen(None)
+    pen.moveTo((0, 0))
+    for point in ((0, 800), (800, 800), (800, 0)):
+        pen.lineTo(point)
+    pen.closePath()
+    square = pen.glyph()
+    builder = FontBuilder(1000, isTTF=True)
+    builder.setupGlyphOrder([".notdef", "luo", "mu"])
+    builder.setupCharacterMap({ord("螺"): "luo", ord("母"): "mu"})
+    builder.setupGlyf(dict.fromkeys((".notdef", "luo", "mu"), square))
+    builder.setupHorizontalMetrics(dict.fromkeys((".notdef", "luo", "mu"), (900, 0)))
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    names = {"familyName": "Noto Sans SC", "styleName": "Regular", "psName": "NotoSansSC"}
+    builder.setupNameTable(names)
+    builder.setupOS2()
+    builder.setupPost()
+    builder.save(tmp_path / "noto.ttf")
+    fontManager.addfont(tmp_path / "noto.ttf")
+    rename("螺母")
+    made = figures(["x"], "pdf")
+    assert "no font" not in caplog.text
+    assert b"NotoSansSC" in made["alpha/classes.pdf"].read_bytes()
 
 
 def test_pdf(make_run, figures):
