@@ -15,6 +15,8 @@ from crane.reporting.jobs import BEGUN, SKIPPED, JobOutcome, read_jobs
 from crane.reporting.store import FAILED, stored_folder
 
 RESULTS = "results.json"
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The one in C, where PyYAML has it, is ten times as fast."""
 HINT = "give folders of runs, or folders that hold some"
 
 
@@ -189,7 +191,7 @@ def _content(path: Path) -> dict[str, Any]:
         return {}
     try:
         text = path.read_text(encoding="utf-8")
-        parsed = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        parsed = json.loads(text) if path.suffix == ".json" else yaml.load(text, LOADER)
         return dict(parsed or {})
     except (TypeError, ValueError, yaml.YAMLError) as error:
         raise UsageError("a file that a run wrote", str(path), hint=f"{error!r}") from error
