@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 from rich.console import Console
 from rich.markup import escape
 
@@ -28,14 +28,15 @@ FIGURES = "figures"
 
 def report(config: DictConfig) -> None:
     """Write the report, and print its tables."""
-    runs, unfinished = find_runs(list(config.paths))
+    paths = _listed(config.paths, "paths", "folders such as [runs/train]")
+    columns = _listed(config.columns, "columns", "metrics such as [image_auroc,aupro]")
+    runs, unfinished = find_runs(paths)
     labels = label_runs(runs)
     rows = summarise(runs, labels)
     if config.published is not None:
         rows = read_published(Path(config.published).expanduser()).beside(rows)
     known = {metric for row in rows for metric in row.metrics}
-    metrics = list(config.columns)
-    if absent := [metric for metric in metrics if metric not in known]:
+    if absent := [metric for metric in columns if metric not in known]:
         wanted = f"metrics out of {', '.join(sorted(known))}"
         raise UsageError(wanted, ", ".join(absent), key="columns")
 
@@ -45,20 +46,20 @@ def report(config: DictConfig) -> None:
         runs,
         labels,
         rows,
-        metrics,
+        columns,
         max_pictures=config.max_pictures,
         unfinished=unfinished,
     )
-    tables = markdown_tables(rows, metrics)
+    tables = markdown_tables(rows, columns)
     written = [
         write_text(folder / "report.html", page),
         write_text(folder / "report.md", f"# {config.title}\n\n{tables}"),
         write_text(folder / "report.csv", csv_table(rows)),
-        write_text(folder / "report.tex", latex_tables(rows, metrics)),
+        write_text(folder / "report.tex", latex_tables(rows, columns)),
     ]
     first, figures = first_runs(runs, labels), []
     if config.figures is not None:
-        figures = write_figures(rows, metrics, first, folder / FIGURES, config.figures)
+        figures = write_figures(rows, columns, first, folder / FIGURES, config.figures)
     console = Console(highlight=False)
     console.print(escape(tables), soft_wrap=True)
     for one in unfinished:
@@ -69,6 +70,14 @@ def report(config: DictConfig) -> None:
         console.print(f"  {escape(shown(path))}", soft_wrap=True)
     if figures:
         console.print(f"  {escape(shown(folder / FIGURES))}: {len(figures)} figures")
+
+
+def _listed(value: object, key: str, wanted: str) -> list[str]:
+    """The entries of a list that is not empty."""
+    if not isinstance(value, ListConfig) or not value:
+        shown = list(value) if isinstance(value, ListConfig) else value
+        raise UsageError(f"a list of {wanted}", shown, key=key)
+    return list(map(str, value))
 
 
 def _number(count: int, word: str) -> str:

@@ -61,8 +61,7 @@ def with_words(command: str, arguments: Sequence[str]) -> list[str]:
     words, others = [], []
     for before, argument in zip(["", *arguments], arguments, strict=False):
         is_word = not argument.startswith(("-", "~", "+")) and "=" not in argument
-        # Jobs of a multirun lie in folders such as 0_attention=vv, which look like overrides.
-        is_folder = meaning.are_folders and Path(argument).expanduser().is_dir()
+        is_folder = meaning.are_folders and argument[:1] != "-" and _is_folder(argument)
         if (is_word or is_folder) and before not in FLAGS_WITH_VALUE:
             words.append(argument)
         else:
@@ -74,6 +73,16 @@ def with_words(command: str, arguments: Sequence[str]) -> list[str]:
             raise UsageError(wanted, " ".join(words) or "no such word")
         action = [f"action={words.pop(0)}"]
     return [*action, *_listed(words, meaning), *others]
+
+
+def _is_folder(argument: str) -> bool:
+    """Whether a folder is meant: jobs of a multirun lie in such as 0_attention=vv.
+
+    A misspelt one is none, but no key of an override begins with a digit or has a `/` in it.
+    """
+    name = argument.partition("=")[0]
+    is_key = not name[:1].isdigit() and ("/" not in name or name.lstrip("+~").startswith("hydra/"))
+    return Path(argument).expanduser().is_dir() or not is_key
 
 
 def _listed(words: Sequence[str], meaning: Words) -> list[str]:
