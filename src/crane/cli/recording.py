@@ -111,17 +111,19 @@ class Recording:
         if not same:
             logger.info("done again: data or weights differ from %s", earlier[0].place.folder)
             return False
-        run_id, folder = same[0]
-        logger.info("skipped, finished before in %s (skip_finished)", folder)
+        # Numbers are in the store whether or not anyone has kept the folder.
+        place = next((place for place in same if place.is_there), same[0])
+        gone = "" if place.is_there else ", which is gone: skip_finished=false makes it again"
+        logger.info("skipped, finished before in %s%s (skip_finished)", place.folder, gone)
         if is_optimising():
-            stored = read_store(self.store, [run_id])
+            stored = read_store(self.store, [place.run_id])
             means = stored[stored["class"] == MEAN]
             self._judge(
                 (row.dataset, float(row.value))
                 for row in means.itertuples()
                 if row.metric == self.config.objective
             )
-        self._note_job(SKIPPED, run_id)
+        self._note_job(SKIPPED, place.run_id)
         return True
 
     def keep(self, summary: RunSummary) -> RunSummary:
