@@ -103,7 +103,7 @@ def test_tests_of_a_sweeps_checkpoints_are_told_apart_by_their_trainings(
         (("0_attention=vvx", "figures=null"), "a folder with runs, but got '0_attention=vvx'"),
         (("run", "columns=[image_aurok]"), "image_aurok"),
         (("run", "columns=[]"), "a list of metrics such as [image_auroc,aupro], but"),
-        (("run", "columns=aupro"), "a list of metrics such as [image_auroc,aupro]"),
+        (("run", "columns=aupro"), "a list such as [aupro]"),
         (("paths=run",), "a list of folders such as [runs/train], but got 'run'"),
         (("run", "columns=[image_auroc]", "figures=gif"), "pdf, svg, png"),
         (("run", "published=nothing.csv"), "change published"),

@@ -22,21 +22,21 @@ DigestFiles = Callable[[Path, Sequence[Path]], list[str]]
 def tower_facts(settings: Mapping[str, Any], digest: DigestFiles) -> dict[str, Any]:
     """A tower's settings with the checksum of its weights in place of their name.
 
-    Random weights follow from seed and configuration, which stay; for others the seed is no
-    matter. Code of torch.hub that lies in a folder of the user's is known by its checksum, that of
-    GitHub by its commit.
+    Random weights, or none, follow from seed and configuration, which stay; for others the seed is
+    no matter. Code of torch.hub that lies in a folder of the user's is known by its checksum, that
+    of GitHub by its commit.
 
     Args:
         settings: Of `backbone.model` or `guide.features`, resolved.
         digest: Computes checksums of files.
     """
     facts = {key: value for key, value in settings.items() if key not in PLACES}
-    if facts.get("weights") != RANDOM:
-        folder = settings["weights_dir"]
+    if facts.get("weights", RANDOM) != RANDOM:
+        folder = settings.get("weights_dir", ".")
         found = [weight_status(n, folder, verify=False).path for n in weights_needed(settings)]
         files = [path for path in found if path is not None and path.is_file()]
         facts["weights"] = [digest(path.parent, [path])[0] for path in files]
-        del facts["seed"]
+        facts.pop("seed", None)
     if facts.get("source") == "local":
         facts["repo_dir"] = code_digest([Path(facts["repo_dir"]).expanduser()])
     return facts

@@ -147,6 +147,25 @@ class CraneDataModule(LightningDataModule):
             for name, images in zip(*self._group(group), strict=True)
         }
 
+    def check_shares(self, num_processes: int) -> None:
+        """See that every process has something to do, where there is anything to do.
+
+        Args:
+            num_processes: Of the run.
+
+        Raises:
+            UsageError: There are fewer held-out images than processes, or fewer images in every
+                target: Lightning passes over the loop in those that have none.
+        """
+        largest = max((len(images) for images in self._tests), default=num_processes)
+        for what, number in (("of a target", largest), ("held out", self.num_validation)):
+            if 0 < number < num_processes:
+                raise UsageError(
+                    f"at least {num_processes} images {what}, one a process",
+                    number,
+                    key="trainer.devices",
+                )
+
     def image_loader(self, name: str) -> ImageLoader:
         """A loader over all images of a data set, in its order, each going to one process.
 

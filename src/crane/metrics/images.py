@@ -50,6 +50,10 @@ class ImageScores(FiniteMetric):
         **metric_options: Any,
     ) -> None:
         super().__init__(num_classes, names=names, **metric_options)
+        if names is not None and len(names) > max_images:
+            raise UsageError(
+                f"at most {max_images} images", len(names), key="metrics.images.max_images"
+            )
         self.max_images = max_images
         self.add_zeros("times_seen", (max_images,), np.int32)
         self.add_zeros("score", (max_images,), np.float32)

@@ -11,7 +11,7 @@ from crane.backbones import TextTower
 from crane.errors import UsageError
 from crane.models.vision import VisionEncoder
 from crane.prompts import PromptLearner
-from crane.scoring import Aggregate, fuse, gaussian_blur, similarity_logits
+from crane.scoring import Aggregate, full_precision, fuse, gaussian_blur, similarity_logits
 from crane.types import ANOMALOUS, Prediction, VisionTokens
 
 
@@ -88,7 +88,10 @@ class Crane(nn.Module):
 
         None where testing uses the image context: each image then has its own.
         """
-        return None if self.prompts.context_in_testing else self._encode(None)
+        if self.prompts.context_in_testing:
+            return None
+        with full_precision(next(self.prompts.parameters()).device):
+            return self._encode(None)
 
     def encode_prompts(self, tokens: VisionTokens, *, with_context: bool) -> Float[Tensor, "T 2 E"]:
         """Unit-norm t_n and t_a: a pair for each image with context, one pair without."""

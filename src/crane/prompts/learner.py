@@ -92,7 +92,9 @@ class PromptLearner(nn.Module):
         self.words = nn.ParameterDict(
             {s: nn.Parameter(init_std * torch.randn(num_words, text.width)) for s in STATES}
         )
-        self.deep = nn.Parameter(init_std * torch.randn(depth - 1, num_deep, text.width))
+        deep = init_std * torch.randn(depth - 1, num_deep, text.width)
+        # DDP refuses trained parameters that no loss depends on, as without deep sets.
+        self.deep = nn.Parameter(deep, requires_grad=depth > 1)
         for state in STATES:
             ids = text.tokenize(words[state])
             self.register_buffer(f"ids_{state}", ids, persistent=False)

@@ -8,10 +8,12 @@ from crane.scoring.maps import (
     softmax_of_mean_logits,
     upsample,
 )
+from crane.scoring.precision import full_precision
 from crane.scoring.similarity import similarity_logits
 
 __all__ = [
     "Aggregate",
+    "full_precision",
     "fuse",
     "gaussian_blur",
     "mean_of_softmax_maps",

@@ -55,7 +55,9 @@ class KeepPrompts(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Bring the prompts of the resumed epochs here, so that each of them can be chosen."""
-        if self.earlier is None or self.earlier == self.folder or not trainer.is_global_zero:
+        if self.earlier is None or not trainer.is_global_zero:
+            return
+        if self.earlier.resolve() == self.folder.resolve():
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         for epoch in self.values:

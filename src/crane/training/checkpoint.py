@@ -32,7 +32,8 @@ class PromptCheckpoint:
     config: dict[str, Any] | None
     """The model's configuration (`crane.models.MODEL_KEYS`); None in official checkpoints."""
     info: dict[str, Any] = field(default_factory=dict)
-    """Where the prompts come from: epoch, step, source fingerprints, validation values."""
+    """Where the prompts come from: epoch, step, source fingerprints, validation values; of
+    Lightning's checkpoints what must be the same for the training to go on."""
 
 
 def save_prompts(path: Path, model: Crane, config: dict[str, Any], info: dict[str, Any]) -> None:
@@ -86,7 +87,10 @@ def read_checkpoint(path: str | Path, *, key: str = "checkpoint") -> PromptCheck
         with _whole(path, key):
             state: dict[str, Tensor] = content["state_dict"]
             own = {k.removeprefix(PROMPTS): v for k, v in state.items() if k.startswith(PROMPTS)}
-            return PromptCheckpoint(own, _config(content["crane"]["config"]), {})
+            training = json.loads(content["crane"].get("training", "{}"))
+            return PromptCheckpoint(
+                own, _config(content["crane"]["config"]), {"training": training}
+            )
     if isinstance(content, dict) and is_official(content):
         return PromptCheckpoint(content, None, {})
     raise UsageError("a file of prompts", f"{path}, which holds none", key=key)

@@ -83,6 +83,9 @@ def use_features(
         raise UsageError(f"one of {', '.join(DTYPES)}", config.cache.dtype, key="cache.dtype")
     for name in _chosen(config, data):
         images = data.image_sets()[name]
+        if len(images) < trainer.world_size:
+            logger.info("features of %s are not cached: fewer images than processes", name)
+            continue
         seeing = Seeing(module.model.vision, folder, name, images, settings)
         try:
             trainer.predict(seeing, datamodule=_Images(data, seeing), return_predictions=False)
@@ -160,6 +163,7 @@ class Seeing(LightningModule):
         self.vision, self.folder = vision, folder
         self.name, self.images, self.settings = name, images, settings
         self.is_missing = False
+        self.allow_zero_length_dataloader_with_multiple_devices = True
         self._facts: dict[str, Any] = {}
         self._id = ""
         self._lock: FileLock | None = None

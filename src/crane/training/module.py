@@ -3,7 +3,7 @@
 import json
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -42,6 +42,7 @@ class CraneModule(LightningModule):
         evaluate: From class names to metrics.
         seed: Of the decision, step by step, whether the image context is used.
         config: The model's configuration, which checkpoints carry.
+        training: What must be the same for a training to go on, which checkpoints carry too.
     """
 
     def __init__(
@@ -53,14 +54,18 @@ class CraneModule(LightningModule):
         *,
         seed: int,
         config: dict[str, Any],
+        training: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        # Of a small data set a process may see nothing; all must come to the same collectives.
+        self.allow_zero_length_dataloader_with_multiple_devices = True
         self.model = model
         self.loss = loss
         self.optimizer = optimizer
         self.evaluate = evaluate
         self.seed = seed
         self.config = config
+        self.training_facts = dict(training or {})
         self.strict_loading = False  # checkpoints hold the prompts only; see on_load_checkpoint
         self.token_dtype = torch.float32
         """What cached features were computed in; they may be stored smaller."""
@@ -209,7 +214,10 @@ class CraneModule(LightningModule):
         """Keep the prompts and the configuration; the towers are frozen and come from elsewhere."""
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {k: v for k, v in state.items() if k.startswith(PROMPTS)}
-        checkpoint["crane"] = {"config": json.dumps(self.config)}
+        checkpoint["crane"] = {
+            "config": json.dumps(self.config),
+            "training": json.dumps(self.training_facts),
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint that cannot be gone on from: of other prompts, of half an epoch."""
@@ -219,6 +227,12 @@ class CraneModule(LightningModule):
             raise UsageError(f"a checkpoint with {wanted}", f"one with {came}", key="resume")
         loop = checkpoint["loops"]["fit_loop"]
         epochs = loop["epoch_progress"]["current"]
+        if epochs["processed"] > (self.trainer.max_epochs or math.inf) > 0:
+            raise UsageError(
+                f"at least the {epochs['processed']} epochs that the checkpoint has",
+                self.trainer.max_epochs,
+                key="trainer.max_epochs",
+            )
         is_ending = epochs["processed"] > epochs["completed"]
         if is_ending and not loop["epoch_loop.batch_progress"]["is_last_batch"]:
             # Lightning would call the epoch done and leave out the rest of its images.

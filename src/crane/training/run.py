@@ -33,6 +33,7 @@ from crane.training.loggers import closing
 from crane.training.module import CraneModule
 from crane.training.processes import StopWhenTold, check_processes, ending_together
 from crane.training.progress import ProgressBar
+from crane.training.resuming import bring_checkpoint, resumed, training_facts
 from crane.training.wandb_runs import LogToWandb, log_prompts
 from crane.weights import RANDOM, sha256, weight_status, weights_needed
 
@@ -74,12 +75,13 @@ def train(config: DictConfig) -> RunSummary:
     compile_towers(model, config.compile)
     loss = instantiate(config.loss)
     optimizer = instantiate(config.optimizer, _convert_="all")
-    module = _module(config, model, loss=loss, optimizer=optimizer)
+    sources = {k: v for k, v in data.fingerprints().items() if k.startswith("source.")}
+    facts = training_facts(config, sources)
+    module = _module(config, model, loss=loss, optimizer=optimizer, training=facts)
     module.configure_optimizers()  # what it refuses, it refuses now
 
     folder = Path(config.run_dir)
-    sources = {k: v for k, v in data.fingerprints().items() if k.startswith("source.")}
-    resume = _resumed(config.resume)
+    resume = resumed(config.resume, facts)
     earlier = None if resume is None else resume.parents[1] / PROMPTS_FOLDER
     keep = KeepPrompts(folder / PROMPTS_FOLDER, config.monitor, sources, earlier)
     keep.check_choice(config.epoch, config.trainer.max_epochs, data.num_validation)
@@ -90,13 +92,14 @@ def train(config: DictConfig) -> RunSummary:
     trainer = _trainer(
         config, [keep, resumable, draw, _keep_findings(config, data), LogToWandb(draw)]
     )
+    data.check_shares(trainer.world_size)
     with ending_together(trainer), closing(trainer.logger):
         record = _begin(config, trainer, data, weight_hashes(config))
         use_features(config, trainer, module, data)
         trainer.fit(module, data, ckpt_path=resume)
-
         chosen = keep.choose(config.epoch, last=trainer.current_epoch)
         if trainer.is_global_zero:
+            bring_checkpoint(resume, folder / "checkpoints")
             log_prompts(trainer.logger, chosen, {"epoch": chosen.stem, "sources": sources})
         if config.test and data.targets:
             prompts = read_checkpoint(chosen).prompts if trainer.is_global_zero else {}
@@ -110,17 +113,6 @@ def _seed(seed: int) -> None:
     if not 0 <= seed < 2**32:
         raise UsageError("a number from 0 to 4,294,967,295", seed, key="seed")
     seed_everything(seed, workers=True, verbose=False)
-
-
-def _resumed(path: str | None) -> Path | None:
-    """The Lightning checkpoint to go on from, made absolute."""
-    if path is None:
-        return None
-    file = Path(path).expanduser().absolute()
-    if not file.is_file() or file.suffix != ".ckpt":
-        raise UsageError("the checkpoints/last.ckpt of a training", path, key="resume")
-    read_checkpoint(file, key="resume")  # refuses code, which some versions of Lightning would run
-    return file
 
 
 def test(config: DictConfig, checkpoint: PromptCheckpoint) -> RunSummary:
@@ -145,6 +137,7 @@ def test(config: DictConfig, checkpoint: PromptCheckpoint) -> RunSummary:
     folder, prompts = Path(config.run_dir), Path(config.checkpoint).expanduser()
     draw = _draw_overlays(config, data)
     trainer = _trainer(config, [draw, _keep_findings(config, data), LogToWandb(draw)])
+    data.check_shares(trainer.world_size)
     weights = {**weight_hashes(config), "prompts": sha256(prompts)}
     with ending_together(trainer), closing(trainer.logger):
         record = _begin(config, trainer, data, weights)

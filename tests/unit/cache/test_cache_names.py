@@ -72,6 +72,13 @@ def test_weights_count_by_content(tmp_path):
     assert facts(weights=str(file)) == facts(weights=str(file), seed=2)
 
 
+def test_a_tower_of_ones_own_needs_no_weights():
+    """A guide without weights, as in CONTRIBUTING.md, and one with weights and no seed."""
+    own = {"_target_": "crane.guides.edges.Edges", "size": 14}
+    assert tower_facts(own, lambda root, files: []) == own
+    assert "seed" not in tower_facts({"weights": "gone.pt"}, lambda root, files: [])
+
+
 def test_names_follow_from_facts():
     assert entry_id({"a": 1}) == entry_id({"a": 1})
     assert entry_id({"a": 1}) != entry_id({"a": 2})

@@ -72,6 +72,17 @@ def test_validation_is_held_out(mvtec, other):
     assert max(int(batch["class_id"].max()) for batch in loader) == 2
 
 
+def test_every_process_needs_something_to_do(mvtec, other):
+    """Of several targets only the largest matters: a process may see nothing of the others."""
+    module({"mvtec": mvtec}, {"mvtec": mvtec, "other": other}).check_shares(16)
+    module({"mvtec": mvtec}).check_shares(64)  # nothing held out, no target
+    with pytest.raises(UsageError, match=r"4 images of a target.* got 3 .*trainer\.devices"):
+        module({"mvtec": mvtec}, {"other": other}).check_shares(4)
+    held = module({"mvtec": mvtec}, validation_fraction=0.25)
+    with pytest.raises(UsageError, match=r"5 images held out.* got 4 .*trainer\.devices"):
+        held.check_shares(5)
+
+
 def test_shots_and_portions(mvtec):
     assert module({"mvtec": mvtec}, k_shot=4).num_train == 8
     assert module({"mvtec": mvtec}, portion=0.5).num_train == 8

@@ -36,6 +36,11 @@ def test_no_images():
     assert auroc(counts[0]).reason == "no image"
 
 
+def test_more_images_than_there_is_room_for_are_refused_beforehand():
+    with pytest.raises(UsageError, match=r"at most 3 images, .* 4 .*metrics\.images\.max_images"):
+        ImageScores(1, 3, names=list("abcd"))
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_not_finite_scores_name_the_image(value):
     state = ImageScores(1, 10, names=[f"{i}.png" for i in range(10)])

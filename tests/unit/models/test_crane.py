@@ -32,6 +32,16 @@ def context_in_testing(model: Crane, on: bool) -> Iterator[None]:
     model.prompts.context_in_testing = before
 
 
+def test_static_prompts_are_encoded_in_full_precision(model: Crane) -> None:
+    """Once a test, so that it costs nothing; testing and predicting then agree."""
+    with torch.autocast("cpu", torch.bfloat16):
+        half = model.static_text()
+    whole = model.static_text()
+    assert half is not None
+    assert whole is not None
+    assert torch.equal(half, whole)
+
+
 @pytest.mark.parametrize("with_context", [False, True])
 @torch.no_grad()
 def test_predictions_do_not_depend_on_batch_mates(

@@ -140,7 +140,9 @@ def test_what_cannot_be_resumed_is_refused(trained, tmp_path):
     with pytest.raises(UsageError, match=r"prompts of crane .*change resume"):
         trained("second", f"resume={tmp_path / 'a.ckpt'}")
     checkpoint = tmp_path / "first" / "checkpoints" / "last.ckpt"
-    with pytest.raises(UsageError, match=r"a checkpoint with .*change resume"):
+    with pytest.raises(
+        UsageError, match=r"num_words=12, but got 'prompt\.num_words=3'.* or resume"
+    ):
         trained("second", f"resume={checkpoint}", "prompt.num_words=3")
 
 
@@ -151,3 +153,56 @@ def test_a_resumable_checkpoint_holds_no_tower(trained, tmp_path):
     assert set(state) == {f"model.prompts.{n}" for n in ("words.normal", "words.anomalous", "deep")}
     assert path.stat().st_size < 1_000_000
     assert [p.name for p in path.parent.iterdir()] == ["last.ckpt"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"source": "beta"}, r"source\.source\.alpha"),
+        ({"override": "optimizer.lr=0.1"}, r"optimizer\.lr"),
+        ({"override": "seed=7"}, "seed"),
+        ({"override": "attention=qq"}, r"attention\.correlation"),
+        ({"override": "data.k_shot=2"}, r"data\.k_shot"),
+        ({"override": "scoring.temperature=0.1"}, r"scoring\.temperature"),
+    ],
+)
+def test_another_training_is_not_gone_on_with(trained, tmp_path, changes, key):
+    trained("begun", "trainer.max_epochs=1", "test=false")
+    last = f"resume={tmp_path / 'begun' / 'checkpoints' / 'last.ckpt'}"
+    typed = ["trainer.max_epochs=2", "test=false", last]
+    typed += [changes["override"]] if "override" in changes else []
+    with pytest.raises(UsageError, match=rf"the training of .*{key}.*change {key}"):
+        trained("other", *typed, source=changes.get("source", "alpha"))
+    assert not (tmp_path / "other").exists()
+
+
+def test_what_does_not_decide_the_prompts_may_change(trained, tmp_path):
+    trained("begun", "trainer.max_epochs=1", "test=false")
+    last = f"resume={tmp_path / 'begun' / 'checkpoints' / 'last.ckpt'}"
+    others = ("scoring.blur_sigma=1", "data.test_batch_size=3", "overlay.tile=50", "logger=none")
+    trained("other", "trainer.max_epochs=2", "test=false", last, *others)
+    assert (tmp_path / "other" / "prompts" / "epoch_2.safetensors").is_file()
+
+
+def test_fewer_epochs_than_there_were_are_refused(trained, tmp_path):
+    trained("begun", "trainer.max_epochs=2", "test=false")
+    last = f"resume={tmp_path / 'begun' / 'checkpoints' / 'last.ckpt'}"
+    with pytest.raises(
+        UsageError, match=r"at least the 2 epochs .* got 1 \(change trainer\.max_epochs\)"
+    ):
+        trained("other", "trainer.max_epochs=1", last)
+
+
+def test_a_training_that_was_done_can_be_gone_on_with_from_its_new_folder(trained, tmp_path):
+    trained("begun", "trainer.max_epochs=1", "test=false")
+    first, second = (tmp_path / name / "checkpoints" / "last.ckpt" for name in ("begun", "again"))
+    trained("again", "trainer.max_epochs=1", f"resume={first}")
+    assert second.read_bytes() == first.read_bytes()
+
+
+def test_a_linked_folder_is_the_same_folder(trained, tmp_path):
+    trained("begun", "trainer.max_epochs=1", "test=false")
+    (tmp_path / "link").symlink_to(tmp_path)
+    last = tmp_path / "link" / "begun" / "checkpoints" / "last.ckpt"
+    trained("begun", "trainer.max_epochs=2", "test=false", f"resume={last}")
+    assert (tmp_path / "begun" / "prompts" / "epoch_2.safetensors").is_file()
