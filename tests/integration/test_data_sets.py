@@ -212,6 +212,45 @@ def test_the_command_prepares_and_verifies(crane, archives, datasets_dir, name):
     assert prints[0] == prints[1]
 
 
+def test_the_archive_of_another_data_set_is_refused_and_the_right_one_still_fits(
+    crane, archives, tmp_path
+):
+    typed = [f"datasets_dir={tmp_path}/sets", counts_override("visa", ALL["visa"])]
+    for other in ("btad", "tn3k", "br35h"):
+        done = crane("data", "prepare", "visa", f"archive={archives[other]}", *typed)
+        assert done.code == 2
+        assert "expected the archive of VisA, but got" in done.err
+        assert "(change archive); nothing was unpacked" in done.err
+        assert not list((tmp_path / "sets").iterdir())
+    done = crane("data", "prepare", "visa", f"archive={archives['visa']}", *typed)
+    assert done.code == 0, done.err
+    assert "not as published" not in done.out
+    done = crane("data", "prepare", "tn3k", f"archive={archives['btad']}", *typed[:1])
+    assert done.code == 2
+    assert "the archive of TN3K" in done.err
+
+
+def test_an_archive_with_other_numbers_is_unpacked_and_told(crane, archives, tmp_path):
+    typed = [f"archive={archives['btad']}", f"datasets_dir={tmp_path}/sets"]
+    done = crane("data", "prepare", "btad", *typed)
+    assert done.code == 0, done.err
+    assert "not as published 01: " in done.out
+    assert " normal and " in done.out
+
+
+def test_only_data_sets_that_have_an_archive_take_one(crane, archives, raw, tmp_path):
+    typed = [f"archive={archives['btad']}", f"datasets_dir={tmp_path}/sets"]
+    done = crane("data", "prepare", "embedded_parts", *typed)
+    assert done.code == 2
+    assert "a data set that has an archive, but got 'embedded_parts'" in done.err
+    assert not (tmp_path / "sets").exists()
+    own = pack(raw / "mvtec" / "bottle", tmp_path / "own.zip")
+    root = f"targets.folder.root={tmp_path}/own"
+    done = crane("data", "prepare", "folder", f"archive={own}", root)
+    assert done.code == 0, done.err
+    assert (tmp_path / "own" / "meta.json").is_file()
+
+
 def test_a_faulty_copy_ends_the_command_with_an_error(crane, raw, tmp_path):
     copy = shutil.copytree(raw / "mvtec", tmp_path / "sets" / "mvtec")
     (copy / "bottle" / "test" / "good" / "001.png").write_bytes(b"cut")

@@ -18,13 +18,12 @@ from crane.cli.commands import shown
 from crane.cli.overrides import groups
 from crane.cli.words import ACTIONS
 from crane.config import compose
-from crane.data import Card, Index
+from crane.data import Card, Index, index_auto, index_folder, index_meta_json
 from crane.data.archives import unpack
-from crane.data.files import MissingSplitError
-from crane.data.finding import candidate_folders
+from crane.data.finding import candidate_folders, check_is_set
 from crane.data.loader import auto_num_workers
 from crane.data.meta_json import META_NAME
-from crane.data.preparation import write_images, write_meta
+from crane.data.preparation import read_splits, write_images, write_meta
 from crane.data.statistics import measure, picture
 from crane.data.verification import Verification, faults_by_kind, verify
 from crane.errors import UsageError
@@ -185,13 +184,15 @@ def prepare_sets(config: DictConfig, console: Console) -> None:
         # The files themselves are read, not a list of them that lies there already.
         read = partial(reader, meta=None) if "meta" in keywords else reader
         with _quiet():
-            indices = _splits(read, keywords)
+            indices = read_splits(read, keywords["split"], keywords.get("card"))
         root = indices[keywords["split"]].root
         path = root / (keywords.get("meta") or META_NAME)
         is_new = write_meta(indices, path, overwrite=config.overwrite)
         state = "written" if is_new else "there already, and the same"
         numbers = [f"{len(index.samples)} images of {split}" for split, index in indices.items()]
         console.print(f"{escape(shown(path))} {state}: {', '.join(numbers)}", soft_wrap=True)
+        for text in dict.fromkeys(text for index in indices.values() for text in index.mismatches):
+            console.print(f"[yellow]not as published[/yellow] {escape(text)}", soft_wrap=True)
         if config.write_images is not None:
             folder = Path(config.write_images).expanduser()
             with _progress(console) as bars:
@@ -200,28 +201,18 @@ def prepare_sets(config: DictConfig, console: Console) -> None:
         console.print(f"next: crane data verify {escape(name)}")
 
 
-def _splits(read: Callable[..., Index], keywords: dict[str, Any]) -> dict[str, Index]:
-    """Read the split that runs use, and the others that are there."""
-    used = keywords["split"]
-    card: Card | None = keywords.get("card")
-    indices = {used: read()}
-    for split in dict.fromkeys(("train", "test", *(card.splits() if card else ()))):
-        if split != used:
-            try:
-                indices[split] = read(split=split)
-            except MissingSplitError:
-                continue
-    return indices
-
-
 def _unpack(config: DictConfig, console: Console, reader: Reader) -> None:
     keywords = reader.keywords
-    if keywords.get("root") is None and "folders" not in keywords:
+    if "folders" not in keywords and reader.func not in (index_auto, index_folder, index_meta_json):
         raise UsageError("a data set that has an archive", keywords["name"], key="archive")
     place = keywords.get("root") or Path(keywords["datasets_dir"]) / keywords["folders"][0]
     folder, archive = Path(place).expanduser(), Path(config.archive).expanduser()
-    with _progress(console) as bars:
-        is_new = unpack(archive, folder, lambda done, total: bars("MB", done >> 20, total >> 20))
+    check = None
+    if "folders" in keywords:
+        known = {key: keywords[key] for key in ("split", "layouts", "card", "fetch")}
+        check = partial(check_is_set, keywords["name"], **known)
+    with _quiet(), _progress(console) as bars:
+        is_new = unpack(archive, folder, lambda a, b: bars("MB", a >> 20, b >> 20), check)
     state = "unpacked" if is_new else "unpacked before"
     console.print(f"{escape(shown(folder))} {state}", soft_wrap=True)
 

@@ -42,7 +42,12 @@ class _Member:
     open: Callable[[], IO[bytes] | None]
 
 
-def unpack(archive: Path, folder: Path, advance: Callable[[int, int], None] | None = None) -> bool:
+def unpack(
+    archive: Path,
+    folder: Path,
+    advance: Callable[[int, int], None] | None = None,
+    check: Callable[[Path], None] | None = None,
+) -> bool:
     """Unpack an archive into a folder that is not there yet.
 
     The files are written beside it and moved there as one when all are whole, so that an
@@ -52,6 +57,8 @@ def unpack(archive: Path, folder: Path, advance: Callable[[int, int], None] | No
         archive: the archive, of one of `SUFFIXES`.
         folder: where its files belong.
         advance: hears of progress: bytes written, and bytes in all.
+        check: is given the files, in a folder of the same name, before they take their place;
+            what it raises leaves nothing.
 
     Returns:
         True if it was unpacked, False if the folder holds its files already.
@@ -66,6 +73,8 @@ def unpack(archive: Path, folder: Path, advance: Callable[[int, int], None] | No
     with _members(archive) as members:
         if folder.is_dir() and any(folder.iterdir()):
             _check_same(members, folder, archive)
+            if check is not None:
+                check(folder)
             return False
         total = sum(member.size for member in members)
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -77,10 +86,14 @@ def unpack(archive: Path, folder: Path, advance: Callable[[int, int], None] | No
         part = folder.with_name(f".{folder.name}.part")
         shutil.rmtree(part, ignore_errors=True)
         try:
-            _write(members, part, total, advance)
+            # Classes may be called as their folder is, so that it has its name already.
+            whole = part / folder.name
+            _write(members, whole, total, advance)
+            if check is not None:
+                check(whole)
             if folder.is_dir():
                 folder.rmdir()  # empty, so that the other can take its place
-            part.rename(folder)
+            whole.rename(folder)
         finally:
             shutil.rmtree(part, ignore_errors=True)
     return True
@@ -88,14 +101,14 @@ def unpack(archive: Path, folder: Path, advance: Callable[[int, int], None] | No
 
 def _write(
     members: list[_Member],
-    part: Path,
+    folder: Path,
     total: int,
     advance: Callable[[int, int], None] | None,
 ) -> None:
-    part.mkdir()
+    folder.mkdir(parents=True)
     done = 0
     for member in members:
-        target = part.joinpath(*member.path.parts)
+        target = folder.joinpath(*member.path.parts)
         target.parent.mkdir(parents=True, exist_ok=True)
         source = member.open()
         assert source is not None, "only plain files are listed"

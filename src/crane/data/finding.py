@@ -67,6 +67,39 @@ def index_set(
     return replace(index, mismatches=tuple(m.text for m in found if m.evidence != "memory"))
 
 
+def check_is_set(
+    name: str, folder: Path, split: str, *, layouts: Sequence[Layout], card: Card, fetch: str
+) -> None:
+    """Refuse unpacked files that are no copy of a data set, such as those of another one.
+
+    Args:
+        name: what the data set is called.
+        folder: where its files lie.
+        split: the split that is to be read.
+        layouts: the ways it may be laid out.
+        card: what is known of it.
+        fetch: where the data can be got, for the message.
+
+    Raises:
+        UsageError: if no layout fits, or none of the classes found is one of the data set's.
+    """
+    fitting = _fitting(name, folder, split, layouts)
+    if fitting is None:
+        found = shown([child.name for child in sorted(folder.iterdir())])
+    else:
+        classes = {card.aliases.get(c, c) for c in fitting[1]}
+        # The only class of a data set is often renamed.
+        if classes & set(card.class_names) or len(classes) == len(card.class_names) == 1:
+            return
+        found = f"one with other classes: {shown(sorted(fitting[1]))}"
+    raise UsageError(
+        f"the archive of {card.title}",
+        found,
+        key="archive",
+        hint=f"nothing was unpacked; to get the data: {fetch}",
+    )
+
+
 def candidate_folders(datasets_dir: Path, folders: Sequence[str]) -> list[Path]:
     """List the folders that bear one of the names, in the order of the names."""
     found: list[Path] = []

@@ -9,10 +9,30 @@ from typing import Any
 
 from PIL import Image
 
+from crane.data.card import Card
+from crane.data.files import MissingSplitError
 from crane.data.images import read_mask, read_rgb
 from crane.data.index import Index
 from crane.errors import UsageError
 from crane.types import ANOMALOUS, Sample
+
+
+def read_splits(read: Callable[..., Index], split: str, card: Card | None) -> dict[str, Index]:
+    """Read the split that runs use, and the others that are there.
+
+    Args:
+        read: reads the split that runs use, or the one given as `split`.
+        split: the one that runs use.
+        card: what is known of the data set; None if it is no published one.
+    """
+    indices = {split: read()}
+    for other in dict.fromkeys(("train", "test", *(card.splits() if card else ()))):
+        if other != split:
+            try:
+                indices[other] = read(split=other)
+            except MissingSplitError:
+                continue
+    return indices
 
 
 def as_meta(indices: Mapping[str, Index]) -> dict[str, dict[str, list[dict[str, Any]]]]:
