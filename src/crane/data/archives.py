@@ -1,5 +1,6 @@
 """Unpacking archives: nothing leaves the folder, nothing is overwritten, nothing is half-made."""
 
+import errno
 import gzip
 import lzma
 import shutil
@@ -31,6 +32,10 @@ _BROKEN = (
     lzma.LZMAError,
     zlib.error,
 )
+
+
+_UNFIT_NAMES = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
+"""What systems say of names that they cannot write."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +70,8 @@ def unpack(
 
     Raises:
         UsageError: if the archive is missing, broken, encrypted, of another kind, larger than the
-            room there is, or holds links, special files, one path twice or paths that leave the
-            folder; or if the folder holds something else.
+            room there is, or holds links, special files, one path twice, paths below files or
+            paths that leave the folder; or if the folder holds something else or cannot be written.
     """
     if not archive.is_file():
         raise UsageError("an archive", f"nothing at {archive}", key="archive")
@@ -76,27 +81,52 @@ def unpack(
             if check is not None:
                 check(folder)
             return False
-        total = sum(member.size for member in members)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(folder.parent).free
-        if total > free:
-            raise UsageError(
-                f"{total / 1e9:.1f} GB of room in {folder.parent}", f"{free / 1e9:.1f} GB"
-            )
-        part = folder.with_name(f".{folder.name}.part")
-        shutil.rmtree(part, ignore_errors=True)
         try:
-            # Classes may be called as their folder is, so that it has its name already.
-            whole = part / folder.name
-            _write(members, whole, total, advance)
-            if check is not None:
-                check(whole)
-            if folder.is_dir():
-                folder.rmdir()  # empty, so that the other can take its place
-            whole.rename(folder)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+            _put(members, folder, advance, check)
+        except gzip.BadGzipFile:
+            raise  # an OSError too, but one of the archive
+        except OSError as error:
+            if error.errno in _UNFIT_NAMES:
+                raise UsageError(
+                    f"paths in {archive} that this disk can hold", str(error), key="archive"
+                ) from error
+            raise UsageError(
+                "a folder that can be written",
+                f"{folder}: {error.strerror or error}",
+                key="datasets_dir",
+            ) from error
     return True
+
+
+def _put(
+    members: list[_Member],
+    folder: Path,
+    advance: Callable[[int, int], None] | None,
+    check: Callable[[Path], None] | None,
+) -> None:
+    """Write the files beside their folder, and move them there when they are whole."""
+    total = sum(member.size for member in members)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder.parent).free
+    if total > free:
+        raise UsageError(
+            f"{total / 1e9:.1f} GB of room in {folder.parent}",
+            f"{free / 1e9:.1f} GB",
+            key="datasets_dir",
+        )
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        # Classes may be called as their folder is, so that it has its name already.
+        whole = part / folder.name
+        _write(members, whole, total, advance)
+        if check is not None:
+            check(whole)
+        if folder.is_dir():
+            folder.rmdir()  # empty, so that the other can take its place
+        whole.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _write(
@@ -150,7 +180,7 @@ def _members(archive: Path) -> Iterator[list[_Member]]:
             yield members
     except UsageError:
         raise
-    except _BROKEN as error:
+    except (*_BROKEN, OSError) as error:  # of writing there is none left
         raise UsageError(
             f"a whole, readable archive {archive}",
             str(error) or type(error).__name__,
@@ -165,9 +195,10 @@ def _zip_members(archive: zipfile.ZipFile) -> list[_Member]:
         kind = stat.S_IFMT(info.external_attr >> 16)
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise UsageError("an archive of plain files", f"a link or device: {info.filename}")
-        if not info.is_dir():
-            # Zip demands forward slashes; some archives made on Windows hold the others.
-            path = PurePosixPath(info.filename.replace("\\", "/"))
+        # Zip demands forward slashes; some archives made on Windows hold the others.
+        name = info.filename.replace("\\", "/")
+        if not name.endswith("/"):
+            path = PurePosixPath(name)
             members.append(_Member(path, info.file_size, partial(archive.open, info)))
     return members
 
@@ -186,7 +217,7 @@ def _tar_members(archive: tarfile.TarFile) -> list[_Member]:
 
 
 def _check_paths(members: list[_Member], archive: Path) -> None:
-    """Refuse paths that leave the folder, and one path twice, on any file system."""
+    """Refuse paths that leave the folder, one path twice and paths below files, on any system."""
     if not members:
         raise UsageError(f"files in {archive}", "none")
     outside = [m.path for m in members if _leaves(m.path)]
@@ -198,6 +229,10 @@ def _check_paths(members: list[_Member], archive: Path) -> None:
         if path in seen:
             raise UsageError(f"each path once in {archive}", str(member.path))
         seen.add(path)
+    for member in members:
+        above = [str(parent).casefold() for parent in member.path.parents]
+        if not seen.isdisjoint(above):
+            raise UsageError(f"no paths below a file in {archive}", str(member.path), key="archive")
 
 
 def _leaves(path: PurePosixPath) -> bool:

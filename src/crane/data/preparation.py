@@ -75,7 +75,8 @@ def write_meta(indices: Mapping[str, Index], path: Path, *, overwrite: bool) -> 
         True if it was written, False if it was there already.
 
     Raises:
-        UsageError: if another list is there and `overwrite` is not set.
+        UsageError: if another list is there and `overwrite` is not set, or the folder cannot be
+            written.
     """
     text = json.dumps(as_meta(indices), indent=1) + "\n"
     if path.is_file():
@@ -88,6 +89,18 @@ def write_meta(indices: Mapping[str, Index], path: Path, *, overwrite: bool) -> 
                 key="overwrite",
                 hint="it may be a published one; move it away, or set overwrite=true",
             )
+    try:
+        _write_text(path, text)
+    except OSError as error:
+        raise UsageError(
+            "a folder that can be written",
+            f"{path.parent}: {error.strerror or error}",
+            key="datasets_dir",
+        ) from error
+    return True
+
+
+def _write_text(path: Path, text: str) -> None:
     with tempfile.NamedTemporaryFile(
         "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
     ) as file:
@@ -99,7 +112,6 @@ def write_meta(indices: Mapping[str, Index], path: Path, *, overwrite: bool) -> 
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
-    return True
 
 
 def write_images(
@@ -115,7 +127,7 @@ def write_images(
         advance: hears of progress: images written, and images in all.
 
     Raises:
-        UsageError: if the folder is there, or a file cannot be read.
+        UsageError: if the folder is there or cannot be written, or a file cannot be read.
     """
     if folder.exists():
         raise UsageError("a folder that is not there yet", str(folder), key="write_images")
@@ -131,6 +143,12 @@ def write_images(
                 if advance is not None:
                     advance(done, total)
         part.rename(folder)
+    except OSError as error:
+        raise UsageError(
+            "a folder that can be written",
+            f"{folder}: {error.strerror or error}",
+            key="write_images",
+        ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

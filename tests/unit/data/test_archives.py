@@ -1,3 +1,4 @@
+import errno
 import io
 import os
 import stat
@@ -152,3 +153,59 @@ def test_other_mistakes(tmp_path, monkeypatch):
     )
     with pytest.raises(UsageError, match="of room in"):
         unpack(make(tmp_path / "y.zip"), tmp_path / "thing")
+
+
+def test_folders_that_windows_ends_in_a_backslash_are_folders(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for name, content in (("head_ct\\", b""), ("head_ct\\001.png", b"x")):
+            info = zipfile.ZipInfo("x")
+            info.filename, info.create_system = name, 0
+            archive.writestr(info, content)
+    assert unpack(tmp_path / "x.zip", tmp_path / "thing")
+    assert tree(tmp_path / "thing") == {"head_ct/001.png": b"x"}
+
+
+@pytest.mark.parametrize("files", [("a", "a/b"), ("a/b", "A"), ("x/a", "x/a/c/b")])
+def test_paths_below_a_file_are_refused(tmp_path, files):
+    archive = make(tmp_path / "x.tar", dict.fromkeys(files, b"x"))
+    with pytest.raises(UsageError, match=r"no paths below a file in .*\(change archive\)"):
+        unpack(archive, tmp_path / "thing")
+    assert not (tmp_path / "thing").exists()
+
+
+def test_a_name_that_no_disk_holds_is_the_archives_fault(tmp_path):
+    archive = make(tmp_path / "x.zip", {"a/1.png": b"x", "n" * 300: b"x"})
+    with pytest.raises(UsageError, match=r"this disk can hold.*\(change archive\)"):
+        unpack(archive, tmp_path / "sets" / "thing")
+    assert not list((tmp_path / "sets").iterdir())
+
+
+def test_a_disk_that_fills_up_leaves_nothing(tmp_path, monkeypatch):
+    def full(source, target, length):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(archives.shutil, "copyfileobj", full)
+    with pytest.raises(UsageError, match=r"thing: No space left on device.*change datasets_dir"):
+        unpack(make(tmp_path / "x.tar.gz"), tmp_path / "sets" / "thing")
+    assert not list((tmp_path / "sets").iterdir())
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.xz"])
+def test_folders_that_cannot_be_are_named(tmp_path, kind):
+    archive = make(tmp_path / f"x.{kind}")
+    (tmp_path / "file").write_text("")
+    for folder in (Path("/proc/x/thing"), tmp_path / "file" / "thing", tmp_path / "file"):
+        with pytest.raises(UsageError, match=r"a folder that can be written.*change datasets_dir"):
+            unpack(archive, folder)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", archive.name]
+
+
+def test_what_the_check_refuses_leaves_nothing(tmp_path):
+    def refuse(folder: Path) -> None:
+        assert folder.name == "thing"
+        assert tree(folder) == FILES
+        raise UsageError("another archive", folder.name)
+
+    with pytest.raises(UsageError, match="another archive"):
+        unpack(make(tmp_path / "x.zip"), tmp_path / "sets" / "thing", check=refuse)
+    assert not list((tmp_path / "sets").iterdir())

@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -91,3 +92,16 @@ def test_images_are_written_all_or_none(splits, tmp_path):
     with pytest.raises(UsageError):
         write_images(splits, tmp_path / "cut")
     assert not list(tmp_path.glob("*cut*"))
+
+
+def test_folders_that_cannot_be_written_are_named(splits, mvtec_root, monkeypatch):
+    with pytest.raises(UsageError, match=r"'/proc/x: No such file.*\(change write_images\)"):
+        write_images(splits, Path("/proc/x"))
+
+    def fail(self, target):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.replace", fail)
+    with pytest.raises(UsageError, match=r"Permission denied' \(change datasets_dir\)"):
+        write_meta(splits, mvtec_root / "meta.json", overwrite=False)
+    assert not list(mvtec_root.glob("*meta*"))
