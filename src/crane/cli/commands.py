@@ -30,7 +30,17 @@ from crane.prediction import (
 )
 from crane.reporting import class_table, mean_table
 from crane.training import RunSummary, adopt_config, own_processes, read_checkpoint
-from crane.weights import PRESENT, WeightStatus, sha256, weight_status, weights_needed
+from crane.weights import (
+    PRESENT,
+    WRONG_CHECKSUM,
+    WeightStatus,
+    hub_code_address,
+    hub_code_folder,
+    is_hub_code,
+    sha256,
+    weight_status,
+    weights_needed,
+)
 
 FILES = ("results.csv", "results.json", "config.yaml", "record.json")
 """What a run may leave in its folder, beside prompts and pictures."""
@@ -201,19 +211,31 @@ def weights(config: DictConfig) -> None:
         _print_status(console, status, str(config.weights_dir))
     absent = [status.name for status in statuses if status.state != PRESENT]
     if absent:
+        is_wrong = any(status.state == WRONG_CHECKSUM for status in statuses)
+        delete = "delete those of a wrong checksum, which are not used; " if is_wrong else ""
         raise UsageError(
             "every file present and whole",
             f"{len(absent)} of {len(names)} not: {', '.join(absent)}",
             key="weights_dir",
-            hint="with allow_download=true (the default) they are fetched on first use",
+            hint=f"{delete}with allow_download=true (the default) they are fetched on first use",
         )
 
 
 def _print_status(console: Console, status: WeightStatus, folder: str) -> None:
-    colour = "green" if status.state == PRESENT else "red"
-    checked = ", sha256 verified" if status.verified else ""
+    is_present = status.state == PRESENT
+    colour = "green" if is_present else "red"
+    checked = ""
+    if status.verified:
+        checked = ", sha256 verified" if is_present else ", sha256 compared: delete this file"
     console.print(f"[bold]{escape(status.name)}[/bold]: [{colour}]{status.state}[/]{checked}")
     facts = [("at", str(status.path))] if status.path else [("put it in", folder)]
+    if status.path is None and is_hub_code(status.name):
+        place = hub_code_folder(status.name)
+        facts = [
+            ("from", hub_code_address(status.name)),
+            ("put it in", f"{place.parent}, the unpacked folder renamed to {place.name}"),
+            ("or", "guide.features.source=local guide.features.repo_dir=FOLDER, the unpacked one"),
+        ]
     if status.entry is not None:
         facts += [
             ("file", " or ".join(status.entry.files)),

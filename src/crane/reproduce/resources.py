@@ -12,7 +12,16 @@ from crane.config import plain
 from crane.data import Card, Index
 from crane.errors import UsageError
 from crane.models import build_model
-from crane.weights import PRESENT, sha256, weight_status, weights_needed
+from crane.weights import (
+    PRESENT,
+    WeightFile,
+    hub_code_address,
+    hub_code_folder,
+    is_hub_code,
+    sha256,
+    weight_status,
+    weights_needed,
+)
 
 
 @dataclass(frozen=True)
@@ -106,16 +115,22 @@ class Resources:
             if status.state == PRESENT:
                 continue
             entry = status.entry
-            source = "crane weights says where from" if entry is None else entry.source
-            file = "" if entry is None else f" as {entry.files[0]}"
             lacks.append(
                 Lack(
-                    *("weights", name, f"{source}; into {self.weights_dir}{file}"),
+                    *("weights", name, self._where(name, entry)),
                     size_mb=None if entry is None else entry.size_mb,
                     can_be_fetched=self.allow_download,
                 )
             )
         return lacks
+
+    def _where(self, name: str, entry: WeightFile | None) -> str:
+        """Where to get a file or code that is not here, and where to put it."""
+        if is_hub_code(name):
+            return f"{hub_code_address(name)}; unpacked, its folder as {hub_code_folder(name)}"
+        if entry is None:
+            return f"a file of your own; into {self.weights_dir}"
+        return f"{entry.source}; into {self.weights_dir} as {entry.files[0]}"
 
     def fetch(self, config: DictConfig) -> str | None:
         """Have missing weights fetched by building the model; why that failed, None if it did not.

@@ -13,7 +13,12 @@ from crane.weights.files import (
     weight_status,
     weights_needed,
 )
-from crane.weights.hub_code import find_hub_code, hub_code_folder
+from crane.weights.hub_code import (
+    find_hub_code,
+    hub_code_address,
+    hub_code_folder,
+    is_hub_code,
+)
 from crane.weights.state_dict import is_torchscript, load_state_dict, openai_geometry
 
 __all__ = [
@@ -28,7 +33,9 @@ __all__ = [
     "describe",
     "find_hub_code",
     "find_weights",
+    "hub_code_address",
     "hub_code_folder",
+    "is_hub_code",
     "is_torchscript",
     "load_open_clip",
     "load_state_dict",

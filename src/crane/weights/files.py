@@ -2,11 +2,10 @@
 
 import hashlib
 import logging
-import re
 import urllib.error
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,7 +15,7 @@ from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from crane.errors import UsageError
 from crane.weights.catalogue import CATALOGUE, RANDOM, WeightFile, describe
 from crane.weights.embedded import MINI_FOLDER
-from crane.weights.hub_code import hub_code_folder
+from crane.weights.hub_code import hub_code_folder, is_hub_code
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +63,33 @@ def find_weights(
 
     Raises:
         UsageError: Not found and not fetched. Names the file, its source, its checksum where
-            known, and where to put it.
+            known, and where to put it. Or found under a published name, with another checksum
+            than the published one.
     """
+    path = _find(name_or_path, weights_dir, allow_download, key, choices)
+    entry = describe(str(name_or_path))
+    known = _known_checksum(entry, path)
+    if entry is not None and known is not None:
+        found = _remembered_sha256(path, path.stat().st_size, path.stat().st_mtime_ns)
+        if found != known:
+            raise UsageError(
+                f"the weights {entry.name!r} with sha256 {known}",
+                f"{path} with sha256 {found}",
+                key=key,
+                hint=f"delete that file, and fetch it again from {entry.source}; "
+                f"{key}={path} takes it as it is",
+            )
+    return path
+
+
+def _find(
+    name_or_path: str | Path,
+    weights_dir: str | Path,
+    allow_download: bool,
+    key: str,
+    choices: Sequence[str],
+) -> Path:
+    """Find or fetch a file, whatever it holds."""
     folder = Path(weights_dir).expanduser()
     entry = describe(str(name_or_path))
     if entry is None:
@@ -169,6 +193,12 @@ def sha256(path: str | Path) -> str:
     return digest.hexdigest()
 
 
+@lru_cache
+def _remembered_sha256(path: Path, size: int, changed: int) -> str:
+    """The checksum of a file, computed once for many models of a process."""
+    return sha256(path)
+
+
 def weights_needed(config: Mapping[str, Any]) -> list[str]:
     """List the weight files, and the code of torch.hub, that a configuration names.
 
@@ -239,11 +269,11 @@ def weight_status(
 
 
 def _present(name_or_path: str | Path, weights_dir: Path) -> Path | None:
-    if re.fullmatch(r"[\w.-]+/[\w.-]+:[0-9a-f]{7,40}", str(name_or_path)):
+    if is_hub_code(str(name_or_path)):
         folder = hub_code_folder(str(name_or_path))
         return folder if folder.is_dir() else None
     try:
-        return find_weights(name_or_path, weights_dir, allow_download=False)
+        return _find(name_or_path, weights_dir, False, "weights", ())
     except UsageError:
         return None
 

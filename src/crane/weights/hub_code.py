@@ -1,6 +1,7 @@
 """Finding the code of torch.hub models: a clone, torch.hub's cache, or GitHub at a commit."""
 
 import logging
+import re
 from pathlib import Path
 
 import torch
@@ -8,6 +9,25 @@ import torch
 from crane.errors import UsageError
 
 log = logging.getLogger(__name__)
+
+
+def is_hub_code(name: str) -> bool:
+    """Whether a name is that of a repository pinned at a commit.
+
+    >>> is_hub_code("facebookresearch/dinov2:b8931f7"), is_hub_code("ViT-B-16/openai")
+    (True, False)
+    """
+    return re.fullmatch(r"[\w.-]+/[\w.-]+:[0-9a-f]{7,40}", name) is not None
+
+
+def hub_code_address(repo: str) -> str:
+    """Where the code of a repository can be fetched by hand.
+
+    >>> hub_code_address("facebookresearch/dinov2:b8931f7")
+    'https://github.com/facebookresearch/dinov2/archive/b8931f7.zip'
+    """
+    name, _, commit = repo.partition(":")
+    return f"https://github.com/{name}/archive/{commit}.zip"
 
 
 def hub_code_folder(repo: str) -> Path:
@@ -57,12 +77,11 @@ def find_hub_code(
     reason = _fetch(repo, folder) if allow_download else "no copy of it"
     if reason is None:
         return folder
-    name, _, commit = repo.partition(":")
     raise UsageError(
         f"the code of {repo} in {folder}",
         reason,
         key=f"{key}.source=local with {key}.repo_dir to use a clone, or set allow_download=true",
-        hint=f"the code comes from https://github.com/{name}/archive/{commit}.zip",
+        hint=f"the code comes from {hub_code_address(repo)}",
     )
 
 

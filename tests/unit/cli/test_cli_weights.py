@@ -2,11 +2,13 @@ import hashlib
 from dataclasses import replace
 
 import pytest
+import torch
 
 from crane.weights import CATALOGUE
 
 
-def test_missing_files_are_listed_with_source_and_checksum(crane, tmp_path):
+def test_missing_files_are_listed_with_source_and_checksum(crane, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     outcome = crane("weights", "method=crane_plus", f"weights_dir={tmp_path}")
     assert outcome.code == 2
     clip = CATALOGUE["ViT-L-14-336/openai"]
@@ -17,7 +19,9 @@ def test_missing_files_are_listed_with_source_and_checksum(crane, tmp_path):
         clip.files[0],
         "dinov2_vitb14_reg4_pretrain.pth: missing",
         "not known",  # Meta publishes no sha256
-        "facebookresearch/dinov2:",
+        "https://github.com/facebookresearch/dinov2/archive/b8931f7bf91576930313be2c6d6af376033b35f0",
+        f"put it in  {torch.hub.get_dir()}, the unpacked folder renamed to facebookresearch_",
+        "or         guide.features.source=local guide.features.repo_dir=FOLDER",
         f"put it in  {tmp_path}",
     ):
         assert wanted in outcome.out
@@ -45,4 +49,5 @@ def test_present_files_are_verified(crane, tmp_path, monkeypatch, is_whole):
         assert str(tmp_path / "ViT-B-16.pt") in outcome.out
     else:
         assert outcome.code == 2
-        assert "wrong checksum" in outcome.out
+        assert "wrong checksum, sha256 compared: delete this file" in outcome.out
+        assert "delete those of a wrong checksum, which are not used" in outcome.err

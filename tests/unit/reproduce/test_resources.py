@@ -61,6 +61,16 @@ def test_missing_weights_are_fetched_once_and_a_failure_is_told(resources, tmp_p
     assert len(calls) == 1
 
 
+def test_code_that_is_not_here_goes_where_it_is_looked_for(resources, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    config = compose("test", ["method=crane_plus", f"weights_dir='{tmp_path}'"])
+    helps = {lack.name: lack.help for lack in resources.lacking_weights(config)}
+    (code,) = (name for name in helps if ":" in name)
+    commit = code.partition(":")[2]
+    assert f"https://github.com/facebookresearch/dinov2/archive/{commit}.zip" in helps[code]
+    assert f"{tmp_path}/torch/hub/facebookresearch_dinov2_{commit}" in helps[code]
+
+
 def test_a_failure_without_a_word_is_told_by_its_kind(resources, tmp_path, monkeypatch):
     def fail(config):
         raise RuntimeError

@@ -55,12 +55,21 @@ def test_a_path_and_a_file_of_the_folder_are_found(tmp_path):
     assert find_weights("mine.pt", "~/w", allow_download=False) == in_home
 
 
+@pytest.fixture
+def clip_is_content(monkeypatch):
+    """Let the published CLIP be the file that `put` writes."""
+    digest = hashlib.sha256(CONTENT).hexdigest()
+    monkeypatch.setitem(CATALOGUE, CLIP, replace(CATALOGUE[CLIP], sha256=digest))
+
+
+@pytest.mark.usefixtures("clip_is_content")
 @pytest.mark.parametrize("index", range(3))
 def test_each_file_name_of_an_entry_is_found_in_the_folder(index, tmp_path):
     placed = put(tmp_path / CATALOGUE[CLIP].files[index])
     assert find_weights(CLIP, tmp_path, allow_download=False) == placed
 
 
+@pytest.mark.usefixtures("clip_is_content")
 def test_caches_of_the_libraries_are_found(tmp_path):
     hub = Path(huggingface_hub.constants.HF_HUB_CACHE) / "models--timm--vit_base_patch8_224.dino"
     in_hub = put(hub / "snapshots" / "abc" / "model.safetensors")
@@ -126,6 +135,19 @@ def test_a_download_with_another_checksum_is_refused(published, monkeypatch, tmp
     with pytest.raises(UsageError, match="invalid hash value"):
         find_weights("test/tag", tmp_path, allow_download=True)
     assert not (tmp_path / "clip.pt").exists()
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_a_file_with_another_checksum_is_not_used(published, tmp_path, allowed):
+    path = put(tmp_path / "clip.pt")
+    path.write_bytes(b"half")
+    with pytest.raises(UsageError) as caught:
+        find_weights("test/tag", tmp_path, allowed, key="backbone.model.weights")
+    for part in (published.sha256, sha256(path), str(path), "delete that file", published.source):
+        assert part in str(caught.value)
+    assert find_weights(path, tmp_path, allowed) == path, "a path is a file of the user's own"
+    path.unlink()
+    assert find_weights("test/tag", tmp_path, allow_download=True).read_bytes() == CONTENT
 
 
 def test_a_repository_without_safetensors_gives_its_other_file(monkeypatch, tmp_path):
