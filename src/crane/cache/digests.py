@@ -5,6 +5,7 @@ import json
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from crane.errors import UsageError
@@ -43,7 +44,8 @@ class Digests:
             for file, digest in zip(fresh, pool.map(_digest, fresh), strict=True):
                 known[str(file)] = [*states[file], digest]
         if fresh:
-            write_text(memory, json.dumps(known))
+            with suppress(OSError):  # in a folder that cannot be written files are read each time
+                write_text(memory, json.dumps(known))
         return [str(known[str(file)][2]) for file in files]
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ GLOBAL, PATCHES = "global.npy", "patches.npy"
 ARRAYS = (GLOBAL, PATCHES, CHECKSUMS)
 USED = "used"
 """An empty file whose time is that of the last use."""
+BROKEN = "broken"
+"""A file that says what is wrong, where a row turned out not to be what was written."""
 
 
 class BrokenEntryError(Exception):
@@ -77,9 +80,11 @@ class Entry:
         The arrays are not read; `Features` checks each image's row when it is first used.
 
         Raises:
-            BrokenEntryError: A file is missing, cut short or altered.
+            BrokenEntryError: A file is missing, cut short or altered, or a row was found to be.
         """
         try:
+            if (folder / BROKEN).is_file():
+                raise BrokenEntryError((folder / BROKEN).read_text(encoding="utf-8"))
             content = json.loads((folder / ENTRY).read_text(encoding="utf-8"))
             stated = content.pop("checksum")
             if checksum(content) != stated:
@@ -94,6 +99,22 @@ class Entry:
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise BrokenEntryError(f"{type(error).__name__}: {error}") from error
+
+    def mark_broken(self, reason: str) -> bool:
+        """Let all who read the entry from now on know that it is damaged.
+
+        Returns:
+            Whether it is known to be; False where nothing can be written.
+        """
+        with suppress(OSError):
+            try:
+                # It may have been computed again since this one was opened.
+                if Entry.read(self.folder).description == self.description:
+                    (self.folder / BROKEN).write_text(reason, encoding="utf-8")
+            except BrokenEntryError:
+                pass
+            return True
+        return False
 
 
 def write_entry(

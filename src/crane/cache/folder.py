@@ -2,7 +2,9 @@
 
 import logging
 import shutil
+import tempfile
 import uuid
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,17 +46,32 @@ class CacheFolder:
     def lock(self, entry_id: str) -> FileLock:
         """The lock of an entry, for processes and machines; it ends with the process.
 
+        Where nothing can be written, a whole entry can be read all the same: then the lock is one
+        that nobody else asks for.
+
         Raises:
-            UsageError: Nothing can be written there.
+            UsageError: Nothing can be written there, and there is no whole entry.
         """
-        locks = self.path / LOCKS
+        path = self.path / LOCKS / f"{entry_id}.lock"
         try:
-            locks.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.open("a").close()
         except OSError as error:
-            raise UsageError(
-                "a folder that can be written", f"{self.path}: {error}", key="cache.folder"
-            ) from error
-        return FileLock(locks / f"{entry_id}.lock")
+            if self._is_whole(entry_id):
+                return _private_lock()
+            raise self._unwritable(error) from error
+        return FileLock(path)
+
+    def _is_whole(self, entry_id: str) -> bool:
+        try:
+            return self.find(entry_id) is not None
+        except BrokenEntryError:
+            return False
+
+    def _unwritable(self, error: OSError) -> UsageError:
+        return UsageError(
+            "a folder that can be written", f"{self.path}: {error}", key="cache.folder"
+        )
 
     def find(self, entry_id: str) -> Entry | None:
         """A finished entry, or None if there is none.
@@ -131,9 +148,7 @@ class CacheFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             free = shutil.disk_usage(self.path).free
         except OSError as error:
-            raise UsageError(
-                "a folder that can be written", f"{self.path}: {error}", key="cache.folder"
-            ) from error
+            raise self._unwritable(error) from error
         if num_bytes + SPARE_BYTES > free:
             raise UsageError(
                 f"{size_text(num_bytes + SPARE_BYTES)} free in {self.path}",
@@ -148,7 +163,7 @@ class CacheFolder:
         try:
             with self.lock(entry_id).acquire(timeout=0):
                 return False
-        except Timeout:
+        except (Timeout, UsageError):  # where nothing can be written, nothing can be removed
             return True
 
     def _remove(self, folder: Path) -> None:
@@ -157,10 +172,21 @@ class CacheFolder:
             return
         removed = folder.with_name(f"{folder.stem}-{uuid.uuid4().hex[:8]}{REMOVED}")
         if folder.suffix != REMOVED:
-            folder.rename(removed)
+            try:
+                folder.rename(removed)
+            except OSError as error:
+                raise self._unwritable(error) from error
         else:
             removed = folder
         shutil.rmtree(removed, ignore_errors=True)
+
+
+def _private_lock() -> FileLock:
+    """A lock in a folder of its own, which goes with it."""
+    folder = tempfile.TemporaryDirectory(prefix="crane-lock-")
+    lock = FileLock(Path(folder.name) / "lock")
+    weakref.finalize(lock, folder.cleanup)
+    return lock
 
 
 def size_text(num_bytes: float) -> str:

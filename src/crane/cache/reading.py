@@ -1,6 +1,7 @@
 """Reading features back: mapped into memory, each row checked when it is first used."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ class Features:
     def __init__(self, entry: Entry) -> None:
         self.entry = entry
         self.dtype = DTYPES[entry.description.dtype]
-        os.utime(entry.folder / USED)
+        with suppress(OSError):  # a cache that can only be read serves as well
+            os.utime(entry.folder / USED)
         self._rows = {name: row for row, name in enumerate(entry.names)}
         self._open(entry.folder)
 
@@ -53,13 +55,18 @@ class Features:
         if not self._is_checked[row]:
             found = row_checksum(global_.tobytes(), patches.tobytes())
             if found != self._checksums[row]:
-                raise UsageError(
-                    f"the features of {name} as they were written",
-                    f"others in {self.entry.folder}",
-                    hint=f"crane cache prune entry={self.entry.id} removes the damaged entry",
-                )
+                raise self._damaged(name)
             self._is_checked[row] = True
         return self._tensor(global_), self._tensor(patches)
+
+    def _damaged(self, name: str) -> UsageError:
+        is_marked = self.entry.mark_broken(f"the features of {name} are not what was written")
+        again = "the next run computes the entry again; " if is_marked else ""
+        return UsageError(
+            f"the features of {name} as they were written",
+            f"others in {self.entry.folder}",
+            hint=f"{again}`crane cache prune {self.entry.id}` removes the damaged entry",
+        )
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).view(self.dtype)

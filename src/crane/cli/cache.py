@@ -56,11 +56,12 @@ def prune(config: DictConfig, folder: CacheFolder, console: Console) -> None:
     """Remove entries, what is damaged and what interrupted runs left; say what went.
 
     Raises:
-        UsageError: There is no entry of a name, or a limit is below 0.
+        UsageError: There is no entry of a name, or a limit is below 0 or no number.
     """
     for key in ("unused_days", "max_gb"):
-        if config[key] is not None and config[key] < 0:
-            raise UsageError("0 or more", config[key], key=key)
+        limit = config[key]
+        if limit is not None and (not isinstance(limit, (int, float)) or limit < 0):
+            raise UsageError("0 or more", limit, key=key)
     entries, broken = _split(folder)
     known = {entry.id: entry for entry in entries}
     unknown = [name for name in config.entries if name not in known and name not in broken]

@@ -91,6 +91,40 @@ def test_an_array_altered_is_seen_when_its_row_is_read(make, file):
         features("5.png")
 
 
+def spoil(entry):
+    content = bytearray((entry.folder / "patches.npy").read_bytes())
+    content[-1] ^= 1
+    (entry.folder / "patches.npy").write_bytes(bytes(content))
+
+
+def test_a_bad_row_marks_the_entry_so_that_the_next_run_computes_it_again(make, folder):
+    entry = make()
+    spoil(entry)
+    features = Features(entry)
+    hint = f"the next run computes the entry again; `crane cache prune {entry.id}` removes"
+    with pytest.raises(UsageError, match=hint):
+        features("5.png")
+    with pytest.raises(BrokenEntryError, match=r"the features of 5\.png are not what was written"):
+        folder.find(entry.id)
+    assert folder.find_whole(entry.id) is None
+    again = make(dtype="float16")
+    with pytest.raises(UsageError, match=r"the features of 5\.png"):
+        features("5.png")
+    assert folder.find(entry.id) == again, "computed again, yet marked"
+
+
+def test_a_bad_row_that_cannot_be_marked_stops_a_run_all_the_same(make, monkeypatch):
+    entry = make()
+    spoil(entry)
+
+    def fail(*args, **kwargs):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("pathlib.Path.write_text", fail)
+    with pytest.raises(UsageError, match=r"written, but got .*; `crane cache prune 0+` removes"):
+        Features(entry)("5.png")
+
+
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"checksum": 1}', "null"])
 def test_a_description_that_is_none_is_a_broken_entry(make, folder, content):
     (make().folder / "entry.json").write_text(content)

@@ -1,9 +1,11 @@
 """Finding, locking, removing, and what a disk has room for."""
 
+import gc
 import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -95,6 +97,42 @@ def test_room_is_checked(folder, monkeypatch):
     assert folder.check_space(5 * 10**8) == 10**9
     with pytest.raises(UsageError, match=r"1\.11 GB free in .* but got '1 GB'.*cache\.folder"):
         folder.check_space(9 * 10**8)
+
+
+@pytest.fixture
+def read_only(folder, make, monkeypatch):
+    """A cache with one entry, in which nothing can be written; root may write what has no w."""
+    make(ONE)
+
+    def fail(*args, **kwargs):
+        raise OSError(30, "Read-only file system")
+
+    open_ = Path.open
+    monkeypatch.setattr(
+        Path,
+        "open",
+        lambda p, mode="r", *a, **k: (fail if "a" in mode else open_)(p, mode, *a, **k),
+    )
+    monkeypatch.setattr("crane.cache.reading.os.utime", fail)
+    monkeypatch.setattr(Path, "rename", fail)
+    return folder
+
+
+def test_a_cache_that_can_only_be_read_serves_what_is_whole(read_only, read):
+    lock = read_only.lock(ONE)
+    with lock.acquire(timeout=0):
+        own = Path(lock.lock_file).parent
+        assert not own.is_relative_to(read_only.path)
+        read(read_only.find_whole(ONE))
+    del lock
+    gc.collect()
+    assert not own.exists()
+    with pytest.raises(UsageError, match=r"Read-only file system.*cache\.folder"):
+        read_only.lock(OTHER)
+    with pytest.raises(UsageError, match=r"Read-only file system.*cache\.folder"):
+        read_only.remove(ONE)
+    read_only.building(OTHER).mkdir()
+    assert read_only.leftovers() == []
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):

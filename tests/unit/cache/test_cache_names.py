@@ -1,6 +1,7 @@
 """What makes another entry, and what does not."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +47,15 @@ def test_a_memory_that_cannot_be_read_is_no_loss(tmp_path, content):
     first = digests.of(tmp_path, [file])
     next((tmp_path / "memory").iterdir()).write_text(content)
     assert digests.of(tmp_path, [file]) == first
+
+
+def test_a_memory_that_cannot_be_written_is_no_loss(tmp_path):
+    file = tmp_path / "a.png"
+    file.write_bytes(b"one")
+    (tmp_path / "taken").write_text("")
+    wanted = Digests(tmp_path / "memory").of(tmp_path, [file])
+    for folder in (Path("/proc/x"), tmp_path / "taken" / "memory"):
+        assert Digests(folder).of(tmp_path, [file]) == wanted
 
 
 def test_a_file_that_has_gone_is_named(tmp_path):

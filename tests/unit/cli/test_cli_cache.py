@@ -6,7 +6,16 @@ import time
 import pytest
 import torch
 
-from crane.cache import CacheFolder, Description, EntryWriter, TokenShape, allocate, finish
+from crane.cache import (
+    CacheFolder,
+    Description,
+    EntryWriter,
+    Features,
+    TokenShape,
+    allocate,
+    finish,
+)
+from crane.errors import UsageError
 
 DAY = 86400
 
@@ -87,12 +96,29 @@ def test_prune_takes_the_damaged_and_the_interrupted_along(cache, folder):
     assert "removed 1 leftovers" in outcome.out
 
 
+@pytest.mark.parametrize("words", [[], ["2" * 16]])
+def test_an_entry_with_a_bad_row_is_shown_and_removed(cache, folder, words):
+    path = folder.place("2" * 16) / "patches.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(UsageError, match=f"`crane cache prune {'2' * 16}` removes"):
+        Features(folder.find("2" * 16))("19")
+    outcome, _ = cache("list")
+    assert f"damaged {'2' * 16}: the features of 19 are not what was written" in outcome.out
+    outcome, left = cache("prune", *words)
+    assert outcome.code == 0
+    assert left == {"1", "3"}
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (("list", "unused_day=1"), "unused_days"),
         (("prune", "5555"), "expected entries out of 1111"),
         (("prune", "max_gb=-1"), "0 or more"),
+        (("prune", "unused_days=x"), "0 or more, but got 'x' (change unused_days)"),
+        (("prune", "max_gb=[1]"), "0 or more"),
         (("wipe",), "crane cache list, prune"),
         ((), "crane cache list, prune"),
     ],
