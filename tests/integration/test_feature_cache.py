@@ -148,17 +148,19 @@ def test_a_damaged_entry_is_computed_again(run, folder, tmp_path):
     assert "is damaged" in logs
 
 
-def test_an_altered_row_is_refused(crane, run, folder, tiny, use):
-    run("cold", "cache=all")
+def test_an_altered_row_is_refused_and_then_computed_again(crane, run, folder, tiny, use):
+    cold = run("cold", "cache=all")
     for _, entry in CacheFolder(folder).entries():
-        with (entry.folder / "patches.npy").open("r+b") as file:
-            file.seek(-4, 2)
-            file.write(b"\x00\x00\x01\x02")
+        if entry.description.data_set == "alpha":
+            with (entry.folder / "patches.npy").open("r+b") as file:
+                file.seek(-4, 2)
+                file.write(b"\x00\x00\x01\x02")
     data = [*use("source", "alpha"), *use("targets", "gamma")]
     outcome = crane("train", *tiny, *data, "cache=all", f"cache.folder={folder}", "run_dir=x")
     assert outcome.code == 2
     assert "as they were written" in outcome.err
     assert "crane cache prune" in outcome.err
+    same(cold, run("again", "cache=all"))
 
 
 def test_no_room_is_an_error_before_anything_is_written(crane, tiny, use, monkeypatch, tmp_path):
