@@ -34,7 +34,8 @@ class HubGuide(Guide):
         std: See `Guide`.
 
     Raises:
-        UsageError: The code or the weights are missing and not fetched, or do not fit.
+        UsageError: The code or the weights are missing and not fetched, or do not fit; or the
+            code fails.
     """
 
     def __init__(
@@ -86,6 +87,10 @@ def _build(code: Path, entry: str, seed: int) -> nn.Module:
         except (RuntimeError, TypeError) as error:  # torch.hub: "Cannot find callable ..."
             wanted = f"a function of {code / 'hubconf.py'} that takes pretrained=False"
             raise UsageError(wanted, entry, key=f"{KEY}.entry", hint=str(error)) from error
+        except Exception as error:  # whatever the repository's own code raises
+            failed = f"{type(error).__name__} of {entry} in {code / 'hubconf.py'}: {error}"
+            hint = "install what it imports" if isinstance(error, ImportError) else None
+            raise UsageError("code that runs here", failed, key=KEY, hint=hint) from error
     if not (hasattr(model, "get_intermediate_layers") and hasattr(model, "patch_size")):
         wanted = "a model with DINOv2's get_intermediate_layers and patch_size"
         raise UsageError(wanted, f"{entry} ({type(model).__name__})", key=f"{KEY}.entry")

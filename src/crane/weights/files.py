@@ -15,7 +15,7 @@ from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from crane.errors import UsageError
 from crane.weights.catalogue import CATALOGUE, RANDOM, WeightFile, describe
 from crane.weights.embedded import MINI_FOLDER
-from crane.weights.hub_code import hub_code_folder, is_hub_code
+from crane.weights.hub_code import has_hub_code, hub_code_folder, is_hub_code
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +152,8 @@ def _download(entry: WeightFile, folder: Path, key: str) -> Path:
         return _download_from_hub(entry, folder)
     except (OSError, RuntimeError) as error:
         # torch.hub raises RuntimeError for a wrong checksum; everything of the network is OSError.
-        reason = f"a failed download, {type(error).__name__}: {str(error).splitlines()[0]}"
+        text = str(error).partition("\n")[0]
+        reason = f"a failed download, {type(error).__name__}: {text}"
         raise _missing(entry, folder, key, reason) from error
 
 
@@ -271,7 +272,7 @@ def weight_status(
 def _present(name_or_path: str | Path, weights_dir: Path) -> Path | None:
     if is_hub_code(str(name_or_path)):
         folder = hub_code_folder(str(name_or_path))
-        return folder if folder.is_dir() else None
+        return folder if has_hub_code(folder) else None
     try:
         return _find(name_or_path, weights_dir, False, "weights", ())
     except UsageError:

@@ -20,6 +20,11 @@ def is_hub_code(name: str) -> bool:
     return re.fullmatch(r"[\w.-]+/[\w.-]+:[0-9a-f]{7,40}", name) is not None
 
 
+def has_hub_code(folder: Path) -> bool:
+    """Whether a folder holds a repository's code; an interrupted copy may lack it."""
+    return (folder / "hubconf.py").is_file()
+
+
 def hub_code_address(repo: str) -> str:
     """Where the code of a repository can be fetched by hand.
 
@@ -65,16 +70,17 @@ def find_hub_code(
     """
     if source == "local":
         clone = Path(repo_dir).expanduser() if repo_dir is not None else None
-        if clone is None or not (clone / "hubconf.py").is_file():
+        if clone is None or not has_hub_code(clone):
             wanted = f"a folder with the hubconf.py of {repo}"
             raise UsageError(wanted, str(repo_dir), key=f"{key}.repo_dir")
         return clone
     if source != "github":
         raise UsageError("github or local", source, key=f"{key}.source")
     folder = hub_code_folder(repo)
-    if folder.is_dir():
+    if has_hub_code(folder):
         return folder
-    reason = _fetch(repo, folder) if allow_download else "no copy of it"
+    absent = "a folder without hubconf.py" if folder.is_dir() else "no copy of it"
+    reason = _fetch(repo, folder) if allow_download else absent
     if reason is None:
         return folder
     raise UsageError(
@@ -90,7 +96,12 @@ def _fetch(repo: str, folder: Path) -> str | None:
     log.info("Downloading the code of %s (a few MB) to %s", repo, folder)
     try:
         # Pinned at a commit, so there is no branch whose owner would have to be trusted first.
-        torch.hub.list(repo, trust_repo=True, skip_validation=True, verbose=False)
-    except OSError as error:
-        return f"a failed download, {type(error).__name__}: {error}"
-    return None
+        # Without force, torch.hub takes any folder of that name for a copy.
+        torch.hub.list(
+            repo, force_reload=True, trust_repo=True, skip_validation=True, verbose=False
+        )
+    except Exception as error:
+        # torch.hub runs the code it fetched, whose errors are told by who builds the model.
+        if not has_hub_code(folder):
+            return f"a failed download, {type(error).__name__}: {error}"
+    return None if has_hub_code(folder) else "a repository without hubconf.py"

@@ -3,7 +3,6 @@
 Every foreign key name the package knows stands in this file.
 """
 
-import pickle
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
@@ -64,8 +63,11 @@ def is_torchscript(path: str | Path) -> bool:
     """Whether a file is a TorchScript archive, the format OpenAI publishes CLIP in."""
     if not zipfile.is_zipfile(path):
         return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):  # damaged: read and refused
+        return False
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -82,14 +84,16 @@ def _read_torchscript(path: Path) -> dict[str, Tensor]:
             warnings.simplefilter("ignore", FutureWarning)
             return dict(torch.jit.load(path, map_location="cpu").state_dict())
     except RuntimeError as error:
-        hint = str(error).splitlines()[0]
+        hint = str(error).partition("\n")[0]
         raise UsageError("an intact TorchScript archive", str(path), hint=hint) from error
 
 
 def _read_pickle(path: Path) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, UnicodeDecodeError) as error:
+    except OSError:
+        raise  # of the disk, not of what the file holds
+    except Exception as error:  # pickle's reader takes any text for its commands, and then fails
         hint = (
             "the file is damaged, of another format, or holds more than tensors and plain values; "
             "save its state dict alone with torch.save or as safetensors"

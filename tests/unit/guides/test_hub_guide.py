@@ -53,6 +53,10 @@ def classifier(pretrained=True):
     return nn.Linear(2, 2)
 
 
+def fails(pretrained=True):
+    raise OSError("no disk")
+
+
 def no_choice():
     return Model(24)
 """
@@ -153,6 +157,17 @@ def test_missing_weights_and_code_are_named_and_nothing_is_fetched(build):
 def test_entries_that_do_not_fit_are_refused(build, entry, said):
     with pytest.raises(UsageError, match=said):
         build(entry=entry)
+
+
+def test_code_that_fails_is_told(build, repo_dir):
+    with pytest.raises(UsageError, match=r"runs here.*OSError of fails in .*hubconf\.py: no disk"):
+        build(entry="fails")
+    (repo_dir / "hubconf.py").write_text("import no_such_module")
+    with pytest.raises(UsageError, match=r"ModuleNotFoundError.*no_such_module.*install what it"):
+        build()
+    (repo_dir / "hubconf.py").write_text("def broken(:")
+    with pytest.raises(UsageError, match=r"SyntaxError.*change guide\.features"):
+        build()
 
 
 def test_weights_that_do_not_fit_are_refused(build, tmp_path):

@@ -1,6 +1,7 @@
 import io
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -29,6 +30,9 @@ def test_a_clone_without_hubconf_is_refused(repo_dir):
 def test_the_copy_torch_hub_keeps_is_found():
     folder = Path(torch.hub.get_dir()) / REPO.replace("/", "_").replace(":", "_")
     folder.mkdir(parents=True)
+    with pytest.raises(UsageError, match=r"'a folder without hubconf\.py'"):
+        find()
+    (folder / "hubconf.py").touch()
     assert find() == hub_code_folder(REPO) == folder
 
 
@@ -47,21 +51,43 @@ def test_missing_code_says_where_it_comes_from_and_what_to_change(allowed):
     assert ("failed download" in str(caught.value)) == allowed
 
 
-def test_allowed_code_is_fetched_at_its_commit_without_questions(monkeypatch):
-    asked = []
+@pytest.fixture
+def served(monkeypatch):
+    """GitHub without a network; what `hubconf.py` says can be set, and what was asked is known."""
+    server = SimpleNamespace(asked=[], hubconf="dependencies = []\n")
 
     def download(url, path, *args, **kwargs):
-        asked.append(url)
+        server.asked.append(url)
         content = io.BytesIO()
         with zipfile.ZipFile(content, "w") as archive:
             archive.writestr("facebookresearch-dinov2-b8931f7/", "")
-            archive.writestr("facebookresearch-dinov2-b8931f7/hubconf.py", "dependencies = []\n")
+            if server.hubconf is not None:
+                archive.writestr("facebookresearch-dinov2-b8931f7/hubconf.py", server.hubconf)
         Path(path).write_bytes(content.getvalue())
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    return server
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_allowed_code_is_fetched_at_its_commit_without_questions(served, is_there):
+    if is_there:  # as an interrupted copy leaves it
+        hub_code_folder(REPO).mkdir(parents=True)
     folder = find(allow_download=True)
     assert (folder / "hubconf.py").is_file()
-    assert asked == [f"https://github.com/facebookresearch/dinov2/zipball/{REPO.partition(':')[2]}"]
+    commit = REPO.partition(":")[2]
+    assert served.asked == [f"https://github.com/facebookresearch/dinov2/zipball/{commit}"]
+
+
+def test_code_that_fails_is_fetched_all_the_same(served):
+    served.hubconf = "import no_such_module\n"
+    assert (find(allow_download=True) / "hubconf.py").is_file()
+
+
+def test_a_repository_without_hubconf_is_refused(served):
+    served.hubconf = None
+    with pytest.raises(UsageError, match=r"without hubconf\.py|failed download"):
+        find(allow_download=True)
 
 
 @pytest.mark.parametrize("repo", ["facebookresearch/dinov2", "dinov2:abc", "a/b:"])

@@ -90,11 +90,31 @@ def test_code_in_a_pickle_is_refused_and_not_run(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", ["w.pt", "w.safetensors", "w.txt"])
-@pytest.mark.parametrize("content", [b"", b"version https://git-lfs\n", b"PK\x03\x04 cut short"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"version https://git-lfs\n",
+        b"PK\x03\x04 cut short",
+        b"hello world",
+        b"abc" * 1000,
+        b"<!DOCTYPE html>",
+    ],
+)
 def test_other_and_damaged_files_are_refused(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UsageError, match=r"w\."):
         load_state_dict(tmp_path / name)
+
+
+def test_a_damaged_directory_of_an_archive_is_refused(tmp_path, tensors):
+    path = tmp_path / "w.pt"
+    torch.save(tensors, path)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"PK\x01\x02", b"XX\x01\x02"))
+    assert not is_torchscript(path)
+    with pytest.raises(UsageError, match=r"w\.pt.*the file is damaged"):
+        load_state_dict(path)
 
 
 def test_a_damaged_torchscript_archive_is_refused(tmp_path):

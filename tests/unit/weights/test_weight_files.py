@@ -150,6 +150,15 @@ def test_a_file_with_another_checksum_is_not_used(published, tmp_path, allowed):
     assert find_weights("test/tag", tmp_path, allow_download=True).read_bytes() == CONTENT
 
 
+def test_a_failed_download_without_a_word_is_told_by_its_kind(published, monkeypatch, tmp_path):
+    def fail(*args, **kwargs):
+        raise OSError
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
+    with pytest.raises(UsageError, match="a failed download, OSError"):
+        find_weights("test/tag", tmp_path, allow_download=True)
+
+
 def test_a_repository_without_safetensors_gives_its_other_file(monkeypatch, tmp_path):
     def hub(repo, file, local_dir):
         if file.endswith(".safetensors"):
@@ -199,6 +208,8 @@ def test_status_of_own_files_and_of_code(tmp_path):
     assert weight_status(code, tmp_path).state == MISSING
     folder = Path(torch.hub.get_dir()) / code.replace("/", "_").replace(":", "_")
     folder.mkdir(parents=True)
+    assert weight_status(code, tmp_path).state == MISSING, "an empty folder is no code"
+    (folder / "hubconf.py").touch()
     assert weight_status(code, tmp_path).path == folder
 
 
