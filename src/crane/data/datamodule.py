@@ -317,7 +317,7 @@ def _joined(images: SourceDataset, positions: list[list[int]]) -> list[int]:
 
 def _check_positive(**values: int) -> None:
     for name, value in values.items():
-        if value < 1:
+        if not isinstance(value, int) or value < 1:
             raise UsageError("a whole number of at least 1", value, key=f"data.{name}")
 
 
