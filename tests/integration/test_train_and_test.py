@@ -169,9 +169,22 @@ def typed(*arguments, cwd, timeout=300):
     return done
 
 
-def test_two_processes_give_the_results_of_one(crane, tiny, use, results_of, tmp_path):
-    """Also in a multirun: each job starts, and ends, a second process of its own."""
+@pytest.fixture
+def lone(data_sets, tmp_path):
+    """The folder of a data set `lone` of one image, for `use`."""
+    good = tmp_path / "few" / "lone" / "tile" / "test" / "good"
+    good.mkdir(parents=True)
+    shutil.copy(next((data_sets / "gamma" / "tile" / "test" / "good").glob("*.png")), good)
+    return tmp_path / "few"
+
+
+def test_two_processes_give_the_results_of_one(crane, tiny, use, lone, results_of, tmp_path):
+    """Also in a multirun, where each job starts, and ends, a second process of its own.
+
+    Of the third target one of the processes sees nothing.
+    """
     data = [*use("source", "alpha"), *use("targets", "gamma", "plain")]
+    data += use("targets", "lone", folder=lone)[1:]
     two = ["trainer.devices=2", "trainer.strategy=ddp", "data.validation_fraction=0.34"]
     sweep = f"hydra.sweep.dir={tmp_path / 'sweep'}"
     done = typed("train", "-m", *tiny, *data, *two, "attention=vv,clip", sweep, cwd=tmp_path)
@@ -193,34 +206,9 @@ def test_two_processes_give_the_results_of_one(crane, tiny, use, results_of, tmp
             one, both = (results_of(f)[target]["means"] for f in (alone, folder))
             for name, value in one.items():
                 assert both[name] == (value if value is None else pytest.approx(value, abs=1e-5))
+        assert results_of(folder)["lone"]["classes"]["tile"]["num_normal"] == 1
         found.append(results_of(folder)["gamma"]["means"]["pixel_ap"])
     assert found[0] != found[1]
     record = json.loads((tmp_path / "sweep" / "1_attention=clip" / "record.json").read_text())
     assert record["device"] == "1 x 2 cpu"
     assert re.search(r"attention=clip .*run_dir=", record["command"])
-
-
-def test_a_target_of_one_image_goes_with_others_to_two_processes(
-    crane, use, results_of, data_sets, tiny, tmp_path
-):
-    """One process then sees none of its images, and no loss depends on a deep set."""
-    good = tmp_path / "few" / "lone" / "tile" / "test" / "good"
-    good.mkdir(parents=True)
-    shutil.copy(next((data_sets / "gamma" / "tile" / "test" / "good").glob("*.png")), good)
-    data = [*use("source", "alpha"), *use("targets", "gamma")]
-    data += use("targets", "lone", folder=tmp_path / "few")[1:]
-    two = ["trainer.devices=2", "trainer.strategy=ddp", "prompt.depth=1"]
-    cache = ["cache=all", f"cache.folder={tmp_path / 'features'}"]
-    folder = tmp_path / "both"
-    typed("train", *tiny, *data, *two, *cache, f"run_dir={folder}", cwd=tmp_path)
-    both = results_of(folder)
-    assert both["lone"]["classes"]["tile"]["num_normal"] == 1
-    prompts = folder / "prompts" / "epoch_1.safetensors"
-    alone = tmp_path / "alone"
-    outcome = crane(
-        "test", "trainer=cpu", "data.num_workers=0", *use("targets", "gamma"),
-        f"checkpoint={prompts}", f"run_dir={alone}",
-    )  # fmt: skip
-    assert outcome.code == 0, outcome.err
-    for name, value in results_of(alone)["gamma"]["means"].items():
-        assert both["gamma"]["means"][name] == pytest.approx(value, abs=1e-5)

@@ -117,6 +117,17 @@ def test_every_learned_token_gets_a_gradient(text: StubText) -> None:
         assert (value.grad != 0).all()
 
 
+def test_without_deep_sets_nothing_waits_for_a_gradient(text: StubText) -> None:
+    """DistributedDataParallel refuses a trained parameter that no loss depends on."""
+    learner = stub_learner(text, depth=1)
+    rows, _, deep = learner(torch.randn(3, 8))
+    (rows.sum() + deep.sum()).backward()
+    assert deep.numel() == 0
+    for value in learner.parameters():
+        assert not value.requires_grad or (value.grad is not None and (value.grad != 0).all())
+    assert [value.requires_grad for value in learner.parameters()].count(True) == 2
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "words of one state": ({"words": {"normal": "object."}}, r"anomalous.*change prompt\.words"),
     "no depth": ({"depth": 0}, r"depth of 1 to 12.*but got 0 \(change prompt\.depth\)"),

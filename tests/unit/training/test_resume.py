@@ -8,6 +8,7 @@ from hydra.utils import instantiate
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from crane import training
 from crane.config import compose
 from crane.errors import UsageError
 from crane.models import build_model, model_config
@@ -155,54 +156,62 @@ def test_a_resumable_checkpoint_holds_no_tower(trained, tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["last.ckpt"]
 
 
+@pytest.fixture(scope="module")
+def begun(tiny, use, tmp_path_factory):
+    """The folder of a training of two epochs."""
+    folder = tmp_path_factory.mktemp("begun")
+    data = [*use("source", "alpha"), *use("targets", "gamma")]
+    chosen = [*tiny, *data, "trainer.max_epochs=2", "test=false", f"run_dir={folder}"]
+    training.train(compose("train", chosen))
+    return folder
+
+
+@pytest.fixture
+def go_on(trained, begun):
+    """Go on with that training, to three epochs unless told, without a test."""
+
+    def run(*overrides, folder=begun, **changes):
+        last = f"resume={folder / 'checkpoints' / 'last.ckpt'}"
+        return trained("on", "trainer.max_epochs=3", "test=false", last, *overrides, **changes)
+
+    return run
+
+
 @pytest.mark.parametrize(
-    ("changes", "key"),
+    ("source", "changed", "key"),
     [
-        ({"source": "beta"}, r"source\.source\.alpha"),
-        ({"override": "optimizer.lr=0.1"}, r"optimizer\.lr"),
-        ({"override": "seed=7"}, "seed"),
-        ({"override": "attention=qq"}, r"attention\.correlation"),
-        ({"override": "data.k_shot=2"}, r"data\.k_shot"),
-        ({"override": "scoring.temperature=0.1"}, r"scoring\.temperature"),
+        ("beta", "seed=111", r"source\.source\.alpha"),
+        ("alpha", "optimizer.lr=0.1", r"optimizer\.lr"),
+        ("alpha", "seed=7", "seed"),
+        ("alpha", "attention=qq", r"attention\.correlation"),
+        ("alpha", "data.k_shot=2", r"data\.k_shot"),
+        ("alpha", "scoring.temperature=0.1", r"scoring\.temperature"),
     ],
 )
-def test_another_training_is_not_gone_on_with(trained, tmp_path, changes, key):
-    trained("begun", "trainer.max_epochs=1", "test=false")
-    last = f"resume={tmp_path / 'begun' / 'checkpoints' / 'last.ckpt'}"
-    typed = ["trainer.max_epochs=2", "test=false", last]
-    typed += [changes["override"]] if "override" in changes else []
+def test_another_training_is_not_gone_on_with(go_on, tmp_path, source, changed, key):
     with pytest.raises(UsageError, match=rf"the training of .*{key}.*change {key}"):
-        trained("other", *typed, source=changes.get("source", "alpha"))
-    assert not (tmp_path / "other").exists()
+        go_on(changed, source=source)
+    assert not (tmp_path / "on").exists()
 
 
-def test_what_does_not_decide_the_prompts_may_change(trained, tmp_path):
-    trained("begun", "trainer.max_epochs=1", "test=false")
-    last = f"resume={tmp_path / 'begun' / 'checkpoints' / 'last.ckpt'}"
-    others = ("scoring.blur_sigma=1", "data.test_batch_size=3", "overlay.tile=50", "logger=none")
-    trained("other", "trainer.max_epochs=2", "test=false", last, *others)
-    assert (tmp_path / "other" / "prompts" / "epoch_2.safetensors").is_file()
+def test_what_does_not_decide_the_prompts_may_change(go_on, tmp_path):
+    go_on("scoring.blur_sigma=1", "data.test_batch_size=3", "overlay.tile=50", "logger=none")
+    assert (tmp_path / "on" / "prompts" / "epoch_3.safetensors").is_file()
 
 
-def test_fewer_epochs_than_there_were_are_refused(trained, tmp_path):
-    trained("begun", "trainer.max_epochs=2", "test=false")
-    last = f"resume={tmp_path / 'begun' / 'checkpoints' / 'last.ckpt'}"
-    with pytest.raises(
-        UsageError, match=r"at least the 2 epochs .* got 1 \(change trainer\.max_epochs\)"
-    ):
-        trained("other", "trainer.max_epochs=1", last)
+def test_fewer_epochs_than_there_were_are_refused(go_on):
+    with pytest.raises(UsageError, match=r"at least the 2 epochs .* 1 \(change trainer\.max_ep"):
+        go_on("trainer.max_epochs=1")
 
 
-def test_a_training_that_was_done_can_be_gone_on_with_from_its_new_folder(trained, tmp_path):
-    trained("begun", "trainer.max_epochs=1", "test=false")
-    first, second = (tmp_path / name / "checkpoints" / "last.ckpt" for name in ("begun", "again"))
-    trained("again", "trainer.max_epochs=1", f"resume={first}")
+def test_a_training_that_was_done_can_be_gone_on_with_from_its_new_folder(go_on, begun, tmp_path):
+    go_on("trainer.max_epochs=2")
+    first, second = (folder / "checkpoints" / "last.ckpt" for folder in (begun, tmp_path / "on"))
     assert second.read_bytes() == first.read_bytes()
 
 
-def test_a_linked_folder_is_the_same_folder(trained, tmp_path):
-    trained("begun", "trainer.max_epochs=1", "test=false")
+def test_a_linked_folder_is_the_same_folder(go_on, begun, tmp_path):
+    shutil.copytree(begun, tmp_path / "on")
     (tmp_path / "link").symlink_to(tmp_path)
-    last = tmp_path / "link" / "begun" / "checkpoints" / "last.ckpt"
-    trained("begun", "trainer.max_epochs=2", "test=false", f"resume={last}")
-    assert (tmp_path / "begun" / "prompts" / "epoch_2.safetensors").is_file()
+    go_on(folder=tmp_path / "link" / "on")
+    assert (tmp_path / "on" / "prompts" / "epoch_3.safetensors").is_file()
