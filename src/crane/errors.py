@@ -28,5 +28,15 @@ class UsageError(ValueError):
         return _rebuild, (self.wanted, self.got, self.key, self.hint)
 
 
+def unwritable(folder: object, error: OSError, key: str) -> UsageError:
+    """The mistake behind an error of a disk: the folder named cannot be written.
+
+    >>> print(unwritable("runs", PermissionError(13, "Permission denied"), "hydra.run.dir"))
+    expected a folder that can be written, but got 'runs: Permission denied' (change hydra.run.dir)
+    """
+    came = f"{folder}: {error.strerror or error}"
+    return UsageError("a folder that can be written", came, key=key)
+
+
 def _rebuild(wanted: str, got: object, key: str | None, hint: str | None) -> UsageError:
     return UsageError(wanted, got, key=key, hint=hint)

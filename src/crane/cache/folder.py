@@ -12,13 +12,15 @@ from filelock import FileLock, Timeout
 
 from crane.cache.digests import Digests
 from crane.cache.entry import BrokenEntryError, Entry
-from crane.errors import UsageError
+from crane.errors import UsageError, unwritable
 
 logger = logging.getLogger(__name__)
 
 ENTRIES, LOCKS, DIGESTS = "entries", "locks", "digests"
 BUILDING, REMOVED = ".building", ".removed"
 """Endings of folders that are no entries: being filled, or on their way out."""
+
+KEY = "cache.folder"
 
 SPARE_BYTES = 200 << 20
 """What a disk should still have free afterwards."""
@@ -59,7 +61,7 @@ class CacheFolder:
         except OSError as error:
             if self._is_whole(entry_id):
                 return _private_lock()
-            raise self._unwritable(error) from error
+            raise unwritable(self.path, error, KEY) from error
         return FileLock(path)
 
     def _is_whole(self, entry_id: str) -> bool:
@@ -67,11 +69,6 @@ class CacheFolder:
             return self.find(entry_id) is not None
         except BrokenEntryError:
             return False
-
-    def _unwritable(self, error: OSError) -> UsageError:
-        return UsageError(
-            "a folder that can be written", f"{self.path}: {error}", key="cache.folder"
-        )
 
     def find(self, entry_id: str) -> Entry | None:
         """A finished entry, or None if there is none.
@@ -148,12 +145,12 @@ class CacheFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             free = shutil.disk_usage(self.path).free
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise unwritable(self.path, error, KEY) from error
         if num_bytes + SPARE_BYTES > free:
             raise UsageError(
                 f"{size_text(num_bytes + SPARE_BYTES)} free in {self.path}",
                 size_text(free),
-                key="cache.folder",
+                key=KEY,
                 hint="cache.dtype=float16 takes half, `crane cache prune` removes old entries, "
                 "cache=off does without",
             )
@@ -175,7 +172,7 @@ class CacheFolder:
             try:
                 folder.rename(removed)
             except OSError as error:
-                raise self._unwritable(error) from error
+                raise unwritable(self.path, error, KEY) from error
         else:
             removed = folder
         shutil.rmtree(removed, ignore_errors=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from crane.errors import UsageError
+from crane.errors import UsageError, unwritable
 
 LOCK = ".lock"
 """A file in a run's folder, held while the run writes there."""
@@ -37,12 +37,10 @@ def own_folder(name: str) -> str:
         folder = Path(name if number == 1 else f"{name}_{number}")
         try:
             folder.mkdir(parents=True)
-        except FileExistsError:
-            if not folder.exists():  # a file in the place of a parent
-                raise _unwritable(folder, "no folder can be made there") from None
-            continue
         except OSError as error:
-            raise _unwritable(folder, str(error)) from error
+            if folder.is_dir():
+                continue
+            raise unwritable(folder, error, "hydra.run.dir") from error
         return str(folder)
     raise AssertionError
 
@@ -66,12 +64,8 @@ def alone_in(folder: Path, key: str) -> Iterator[None]:
         wanted = "a folder in which no other run writes"
         raise UsageError(wanted, f"{folder}, where one does now", key=key) from error
     except OSError as error:
-        raise _unwritable(folder, str(error), key) from error
+        raise unwritable(folder, error, key) from error
     try:
         yield
     finally:
         lock.release()
-
-
-def _unwritable(folder: Path, came: str, key: str = "hydra.run.dir") -> UsageError:
-    return UsageError("a folder that can be written", f"{folder}: {came}", key=key)

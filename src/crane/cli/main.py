@@ -59,8 +59,17 @@ REMARKS = (
 """Warnings of Lightning about what is meant to be so."""
 
 OmegaConf.register_new_resolver("crane.job_folder", job_folder, replace=True)
+
+
+def _own_folder(name: str) -> str:
+    try:
+        return own_folder(name)
+    except UsageError as error:  # Hydra would show where in its configuration it was asked for
+        _refuse(error)
+
+
 # Asked once for a run: a second question would find the folder taken.
-OmegaConf.register_new_resolver("crane.own_folder", own_folder, replace=True, use_cache=True)
+OmegaConf.register_new_resolver("crane.own_folder", _own_folder, replace=True, use_cache=True)
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from crane.cli.mistakes import usage_error
 from crane.cli.objective import check_columns, is_optimising, objective, worst_objective
 from crane.config import plain
 from crane.data import CraneDataModule
-from crane.errors import UsageError
+from crane.errors import unwritable
 from crane.reporting import (
     MEAN,
     DatasetResult,
@@ -94,8 +94,7 @@ class Recording:
             with tempfile.TemporaryFile(dir=self.store):
                 pass
         except OSError as error:
-            wanted = "a folder that can be written"
-            raise UsageError(wanted, f"{self.store}: {error}", key="results_store") from error
+            raise unwritable(self.store, error, "results_store") from error
 
     def is_done(self) -> bool:
         """Whether this is a job of a multirun that an earlier one finished; says so if it is."""

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.markup import escape
 
 from crane.cli.commands import shown
+from crane.cli.mistakes import listed
 from crane.errors import UsageError
 from crane.report import (
     csv_table,
@@ -28,8 +29,8 @@ FIGURES = "figures"
 
 def report(config: DictConfig) -> None:
     """Write the report, and print its tables."""
-    paths = _listed(config.paths, "paths", "folders such as [runs/train]")
-    columns = _listed(config.columns, "columns", "metrics such as [image_auroc,aupro]")
+    paths = listed(config.paths, "paths", "folders such as [runs/train]")
+    columns = listed(config.columns, "columns", "metrics such as [image_auroc,aupro]")
     runs, unfinished = find_runs(paths)
     labels = label_runs(runs)
     rows = summarise(runs, labels)
@@ -70,14 +71,6 @@ def report(config: DictConfig) -> None:
         console.print(f"  {escape(shown(path))}", soft_wrap=True)
     if figures:
         console.print(f"  {escape(shown(folder / FIGURES))}: {len(figures)} figures")
-
-
-def _listed(value: object, key: str, wanted: str) -> list[str]:
-    """The entries of a list that is not empty."""
-    if not isinstance(value, ListConfig) or not value:
-        shown = list(value) if isinstance(value, ListConfig) else value
-        raise UsageError(f"a list of {wanted}", shown, key=key)
-    return list(map(str, value))
 
 
 def _number(count: int, word: str) -> str:

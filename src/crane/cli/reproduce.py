@@ -5,7 +5,6 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig
 from rich.box import SIMPLE
@@ -14,6 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from crane.cli.commands import shown
+from crane.cli.folders import alone_in
+from crane.cli.mistakes import listed
 from crane.config import compose, conf_dir
 from crane.data import Card
 from crane.errors import UsageError
@@ -71,13 +72,8 @@ def reproduce(config: DictConfig) -> None:
     show_plan(console, plan, runner, suite)
     if config.plan_only:
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / "lock", timeout=0):
-            outcomes = runner.run(plan)
-    except Timeout as error:
-        wanted = "one crane reproduce at a time in a folder"
-        raise UsageError(wanted, f"another one in {folder}", key="run_dir") from error
+    with alone_in(folder, "run_dir"):
+        outcomes = runner.run(plan)
     names = _table_names(plan)
     found: dict[str, list[Number]] = {}
     for recipe in recipes:
@@ -103,10 +99,8 @@ def _leave(states: set[str]) -> None:
 
 
 def _recipes(config: DictConfig) -> list[Recipe]:
-    folders = config.experiments
-    if not isinstance(folders, ListConfig) or not folders:
-        raise UsageError("folders with a recipe.yaml", str(folders), key="experiments")
-    recipes = [read_recipe(Path(str(folder))) for folder in folders]
+    folders = listed(config.experiments, "experiments", "folders with a recipe.yaml")
+    recipes = [read_recipe(Path(folder)) for folder in folders]
     paths = [str(recipe.folder) for recipe in recipes]
     if len(set(paths)) < len(paths):
         raise UsageError("each folder once", paths, key="experiments")

@@ -1,9 +1,10 @@
 """`crane workspace`: a dashboard on Weights & Biases in one command."""
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.markup import escape
 
+from crane.cli.mistakes import listed
 from crane.errors import UsageError
 from crane.reporting.tables import HEADINGS
 from crane.training.wandb_workspace import build_workspace, save_workspace
@@ -15,8 +16,7 @@ def workspace(config: DictConfig) -> None:
     Raises:
         UsageError: Data sets that are no list, or a panel of no metric.
     """
-    if not OmegaConf.is_list(config.datasets):
-        raise UsageError(f"a list such as [{config.datasets}]", config.datasets, key="datasets")
+    datasets = listed(config.datasets, "datasets", "data sets such as [visa]")
     for metric in config.panels:
         if metric not in HEADINGS:
             raise UsageError(f"metrics out of {', '.join(HEADINGS)}", metric, key="panels")
@@ -24,7 +24,7 @@ def workspace(config: DictConfig) -> None:
         entity=config.entity,
         project=config.project,
         name=config.name,
-        datasets=list(config.datasets),
+        datasets=datasets,
         metrics=list(config.panels),
     )
     address = save_workspace(made)

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from crane.data.files import shown
-from crane.errors import UsageError
+from crane.errors import UsageError, unwritable
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz")
 """Recognised archives, by the ends of their names."""
@@ -90,11 +90,7 @@ def unpack(
                 raise UsageError(
                     f"paths in {archive} that this disk can hold", str(error), key="archive"
                 ) from error
-            raise UsageError(
-                "a folder that can be written",
-                f"{folder}: {error.strerror or error}",
-                key="datasets_dir",
-            ) from error
+            raise unwritable(folder, error, "datasets_dir") from error
     return True
 
 

@@ -48,9 +48,6 @@ class CraneDataModule(LightningDataModule):
             `strict`, a data set is not the published one.
     """
 
-    allow_zero_length_dataloader_with_multiple_devices = True
-    """A process may get no image of a small target."""
-
     def __init__(
         self,
         source: Mapping[str, Index] | None,
@@ -71,6 +68,8 @@ class CraneDataModule(LightningDataModule):
         strict: bool,
     ) -> None:
         super().__init__()
+        # Of a small target a process may get no image.
+        self.allow_zero_length_dataloader_with_multiple_devices = True
         _check_positive(
             image_size=image_size, batch_size=batch_size, test_batch_size=test_batch_size
         )

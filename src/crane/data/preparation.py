@@ -13,7 +13,7 @@ from crane.data.card import Card
 from crane.data.files import MissingSplitError
 from crane.data.images import read_mask, read_rgb
 from crane.data.index import Index
-from crane.errors import UsageError
+from crane.errors import UsageError, unwritable
 from crane.types import ANOMALOUS, Sample
 
 
@@ -92,11 +92,7 @@ def write_meta(indices: Mapping[str, Index], path: Path, *, overwrite: bool) -> 
     try:
         _write_text(path, text)
     except OSError as error:
-        raise UsageError(
-            "a folder that can be written",
-            f"{path.parent}: {error.strerror or error}",
-            key="datasets_dir",
-        ) from error
+        raise unwritable(path.parent, error, "datasets_dir") from error
     return True
 
 
@@ -144,11 +140,7 @@ def write_images(
                     advance(done, total)
         part.rename(folder)
     except OSError as error:
-        raise UsageError(
-            "a folder that can be written",
-            f"{folder}: {error.strerror or error}",
-            key="write_images",
-        ) from error
+        raise unwritable(folder, error, "write_images") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

@@ -1,6 +1,5 @@
 """Runs as their folders hold them."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from crane.errors import UsageError
 from crane.reporting import DatasetResult, read_results_json
 from crane.reporting.jobs import BEGUN, SKIPPED, JobOutcome, read_jobs
 from crane.reporting.store import FAILED, stored_folder
+from crane.weights import sha256
 
 RESULTS = "results.json"
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -124,7 +124,6 @@ class _Reader:
         self.runs: dict[Path, Run] = {}
         """Folder to run, for those with results."""
         self._trainings: dict[Path, Run] = {}
-        self._digests: dict[Path, str] = {}
 
     def add(self, folder: Path) -> None:
         """Read a run with results, unless that has been done."""
@@ -160,9 +159,7 @@ class _Reader:
         top = path.parent.parent  # TRAINING/prompts/epoch_5.safetensors
         if not path.is_file() or not (top / "config.yaml").is_file():
             return None
-        if path not in self._digests:
-            self._digests[path] = hashlib.sha256(path.read_bytes()).hexdigest()
-        if self._digests[path] != digest:
+        if sha256(path) != digest:
             return None
         if top not in self._trainings:
             self._trainings[top] = self._run(top, ())

@@ -11,10 +11,9 @@ from crane.reproduce.overrides import check_overrides
 from crane.reproduce.plan import Plan, Test
 from crane.reproduce.published import published_values
 from crane.reproduce.recipe import Case, Recipe
+from crane.training.run import NUM_SEEDS
 
 COST = {"images", "gpu_hours"}
-NUM_SEEDS = 2**32
-"""What numpy takes as a seed is below it."""
 
 
 def check_recipe(recipe: Recipe) -> None:

@@ -5,14 +5,17 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from crane.errors import UsageError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 WANTED = {str: "text", int: "a whole number", float: "a number"}
 LISTED = {str: "texts", int: "whole numbers"}
 
-T = TypeVar("T")
+T = TypeVar("T", bound="DataclassInstance")
 
 
 def made(
@@ -34,7 +37,7 @@ def made(
     place = _key("", of, path)
     if not isinstance(content, Mapping):
         raise UsageError("keys and values", content, key=place)
-    known = {one.name: one for one in fields(kind) if one.name not in given}  # type: ignore[arg-type]
+    known = {one.name: one for one in fields(kind) if one.name not in given}
     if strange := sorted(map(str, set(content) - set(known))):
         raise UsageError(f"keys out of {', '.join(known)}", ", ".join(strange), key=place)
     needed = {
@@ -63,14 +66,12 @@ def _value(hint: Any, value: object, name: str, of: str, path: Path) -> Any:
     if hint is NoneType:
         return None
     if origin is tuple and isinstance(value, list):
+        kind: Any = arguments[0]
         if not is_dataclass(arguments[0]):
-            return tuple(_value(arguments[0], one, name, of, path) for one in value)
+            return tuple(_value(kind, one, name, of, path) for one in value)
         parts = [f"{name.removesuffix('s')} {n}" for n in range(1, len(value) + 1)]
         wholes = [f"{part} of {of}" if of else part for part in parts]
-        return tuple(
-            made(arguments[0], one, path, whole)  # type: ignore[arg-type]
-            for one, whole in zip(value, wholes, strict=True)
-        )
+        return tuple(made(kind, one, path, whole) for one, whole in zip(value, wholes, strict=True))
     if origin not in (None, tuple) and isinstance(value, Mapping):
         return {
             _value(arguments[0], key, name, of, path): _value(
@@ -99,9 +100,8 @@ def _option(hint: Any, value: object) -> Any:
 
 
 def _is(hint: Any, value: object) -> bool:
-    if hint is float:
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return is_number and math.isfinite(value)  # type: ignore[arg-type]
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return math.isfinite(value)
     return isinstance(hint, type) and type(value) is hint
 
 

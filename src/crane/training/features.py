@@ -163,7 +163,6 @@ class Seeing(LightningModule):
         self.vision, self.folder = vision, folder
         self.name, self.images, self.settings = name, images, settings
         self.is_missing = False
-        self.allow_zero_length_dataloader_with_multiple_devices = True
         self._facts: dict[str, Any] = {}
         self._id = ""
         self._lock: FileLock | None = None

@@ -57,8 +57,6 @@ class CraneModule(LightningModule):
         training: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        # Of a small data set a process may see nothing; all must come to the same collectives.
-        self.allow_zero_length_dataloader_with_multiple_devices = True
         self.model = model
         self.loss = loss
         self.optimizer = optimizer
@@ -227,10 +225,11 @@ class CraneModule(LightningModule):
             raise UsageError(f"a checkpoint with {wanted}", f"one with {came}", key="resume")
         loop = checkpoint["loops"]["fit_loop"]
         epochs = loop["epoch_progress"]["current"]
-        if epochs["processed"] > (self.trainer.max_epochs or math.inf) > 0:
+        num_done, limit = epochs["processed"], self.trainer.max_epochs
+        if limit is not None and 0 < limit < num_done:
             raise UsageError(
-                f"at least the {epochs['processed']} epochs that the checkpoint has",
-                self.trainer.max_epochs,
+                f"at least the {num_done} epochs that the checkpoint has",
+                limit,
                 key="trainer.max_epochs",
             )
         is_ending = epochs["processed"] > epochs["completed"]

@@ -49,11 +49,10 @@ def resumed(path: str | None, facts: Mapping[str, Any]) -> Path | None:
     was, now = dict(_values("", earlier)), dict(_values("", facts))
     differing = [key for key in {**was, **now} if was.get(key) != now.get(key)] if was else []
     if differing:
-        shown = [differing[0], *differing[1:3], *(["…"] if len(differing) > 3 else [])]
         raise UsageError(
-            f"the training of {path}: " + _listed(differing, was),
+            f"the training of {path}: {_listed(differing, was)}",
             _listed(differing, now),
-            key=f"{', '.join(shown)}, or resume",
+            key=f"{', '.join(differing[:3])}, or resume",
         )
     return file
 

@@ -37,6 +37,9 @@ from crane.training.resuming import bring_checkpoint, resumed, training_facts
 from crane.training.wandb_runs import LogToWandb, log_prompts
 from crane.weights import RANDOM, sha256, weight_status, weights_needed
 
+NUM_SEEDS = 2**32
+"""Seeds are below it, as numpy's are."""
+
 PROMPTS_FOLDER = "prompts"
 """Where a training keeps its prompts, in its folder."""
 
@@ -97,6 +100,7 @@ def train(config: DictConfig) -> RunSummary:
         record = _begin(config, trainer, data, weight_hashes(config))
         use_features(config, trainer, module, data)
         trainer.fit(module, data, ckpt_path=resume)
+
         chosen = keep.choose(config.epoch, last=trainer.current_epoch)
         if trainer.is_global_zero:
             bring_checkpoint(resume, folder / "checkpoints")
@@ -110,8 +114,8 @@ def train(config: DictConfig) -> RunSummary:
 
 
 def _seed(seed: int) -> None:
-    if not 0 <= seed < 2**32:
-        raise UsageError("a number from 0 to 4,294,967,295", seed, key="seed")
+    if not 0 <= seed < NUM_SEEDS:
+        raise UsageError(f"a number from 0 to {NUM_SEEDS - 1}", seed, key="seed")
     seed_everything(seed, workers=True, verbose=False)
 
 

@@ -70,7 +70,7 @@ def find_weights(
     entry = describe(str(name_or_path))
     known = _known_checksum(entry, path)
     if entry is not None and known is not None:
-        found = _remembered_sha256(path, path.stat().st_size, path.stat().st_mtime_ns)
+        found = sha256(path)
         if found != known:
             raise UsageError(
                 f"the weights {entry.name!r} with sha256 {known}",
@@ -179,7 +179,7 @@ def _missing(entry: WeightFile, folder: Path, key: str, reason: str) -> UsageErr
 
 
 def sha256(path: str | Path) -> str:
-    """Compute the SHA-256 of a file without reading it whole.
+    """Compute the SHA-256 of a file, once a process as long as it stays as it is.
 
     Args:
         path: Any file.
@@ -187,17 +187,18 @@ def sha256(path: str | Path) -> str:
     Returns:
         64 hexadecimal digits.
     """
+    file = Path(path).resolve()
+    facts = file.stat()
+    return _sha256(file, facts.st_ino, facts.st_size, facts.st_mtime_ns)
+
+
+@lru_cache(maxsize=1024)
+def _sha256(path: Path, *of_state: int) -> str:
     digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
+    with path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-@lru_cache
-def _remembered_sha256(path: Path, size: int, changed: int) -> str:
-    """The checksum of a file, computed once for many models of a process."""
-    return sha256(path)
 
 
 def weights_needed(config: Mapping[str, Any]) -> list[str]:

@@ -77,9 +77,16 @@ def test_jobs_of_a_multirun_do_not_share_a_folder(crane, tiny):
     assert "hydra.sweep.dir" in message
 
 
+@pytest.mark.parametrize("more", [(), ("-m", "seed=1,2")])
+def test_where_no_folder_for_runs_can_be_made_is_said(crane, tiny, tmp_path, more):
+    (tmp_path / "runs").touch()
+    message = refused(crane("train", *more, *tiny, "source=[embedded_parts]", "targets=[]"))
+    assert "a folder that can be written" in message
+
+
 def test_a_workspace_wants_lists_of_things_there_are(crane):
     here = ["workspace", "entity=team"]
-    assert "a list such as [visa]" in refused(crane(*here, "datasets=visa"))
+    assert "a list of data sets such as [visa]" in refused(crane(*here, "datasets=visa"))
     assert "(change panels)" in refused(crane(*here, "datasets=[visa]", "panels=[auprro]"))
 
 

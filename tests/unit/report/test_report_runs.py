@@ -3,7 +3,6 @@ import json
 from dataclasses import asdict
 
 import pytest
-import yaml
 
 from crane.errors import UsageError
 from crane.report import differences, find_runs, label_runs, summarise
@@ -191,14 +190,6 @@ def test_a_relative_checkpoint_is_found_from_where_the_test_began(make_test, tmp
     monkeypatch.chdir("/")
     ((run,), _) = find_runs([folder])
     assert run.training is not None
-
-
-@pytest.mark.skipif(not yaml.__with_libyaml__, reason="PyYAML has no part in C here")
-def test_configurations_are_read_by_the_fast_reader(make_run, monkeypatch):
-    folder = make_run("a", findings=False)
-    monkeypatch.setattr(yaml.SafeLoader, "__init__", None)
-    ((run,), _) = find_runs([folder])
-    assert run.config["seed"] == 1
 
 
 def test_results_alone_are_a_run(make_run):
