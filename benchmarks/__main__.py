@@ -12,7 +12,7 @@ import torch
 
 from benchmarks._harness import Options, write_result
 from benchmarks._page import write_page
-from crane.reporting import begin_record
+from crane.runs import begin_record
 
 HERE = Path(__file__).parent
 NAMES = ("forward", "text", "epochs", "sweep", "growth", "gpu")

@@ -19,7 +19,7 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler talks of its own
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from crane.reporting import begin_record
+from crane.runs import begin_record
 
 Work = Callable[[], object]
 T = TypeVar("T")

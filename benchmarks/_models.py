@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from crane.backbones import Clip
 from crane.config import compose, plain
-from crane.models import Crane, build_model
+from crane.methods import Crane, build_model
 from crane.weights import load_open_clip
 
 PAPER = "ViT-L-14-336"

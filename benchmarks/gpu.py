@@ -15,7 +15,7 @@ from benchmarks._harness import NOT_RUN, Claim, Options, Report, fastest, isolat
 from benchmarks._models import IMAGE_SIZE, build
 from benchmarks._runs import make_images, of_folder
 from crane.config import compose
-from crane.models import compile_towers
+from crane.methods import compile_towers
 from crane.types import Prediction
 
 OFFICIAL = "official"

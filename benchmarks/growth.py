@@ -8,8 +8,8 @@ from benchmarks._harness import Claim, Options, Report, isolated, peak_memory, s
 from benchmarks._pictures import Line, draw
 from benchmarks._runs import QUIET, accelerator, crane, make_images, of_folder
 from crane.config import compose
-from crane.models import build_model, model_config
-from crane.training.checkpoint import save_prompts
+from crane.methods import build_model, model_config
+from crane.methods.checkpoint import save_prompts
 
 NUM_IMAGES = {False: (10, 100, 1000, 10_000), True: (4,)}
 """The small ones take no time beside the rest of a command, and nothing is claimed of them."""

@@ -17,7 +17,7 @@ from PIL import Image
 
 from benchmarks._harness import provenance
 from crane.data import RESIZERS, CraneDataModule, ImageDataset, Index, index_folder
-from crane.data.verification import verify
+from crane.datasets.verification import verify
 
 SIDE, IMAGE_SIZE, BATCH = 1024, 518, 8
 KINDS = {"PNG": ("png", {}), "JPEG": ("jpg", {"quality": 92})}

@@ -21,7 +21,7 @@ from benchmarks._runs import (
     read_ends,
     with_clock,
 )
-from crane.models import VisionEncoder
+from crane.methods import VisionEncoder
 
 PROMPTS = {
     False: ("prompt=pad_suffix,pad_prefix,replace_suffix,none", "prompt.num_words=4,8,12"),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from crane.reporting import read_store
+from crane.runs import read_store
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 

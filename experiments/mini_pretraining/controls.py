@@ -13,9 +13,8 @@ from omegaconf import DictConfig, open_dict
 
 from crane import training
 from crane.config import compose
-from crane.models import build_model, model_config
-from crane.reporting import DatasetResult
-from crane.training import read_checkpoint, save_prompts
+from crane.methods import build_model, model_config, read_checkpoint, save_prompts
+from crane.runs import DatasetResult
 
 log = logging.getLogger(__name__)
 

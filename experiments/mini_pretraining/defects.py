@@ -1,7 +1,7 @@
 """Defects: what they do to a picture, and where. The kinds and their words are pretraining's own.
 
 None of the kinds, words or functions of the embedded domains occurs here; a test compares them with
-`crane.data.embedded.reserved_generators()`.
+`crane.drawn.reserved_generators()`.
 """
 
 import math

@@ -6,7 +6,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from crane.weights import sha256
+from crane.files import sha256
 
 
 def export(tensors: Mapping[str, Tensor], path: Path) -> str:

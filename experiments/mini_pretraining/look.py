@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
-from crane.data.embedded import embedded_domain
-from crane.data.embedded.scene import render
+from crane.drawn import embedded_domain
+from crane.drawn.scene import render
 from crane.guides import Guide
 from experiments.mini_pretraining.canvas import Canvas
 from experiments.mini_pretraining.pictures import draw

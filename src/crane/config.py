@@ -1,6 +1,6 @@
 """Where the configuration lives, and how to compose it outside the command line."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -50,3 +50,19 @@ def plain(config: DictConfig, *, resolve: bool = True) -> dict[str, Any]:
     """
     container = OmegaConf.to_container(config, resolve=resolve)
     return {str(key): value for key, value in dict(container).items()}  # type: ignore[arg-type]
+
+
+def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested mapping as one level of full keys; empty mappings stay as values.
+
+    >>> flat({"a": {"b": 1, "c": {}}, "d": [2]})
+    {'a.b': 1, 'a.c': {}, 'd': [2]}
+    """
+    found: dict[str, Any] = {}
+    for name, value in node.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, Mapping) and value:
+            found |= flat(value, f"{key}.")
+        else:
+            found[key] = value
+    return found

@@ -1,42 +1,85 @@
-"""The one error a user's mistake ends in."""
+"""The one error that a user's mistake ends in."""
+
+_UNSET = object()
 
 
 class UsageError(ValueError):
-    """Something the user gave does not fit: says what was wanted, what came, and what to change.
+    """A mistake of the user, told in one sentence: what is wrong, and what to type instead.
 
-    The command line prints its message without a traceback.
+    The command line prints the sentence without a traceback and exits with 2.
 
-    >>> print(UsageError("a number of blocks up to 12", 19, key="attention.num_blocks"))
-    expected a number of blocks up to 12, but got 19 (change attention.num_blocks)
-    >>> print(UsageError("an image", "notes.txt", hint="convert it to PNG first"))
-    expected an image, but got 'notes.txt'; convert it to PNG first
+    Args:
+        message: A whole sentence without its full stop.
+        key: The configuration key to change; put in front of a message that does not name it.
+
+    >>> print(UsageError("unknown attention 'foo'; choose one of clip, kk, vv", key="attention"))
+    unknown attention 'foo'; choose one of clip, kk, vv
+    >>> print(UsageError("must be a number of at least 0, not -1", key="scoring.blur_sigma"))
+    scoring.blur_sigma must be a number of at least 0, not -1
     """
 
     def __init__(
-        self, wanted: str, got: object, *, key: str | None = None, hint: str | None = None
+        self,
+        message: str,
+        got: object = _UNSET,
+        *,
+        key: str | None = None,
+        hint: str | None = None,
     ) -> None:
-        shown = str(got) if isinstance(got, (int, float, tuple, list)) else repr(got)
-        message = f"expected {wanted}, but got {shown}"
-        if key is not None:
-            message += f" (change {key})"
+        self.problem, self.got, self.key, self.hint = message, got, key, hint
+        self.wanted = message
+        if got is not _UNSET:  # the earlier form, "expected WANTED, but got GOT"
+            shown = str(got) if isinstance(got, (int, float, tuple, list)) else repr(got)
+            message = f"expected {message}, but got {shown}"
+            if key is not None:
+                message += f" (change {key})"
+        elif key is not None and key not in message:
+            message = f"{key} {message}" if message.startswith("must ") else f"{key}: {message}"
         if hint is not None:
             message += f"; {hint}"
         super().__init__(message)
-        self.wanted, self.got, self.key, self.hint = wanted, got, key, hint
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (self.wanted, self.got, self.key, self.hint)
+        return _rebuild, (type(self), self.problem, self.got, self.key, self.hint)
+
+
+class InvalidValueError(UsageError):
+    """A single value that its declared type refuses; the gate completes its key."""
+
+    def under(self, prefix: str) -> "InvalidValueError":
+        """The same problem with the key below `prefix`.
+
+        >>> print(InvalidValueError("must be an integer, not 2.5", key="batch_size").under("data"))
+        data.batch_size must be an integer, not 2.5
+        """
+        return InvalidValueError(self.problem, key=f"{prefix}.{self.key}" if prefix else self.key)
 
 
 def unwritable(folder: object, error: OSError, key: str) -> UsageError:
-    """The mistake behind an error of a disk: the folder named cannot be written.
+    """The error for a folder or file that cannot be written.
 
     >>> print(unwritable("runs", PermissionError(13, "Permission denied"), "hydra.run.dir"))
-    expected a folder that can be written, but got 'runs: Permission denied' (change hydra.run.dir)
+    cannot write to runs: Permission denied; choose another hydra.run.dir
     """
-    came = f"{folder}: {error.strerror or error}"
-    return UsageError("a folder that can be written", came, key=key)
+    return UsageError(
+        f"cannot write to {folder}: {error.strerror or error}; choose another {key}", key=key
+    )
 
 
-def _rebuild(wanted: str, got: object, key: str | None, hint: str | None) -> UsageError:
-    return UsageError(wanted, got, key=key, hint=hint)
+def usage_error(error: BaseException | None) -> UsageError | None:
+    """The user's mistake behind an error, if there is one: libraries wrap what constructors raise.
+
+    >>> usage_error(RuntimeError("no mistake")) is None
+    True
+    """
+    while error is not None and not isinstance(error, UsageError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _rebuild(
+    kind: type[UsageError], message: str, got: object, key: str | None, hint: str | None
+) -> UsageError:
+    if got is _UNSET or type(got) is object:
+        return kind(message, key=key, hint=hint)
+    return kind(message, got, key=key, hint=hint)

@@ -13,8 +13,9 @@ from hydra.utils import instantiate
 from PIL import Image
 
 from crane.config import compose
-from crane.data import Card, ImageDataset
-from crane.data.verification import verify
+from crane.data import ImageDataset
+from crane.datasets import Card
+from crane.datasets.verification import verify
 from miniatures import MINIATURES, VARIANTS, counts_override, pack
 
 ALL = {**MINIATURES, **VARIANTS}

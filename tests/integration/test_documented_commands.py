@@ -79,7 +79,7 @@ def test_the_tour_runs_as_written(tmp_path):
 
 
 def load_as_documented(checkpoint: Path) -> tuple[int, tuple[int, ...]]:
-    from crane.training import load_model
+    from crane.methods import load_model
 
     model = load_model(checkpoint)
     score, anomaly_map = model(torch.rand(2, 3, 112, 112))

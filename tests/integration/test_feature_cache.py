@@ -13,7 +13,7 @@ from PIL import Image
 
 from crane.backbones import VisionTower
 from crane.cache import CacheFolder, Entry
-from crane.training import read_checkpoint
+from crane.methods import read_checkpoint
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from crane.config import compose
-from crane.models import build_model
+from crane.methods import build_model
 
 
 @pytest.mark.slow

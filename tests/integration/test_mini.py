@@ -10,10 +10,10 @@ from scipy import ndimage
 from torch.nn import functional as F
 
 from crane.config import compose
-from crane.data.embedded import embedded_domain
-from crane.data.embedded.scene import render
+from crane.drawn import embedded_domain
+from crane.drawn.scene import render
+from crane.methods import build_model
 from crane.metrics import AUPRO, ScoreScale
-from crane.models import build_model
 
 
 @pytest.fixture(scope="module")

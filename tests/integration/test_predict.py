@@ -11,8 +11,8 @@ from PIL import Image
 from crane import training
 from crane.config import compose
 from crane.data import image_to_tensor, read_rgb
-from crane.reporting import read_map
-from crane.training import load_model
+from crane.methods import load_model
+from crane.pictures import read_map
 
 
 @pytest.fixture

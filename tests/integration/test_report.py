@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from crane.reporting import DatasetResult, write_results_json
+from crane.runs import DatasetResult, write_results_json
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import torch
 import yaml
 
 from crane.config import compose
-from crane.models import build_model
+from crane.methods import build_model
 from crane.reproduce import read_recipe
 from crane.reproduce.numbers import OUTSIDE, WITHIN, read_numbers
 from miniatures import MINIATURES, VARIANTS

@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from crane.cli.sweeps import sweep_numbers
-from crane.reporting import read_store
-from crane.reporting.jobs import SKIPPED, read_outcomes
-from crane.reporting.store import FAILED, FINISHED
+from crane.runs import read_store
+from crane.runs.jobs import SKIPPED, read_outcomes
+from crane.runs.store import FAILED, FINISHED
 
 LAUNCHERS = {
     "basic": [],

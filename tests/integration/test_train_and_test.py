@@ -13,7 +13,7 @@ import torch
 import yaml
 from PIL import Image
 
-from crane.training import read_checkpoint
+from crane.methods import read_checkpoint
 
 
 def test_a_run_leaves_everything_and_its_prompts_give_the_same_numbers(

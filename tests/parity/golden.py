@@ -12,7 +12,7 @@ import torch
 from hydra.utils import instantiate
 from torch import Tensor
 
-from crane.models import Crane, CraneLoss
+from crane.methods import Crane, CraneLoss
 from reference.build import ATTENTION_OPTION, build, composed
 from reference.generated import generated_clip_state_dict, generated_prompts
 

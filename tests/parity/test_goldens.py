@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from crane.models import Crane
+from crane.methods import Crane
 from crane.types import VisionTokens
 from parity.golden import RUNS, Golden
 from reference.build import furthest, official_gradients

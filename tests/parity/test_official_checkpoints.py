@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from crane.errors import UsageError
-from crane.models import Crane, is_official, load_prompts, prompts_from_official
-from crane.training import read_checkpoint
+from crane.methods import Crane, is_official, load_prompts, prompts_from_official, read_checkpoint
 from reference.build import StubText, build, furthest, official_names, stub_learner
 from reference.generated import VOCABULARY, generated_clip_state_dict
 

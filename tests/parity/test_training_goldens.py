@@ -7,7 +7,7 @@ import torch
 from hydra.utils import instantiate
 from torch import Tensor
 
-from crane.models import Crane
+from crane.methods import Crane
 from parity.golden import TRAININGS, Golden
 from reference.build import composed, furthest, official_names
 

@@ -14,7 +14,7 @@ from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor, nn
 
 from crane.config import compose
-from crane.models import Crane, build_model
+from crane.methods import Crane, build_model
 from crane.prompts import PromptLearner, pad_suffix
 from reference.generated import VOCABULARY
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from crane.errors import UsageError
-from crane.weights import sha256
+from crane.files import sha256
 
 NUM_THREADS = 4
 """Files read at the same time; hashing leaves Python's lock alone."""

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 from rich.console import Console
@@ -16,7 +15,9 @@ from crane.cli.recording import Recording
 from crane.config import plain
 from crane.data.loader import auto_num_workers
 from crane.errors import UsageError
-from crane.models import build_model, load_prompts, model_config
+from crane.files import sha256
+from crane.gate import build
+from crane.methods import adopt_config, build_model, load_prompts, model_config, read_checkpoint
 from crane.prediction import (
     Calibration,
     Detector,
@@ -28,8 +29,8 @@ from crane.prediction import (
     TableOptions,
     Threshold,
 )
-from crane.reporting import class_table, mean_table
-from crane.training import RunSummary, adopt_config, own_processes, read_checkpoint
+from crane.runs import class_table, mean_table
+from crane.training import RunSummary, own_processes
 from crane.weights import (
     PRESENT,
     WRONG_CHECKSUM,
@@ -37,7 +38,6 @@ from crane.weights import (
     hub_code_address,
     hub_code_folder,
     is_hub_code,
-    sha256,
     weight_status,
     weights_needed,
 )
@@ -125,7 +125,10 @@ def predict(config: DictConfig) -> None:
         shard=shard,
         loading=LoadOptions(config.image_size, config.batch_size, num_workers, config.on_error),
         outputs=OutputOptions(
-            config.maps, config.overlays, instantiate(config.overlay.scale), config.overlay.alpha
+            config.maps,
+            config.overlays,
+            build(config.overlay.scale, "overlay.scale"),
+            config.overlay.alpha,
         ),
         scores=TableOptions(config.scores, config.part_size),
         threshold=_threshold(config),

@@ -7,8 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -17,16 +16,18 @@ from rich.table import Table
 from crane.cli.commands import shown
 from crane.cli.overrides import groups
 from crane.cli.words import ACTIONS
-from crane.config import compose
-from crane.data import Card, Index, index_auto, index_folder, index_meta_json
-from crane.data.archives import unpack
-from crane.data.finding import candidate_folders, check_is_set
+from crane.config import compose, plain
+from crane.data import Index, index_auto, index_folder, index_meta_json
 from crane.data.loader import auto_num_workers
 from crane.data.meta_json import META_NAME
-from crane.data.preparation import read_splits, write_images, write_meta
-from crane.data.statistics import measure, picture
-from crane.data.verification import Verification, faults_by_kind, verify
+from crane.datasets import Card
+from crane.datasets.archives import unpack
+from crane.datasets.finding import candidate_folders, check_is_set
+from crane.datasets.preparation import read_splits, write_images, write_meta
+from crane.datasets.statistics import measure, picture
+from crane.datasets.verification import Verification, faults_by_kind, verify
 from crane.errors import UsageError
+from crane.gate import build
 
 MAX_SHOWN = 20
 """Faults of one kind that are printed; the number of the others is."""
@@ -73,7 +74,7 @@ def list_sets(config: DictConfig, console: Console) -> None:
 
 
 def _row(name: str, node: DictConfig, datasets_dir: Path) -> list[str]:
-    card: Card = instantiate(node.card)
+    card: Card = build(node.card, f"targets.{node.name}.card")
     totals, mark = None, ""
     for counts in reversed(card.of("test")):
         if counts.totals is not None:
@@ -241,10 +242,9 @@ def show_statistics(config: DictConfig, console: Console) -> None:
 
 def _readers(targets: DictConfig) -> dict[str, Reader]:
     """Build the data sets named short of reading them."""
-    OmegaConf.resolve(targets)
     return {
-        str(name): instantiate(node, _partial_=True, _convert_="all")
-        for name, node in targets.items()
+        name: build({**node, "_partial_": True}, f"targets.{name}")
+        for name, node in plain(targets).items()
     }
 
 

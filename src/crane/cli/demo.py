@@ -10,7 +10,7 @@ from rich.markup import escape
 from crane import training
 from crane.cli.commands import shown
 from crane.config import compose
-from crane.reporting import mean_table
+from crane.runs import mean_table
 from crane.training import RunSummary, own_processes
 
 

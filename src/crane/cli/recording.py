@@ -12,7 +12,6 @@ from types import TracebackType
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
-from hydra.utils import instantiate
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, open_dict
 
@@ -22,21 +21,22 @@ from crane.cli.objective import check_columns, is_optimising, objective, worst_o
 from crane.config import plain
 from crane.data import CraneDataModule
 from crane.errors import unwritable
-from crane.reporting import (
+from crane.files import sha256, write_json
+from crane.gate import build
+from crane.identity import OPTIONS, setting_of
+from crane.methods import PromptCheckpoint
+from crane.runs import (
     MEAN,
     DatasetResult,
     StoredRun,
     begin_record,
     finished_runs,
     read_store,
-    setting_of,
     store_run,
-    write_json,
 )
-from crane.reporting.jobs import BEGUN, JOB_FILE, SKIPPED, JobOutcome
-from crane.reporting.store import FAILED, FINISHED, OPTIONS
-from crane.training import PromptCheckpoint, RunSummary, weight_hashes
-from crane.weights import sha256
+from crane.runs.jobs import BEGUN, JOB_FILE, SKIPPED, JobOutcome
+from crane.runs.store import FAILED, FINISHED
+from crane.training import RunSummary, weight_hashes
 
 logger = logging.getLogger(__name__)
 
@@ -141,7 +141,7 @@ class Recording:
 
     def _files(self) -> tuple[dict[str, str], dict[str, str]]:
         """Fingerprints of the data and sums of the weights that this run is about to read."""
-        data: CraneDataModule = instantiate(self.config.data)
+        data: CraneDataModule = build(self.config.data, "data")
         weights = dict(weight_hashes(self.config))
         if self.command == "test":
             weights["prompts"] = sha256(Path(self.config.checkpoint).expanduser())
@@ -212,7 +212,6 @@ class Recording:
     def _setting(self) -> str:
         config = self.config.copy()
         with open_dict(config):
-            config.seed = 0  # the one part of a setting that is counted apart
             if self.command == "test":
                 path = Path(config.checkpoint).expanduser()
                 config.checkpoint = sha256(path) if path.is_file() else str(path)

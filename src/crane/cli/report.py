@@ -9,6 +9,7 @@ from rich.markup import escape
 from crane.cli.commands import shown
 from crane.cli.mistakes import listed
 from crane.errors import UsageError
+from crane.files import write_text
 from crane.report import (
     csv_table,
     find_runs,
@@ -21,7 +22,6 @@ from crane.report import (
     summarise,
     write_figures,
 )
-from crane.reporting import write_text
 
 FIGURES = "figures"
 """The folder of the figures for papers, beside the page."""

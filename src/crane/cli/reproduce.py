@@ -5,7 +5,6 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig
 from rich.box import SIMPLE
 from rich.console import Console
@@ -16,10 +15,11 @@ from crane.cli.commands import shown
 from crane.cli.folders import alone_in
 from crane.cli.mistakes import listed
 from crane.config import compose, conf_dir
-from crane.data import Card
+from crane.datasets import Card
 from crane.errors import UsageError
+from crane.files import write_text
+from crane.gate import build
 from crane.report.markup import heading
-from crane.reporting import write_text
 from crane.reproduce import (
     Changes,
     Cost,
@@ -59,7 +59,7 @@ def reproduce(config: DictConfig) -> None:
     """
     console = Console(highlight=False)
     changes, recipes = _changes(config), _recipes(config)
-    suite: Suite = instantiate(config.suite, _convert_="all")
+    suite: Suite = build(config.suite, "suite")
     planner = Planner(_places(config))
     plan = planner.plan({r.name: expand(r, suite, changes) for r in recipes})
     for recipe in recipes:
@@ -209,7 +209,7 @@ def _table_names(plan: Plan) -> Mapping[str, TableNames]:
     for test in plan.distinct_tests:
         node = test.composed.config.targets[test.dataset.name]
         if "card" in node and test.dataset.name not in names:
-            card: Card = instantiate(node.card)
+            card: Card = build(node.card, f"targets.{node.name}.card")
             rows = tuple(card.table_rows)
             average = f"average_{card.domain}" if rows else ""
             names[test.dataset.name] = TableNames(rows, average)
@@ -236,5 +236,5 @@ def _results(recipe: Recipe, but: str | None = None) -> list[tuple[Suite, list[N
 @cache
 def _suite(name: str) -> Suite:
     overrides = ["experiments=[]", f"suite={name}"]
-    suite: Suite = instantiate(compose("reproduce", overrides).suite, _convert_="all")
+    suite: Suite = build(compose("reproduce", overrides).suite, "suite")
     return suite

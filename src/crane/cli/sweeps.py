@@ -20,11 +20,11 @@ from rich.table import Table
 from crane.cli.folders import alone_in
 from crane.cli.objective import check_objective
 from crane.errors import UsageError
-from crane.reporting import read_store
-from crane.reporting.jobs import BEGUN, SKIPPED, JobOutcome, read_outcomes
-from crane.reporting.results import MEAN
-from crane.reporting.store import FAILED, FINISHED
-from crane.reporting.tables import HEADINGS
+from crane.runs import read_store
+from crane.runs.jobs import BEGUN, SKIPPED, JobOutcome, read_outcomes
+from crane.runs.results import MEAN
+from crane.runs.store import FAILED, FINISHED
+from crane.runs.tables import HEADINGS
 
 
 class SweepSummary(Callback):

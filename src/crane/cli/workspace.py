@@ -6,7 +6,7 @@ from rich.markup import escape
 
 from crane.cli.mistakes import listed
 from crane.errors import UsageError
-from crane.reporting.tables import HEADINGS
+from crane.runs.tables import HEADINGS
 from crane.training.wandb_workspace import build_workspace, save_workspace
 
 

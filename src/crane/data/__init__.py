@@ -1,10 +1,8 @@
-"""Data sets: which images there are, opening them, and handing them to training and testing."""
+"""Data for training and testing: which images there are, opening them, and the loaders."""
 
-from crane.data.card import Card, Counts, read_card
 from crane.data.datamodule import CraneDataModule
 from crane.data.dataset import ImageDataset, ImageItem
 from crane.data.files import IMAGE_SUFFIXES, is_image, list_images
-from crane.data.finding import index_set
 from crane.data.folder import index_folder
 from crane.data.images import RESIZERS, image_to_tensor, read_mask, read_rgb, resize_mask
 from crane.data.index import Index
@@ -16,8 +14,6 @@ from crane.data.samplers import UnevenSampler
 __all__ = [
     "IMAGE_SUFFIXES",
     "RESIZERS",
-    "Card",
-    "Counts",
     "CraneDataModule",
     "ImageDataset",
     "ImageItem",
@@ -27,12 +23,10 @@ __all__ = [
     "index_auto",
     "index_folder",
     "index_meta_json",
-    "index_set",
     "is_image",
     "label_regions",
     "list_images",
     "pair_masks",
-    "read_card",
     "read_mask",
     "read_rgb",
     "resize_mask",

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from crane.errors import UsageError
-from crane.models import Crane, compile_towers
+from crane.methods import Crane, compile_towers
 from crane.prediction.inputs import ImageFile
 from crane.prediction.loading import Chunk, LoadOptions, Unreadable, load
 from crane.types import Prediction

@@ -10,8 +10,9 @@ from jaxtyping import Float
 
 from crane.data.images import read_rgb
 from crane.errors import UsageError
+from crane.files import replacing
+from crane.pictures import ColourScale, colour_bar, overlay, save_map
 from crane.prediction.inputs import ImageList
-from crane.reporting import ColourScale, colour_bar, overlay, replacing, save_map
 
 SUFFIXES: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {

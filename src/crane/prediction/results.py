@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from crane.files import replacing
 from crane.prediction.calibration import Threshold
 from crane.prediction.table import Cells, ScoreTable
-from crane.reporting import replacing
 
 MAX_SHOWN = 10
 """Unreadable images named in a summary, at most; the files name all."""

@@ -11,12 +11,12 @@ import numpy as np
 from jaxtyping import Float
 
 from crane.errors import UsageError
+from crane.pictures import resize_map
 from crane.prediction.detecting import Scored
 from crane.prediction.inputs import ImageList
 from crane.prediction.loading import Unreadable
 from crane.prediction.outputs import Sink
 from crane.prediction.table import ScoreRow
-from crane.reporting import resize_map
 
 logger = logging.getLogger(__name__)
 

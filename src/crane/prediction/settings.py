@@ -9,9 +9,9 @@ from typing import Any
 from filelock import FileLock
 
 from crane.errors import UsageError
+from crane.files import write_json
 from crane.prediction.calibration import Threshold
 from crane.prediction.inputs import ImageList
-from crane.reporting import write_json
 
 SETTINGS, CALIBRATION = "settings.json", "calibration.json"
 

@@ -11,12 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from crane.errors import UsageError
+from crane.files import replacing
+from crane.pictures import CURVES, KINDS
 from crane.report.colours import setting_colours
 from crane.report.fonts import drawing_text
 from crane.report.markup import heading
 from crane.report.rows import Row, Spread
 from crane.report.runs import Run
-from crane.reporting import CURVES, KINDS, MEAN, SIZES, replacing
+from crane.runs import MEAN, SIZES
 
 FORMATS = ("pdf", "svg", "png")
 NUM_COLUMNS = 4

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from crane.report.rows import Row, Spread
-from crane.reporting import HEADINGS, MEAN
+from crane.runs import HEADINGS, MEAN
 
 Mark = Callable[[str], str]
 """Sets a text off."""

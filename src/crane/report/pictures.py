@@ -9,8 +9,8 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 
+from crane.pictures import GALLERY, Picture, read_gallery
 from crane.report.runs import Run
-from crane.reporting import GALLERY, Picture, read_gallery
 
 NUM_COLOURS = 32
 """Stops of the legend's gradient."""

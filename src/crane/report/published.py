@@ -8,7 +8,7 @@ from pathlib import Path
 
 from crane.errors import UsageError
 from crane.report.rows import Row, Spread
-from crane.reporting import MEAN
+from crane.runs import MEAN
 
 METRICS = {
     ("image", "auroc"): "image_auroc",

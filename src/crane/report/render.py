@@ -11,6 +11,7 @@ import plotly.offline
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from crane.pictures import KINDS
 from crane.report.colours import setting_colours
 from crane.report.figures import read_curves
 from crane.report.markup import heading, percent, places
@@ -18,7 +19,7 @@ from crane.report.pictures import gather_pictures, legend
 from crane.report.rows import Row, Spread
 from crane.report.runs import Run, Untested
 from crane.report.settings import differences, first_runs
-from crane.reporting import KINDS, MEAN, SIZES
+from crane.runs import MEAN, SIZES
 
 
 def render_page(

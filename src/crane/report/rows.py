@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from crane.errors import UsageError
 from crane.report.runs import Run
-from crane.reporting import MEAN
+from crane.runs import MEAN
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import yaml
 
 from crane.errors import UsageError
-from crane.reporting import DatasetResult, read_results_json
-from crane.reporting.jobs import BEGUN, SKIPPED, JobOutcome, read_jobs
-from crane.reporting.store import FAILED, stored_folder
-from crane.weights import sha256
+from crane.files import sha256
+from crane.runs import DatasetResult, read_results_json
+from crane.runs.jobs import BEGUN, SKIPPED, JobOutcome, read_jobs
+from crane.runs.store import FAILED, stored_folder
 
 RESULTS = "results.json"
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -3,31 +3,13 @@
 import json
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from crane.errors import UsageError
+from crane.identity import DECIDES, MODEL_KEYS, Effect, decisive, effect_of
 from crane.report.runs import Run
-from crane.reporting.setting import PLACES, without_places
 
-APART = (
-    *("seed", "run_dir", "table_columns", "results_store"),
-    *("skip_finished", "baseline", "cache", "compile"),
-    *("logger", "overlay", "trainer", "resume", "targets", "test"),
-    *("data.seed", "data.source", "data.targets", "data.num_workers"),
-)
-"""Keys that do not make another setting: repetition, place, speed, display, what is tested on."""
-APART_ANYWHERE = PLACES
-"""Last parts of keys that do not either: files are told apart by what is in them."""
-WITHIN_TRAINER = (
-    *("max_epochs", "max_steps", "precision", "accumulate_grad_batches"),
-    *("gradient_clip_val", "limit_train_batches"),
-)
-"""Keys of the trainer that do."""
-MODEL = ("image_size", "backbone", "guide", "attention", "prompt", "scoring", "method")
-"""Keys that prompts bring to their test; those of their training matter where they differ."""
-NOT_THE_PROMPTS = ("epoch", "monitor", "metrics")
-"""Keys of a training that its prompts do not hang on."""
 DEFAULT = "default"
 """What a setting that was not typed has."""
 ONLY = "all runs"
@@ -142,15 +124,15 @@ def _settings(runs: Sequence[Run]) -> list[dict[str, str]]:
 
 
 def _setting(run: Run) -> dict[str, str]:
-    own = {key: value for key, value in _leaves(without_places(run.config)) if not _is_apart(key)}
+    own = {key: _text(value) for key, value in decisive(run.config).items()}
     own |= _digests(run, "source.") | _weights(run)
     if run.training is None:
         return own
     own["checkpoint"] = Path(own["checkpoint"]).name  # its folder has a seed of its own
     for key, value in _setting(run.training).items():
         group = key.partition(".")[0]
-        is_same = group in (*MODEL, "weights") and own.get(key) == value
-        if group not in NOT_THE_PROMPTS and not is_same:
+        is_same = group in (*MODEL_KEYS, "weights") and own.get(key) == value
+        if _decides_prompts(key) and not is_same:
             own[f"training.{key}"] = value
     return own
 
@@ -168,21 +150,18 @@ def _weights(run: Run) -> dict[str, str]:
     return {f"weights.{n}": d if d.startswith("random") else d[:12] for n, d in shown.items()}
 
 
-def _is_apart(key: str) -> bool:
-    if key.startswith("trainer.") and key.removeprefix("trainer.") in WITHIN_TRAINER:
-        return False
-    if key.rpartition(".")[2] in APART_ANYWHERE:
+def _decides_prompts(key: str) -> bool:
+    if key.startswith(("source.", "weights.", "training.")):
         return True
-    return any(key == one or key.startswith(f"{one}.") for one in APART)
+    return effect_of(key) in (Effect.PROMPTS, Effect.LENGTH)
 
 
-def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
-    for name, value in node.items():
-        key = f"{prefix}{name}"
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{key}.")
-        else:
-            yield key, _text(value)
+def _is_apart(key: str) -> bool:
+    """Whether a typed key, or group, makes no other setting."""
+    try:
+        return effect_of(key) not in DECIDES
+    except UsageError:  # a group, such as scoring: as its keys
+        return False
 
 
 def _text(value: object) -> str:

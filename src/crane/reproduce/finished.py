@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from crane.reporting import StoredRun, finished_runs
-from crane.reporting.store import StoredPlace
+from crane.runs import StoredRun, finished_runs
+from crane.runs.store import StoredPlace
 
 PROMPTS = "prompts"
 """Name of the tested prompts among the weights of a test; its setting names them already."""
@@ -31,7 +31,7 @@ class Finished:
         """The latest finished run of a setting and a seed on these very files.
 
         Args:
-            setting: Of `crane.reporting.setting_of`.
+            setting: Of `crane.runs.setting_of`.
             seed: The seed.
             data: Data set to fingerprint, as runs record them.
             weights: Weight file to sha256; empty for a model of random weights.

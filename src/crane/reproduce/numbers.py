@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from crane.errors import UsageError
-from crane.reporting import write_text
+from crane.files import write_text
 
 WITHIN, OUTSIDE, MEASURED = "within tolerance", "outside tolerance", "measured"
 MISSING, FAILED, UNDEFINED, LEFT_OUT = "missing", "failed", "not defined", "left out"

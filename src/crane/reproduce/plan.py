@@ -10,7 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from crane.config import compose, plain
 from crane.errors import UsageError
-from crane.reporting import setting_of
+from crane.identity import setting_of
 from crane.reproduce.cells import Cell
 from crane.reproduce.resources import DataSet, Lack, Resources, checkpoint_lack
 
@@ -33,7 +33,7 @@ class Composed:
     config: DictConfig
     """With every target of the plan, where it is of `crane test`."""
     setting: str
-    """What names it: see `crane.reporting.setting_of`."""
+    """What names it: see `crane.runs.setting_of`."""
     lacks: tuple[Lack, ...]
     """Missing weights."""
 
@@ -253,13 +253,10 @@ def _checkpoint_lack(path: Path | None) -> Lack | None:
 
 
 def setting(config: DictConfig, command: str) -> str:
-    """What names a run apart from its seed: see `crane.reporting.setting_of`.
+    """Name what a run computes apart from its seed: see `crane.identity.setting_of`.
 
     Args:
         config: As it is run; `checkpoint` is the sha256 of the file.
         command: `train` or `test`.
     """
-    apart = config.copy()
-    with open_dict(apart):
-        apart.seed = 0  # the one part of a setting that is counted apart
-    return setting_of(plain(apart), command)
+    return setting_of(plain(config), command)

@@ -5,20 +5,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from crane.config import plain
-from crane.data import Card, Index
+from crane.data import Index
+from crane.datasets import Card
 from crane.errors import UsageError
-from crane.models import build_model
+from crane.files import sha256
+from crane.gate import build
+from crane.methods import build_model
 from crane.weights import (
     PRESENT,
     WeightFile,
     hub_code_address,
     hub_code_folder,
     is_hub_code,
-    sha256,
     weight_status,
     weights_needed,
 )
@@ -83,12 +84,9 @@ class Resources:
 
     def _look(self, name: str, node: DictConfig, strict: bool) -> DataSet:
         try:
-            index: Index = instantiate(node)
-        except (UsageError, InstantiationException) as error:
-            mistake = error if isinstance(error, UsageError) else error.__cause__
-            if not isinstance(mistake, UsageError):
-                raise
-            return _from_card(name, node, Lack("data", name, str(mistake)))
+            index: Index = build(node, f"targets.{name}")
+        except UsageError as error:
+            return _from_card(name, node, Lack("data", name, str(error)))
         lack = None
         if strict and index.mismatches:
             text = f"not the published one: {'; '.join(index.mismatches)} (data.strict)"
@@ -168,7 +166,7 @@ def _from_card(name: str, node: DictConfig, lack: Lack) -> DataSet:
     """What is known of a data set that is not here."""
     if "card" not in node:
         return DataSet(name, None, 0, None, lack)
-    card: Card = instantiate(node.card)
+    card: Card = build(node.card, f"targets.{node.name}.card")
     return DataSet(name, images_of(card), len(card.class_names), None, lack)
 
 

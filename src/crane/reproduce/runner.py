@@ -12,11 +12,12 @@ import torch
 from omegaconf import DictConfig, open_dict
 
 from crane import training
-from crane.reporting import DatasetResult, StoredRun, store_run
-from crane.reporting.store import FINISHED, OPTIONS, StoredPlace
+from crane.identity import OPTIONS
+from crane.methods import PromptCheckpoint, adopt_config, read_checkpoint
 from crane.reproduce.finished import Finished
 from crane.reproduce.plan import Composed, Plan, Planner, Test, Training, missing, setting
-from crane.training import PromptCheckpoint, adopt_config, read_checkpoint
+from crane.runs import DatasetResult, StoredRun, store_run
+from crane.runs.store import FINISHED, StoredPlace
 
 logger = logging.getLogger(__name__)
 

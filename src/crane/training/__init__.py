@@ -1,13 +1,13 @@
 """Training and testing with Lightning."""
 
-from crane.training.callbacks import DrawOverlays, KeepPrompts
-from crane.training.checkpoint import (
+from crane.methods.checkpoint import (
     PromptCheckpoint,
     adopt_config,
     load_model,
     read_checkpoint,
     save_prompts,
 )
+from crane.training.callbacks import DrawOverlays, KeepPrompts
 from crane.training.loggers import wandb_logger
 from crane.training.module import CraneModule
 from crane.training.processes import own_processes

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from crane.data import Index
 from crane.errors import UsageError
-from crane.reporting import (
+from crane.methods.checkpoint import save_prompts
+from crane.pictures import (
     CURVES,
     GALLERY,
     SCORES,
@@ -24,7 +25,6 @@ from crane.reporting import (
     write_gallery,
     write_scores,
 )
-from crane.training.checkpoint import save_prompts
 from crane.training.module import CraneModule
 from crane.training.watching import ImageWatcher
 

@@ -18,7 +18,7 @@ import crane.attention
 import crane.backbones
 import crane.data.images
 import crane.guides
-import crane.models.vision
+import crane.methods.vision
 import crane.weights
 from crane.cache import (
     DTYPES,
@@ -40,7 +40,7 @@ from crane.config import plain
 from crane.data import CraneDataModule, ImageDataset
 from crane.data.loader import ImageLoader
 from crane.errors import UsageError
-from crane.models import VisionEncoder
+from crane.methods import VisionEncoder
 from crane.training.module import CraneModule
 from crane.types import Batch, VisionTokens
 
@@ -55,7 +55,7 @@ MODULES = (
     crane.backbones,
     crane.guides,
     crane.weights,
-    crane.models.vision,
+    crane.methods.vision,
     crane.data.images,
 )
 """Code that decides what features are, beside what a configuration names."""

@@ -10,10 +10,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning.pytorch.loggers import Logger, WandbLogger
 
-logger = logging.getLogger(__name__)
+from crane.identity import OPTIONS
 
-TAGGED = ("method", "backbone", "guide", "attention", "prompt")
-"""Groups whose chosen option becomes a tag of a W&B run."""
+logger = logging.getLogger(__name__)
 
 
 def wandb_logger(
@@ -69,7 +68,7 @@ def chosen_options() -> list[str]:
     if not HydraConfig.initialized():
         return []
     choices = HydraConfig.get().runtime.choices
-    return [f"{group}:{choices[group]}" for group in TAGGED if choices.get(group)]
+    return [f"{group}:{choices[group]}" for group in OPTIONS if choices.get(group)]
 
 
 @contextmanager

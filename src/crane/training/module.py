@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from crane.data import CraneDataModule
 from crane.errors import UsageError
+from crane.methods import Crane, CraneLoss
+from crane.methods.checkpoint import PROMPTS
 from crane.metrics import Curve, Evaluation
-from crane.models import Crane, CraneLoss
-from crane.reporting import DatasetResult
-from crane.training.checkpoint import PROMPTS
+from crane.runs import DatasetResult
 from crane.training.results import dataset_result
 from crane.types import Batch, Prediction, TokenBatch, VisionTokens
 

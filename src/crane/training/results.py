@@ -4,7 +4,7 @@ from collections import Counter
 
 from crane.data import Index
 from crane.metrics import Results
-from crane.reporting import DatasetResult
+from crane.runs import DatasetResult
 from crane.types import ANOMALOUS, NORMAL
 
 

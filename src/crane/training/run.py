@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -15,11 +14,14 @@ from omegaconf import DictConfig
 from crane.config import plain
 from crane.data import CraneDataModule
 from crane.errors import UsageError
+from crane.files import sha256
+from crane.gate import build
+from crane.methods import Crane, build_model, compile_towers, load_prompts, model_config
+from crane.methods.checkpoint import PromptCheckpoint, read_checkpoint
 from crane.metrics import Evaluation
-from crane.models import Crane, build_model, compile_towers, load_prompts, model_config
-from crane.reporting import (
+from crane.pictures import PanelStyle
+from crane.runs import (
     DatasetResult,
-    PanelStyle,
     RunRecord,
     begin_record,
     write_record,
@@ -27,7 +29,6 @@ from crane.reporting import (
     write_results_json,
 )
 from crane.training.callbacks import DrawOverlays, KeepFindings, KeepPrompts
-from crane.training.checkpoint import PromptCheckpoint, read_checkpoint
 from crane.training.features import use_features
 from crane.training.loggers import closing
 from crane.training.module import CraneModule
@@ -35,7 +36,7 @@ from crane.training.processes import StopWhenTold, check_processes, ending_toget
 from crane.training.progress import ProgressBar
 from crane.training.resuming import bring_checkpoint, resumed, training_facts
 from crane.training.wandb_runs import LogToWandb, log_prompts
-from crane.weights import RANDOM, sha256, weight_status, weights_needed
+from crane.weights import RANDOM, weight_status, weights_needed
 
 NUM_SEEDS = 2**32
 """Seeds are below it, as numpy's are."""
@@ -71,13 +72,13 @@ def train(config: DictConfig) -> RunSummary:
         UsageError: Something in the configuration does not fit; most of it before any work.
     """
     _seed(config.seed)
-    data: CraneDataModule = instantiate(config.data)
+    data: CraneDataModule = build(config.data, "data")
     if not data.source:
         raise UsageError("at least one source data set", "none", key="source")
     model = build_model(config)
     compile_towers(model, config.compile)
-    loss = instantiate(config.loss)
-    optimizer = instantiate(config.optimizer, _convert_="all")
+    loss = build(config.loss, "loss")
+    optimizer = build(config.optimizer, "optimizer")
     sources = {k: v for k, v in data.fingerprints().items() if k.startswith("source.")}
     facts = training_facts(config, sources)
     module = _module(config, model, loss=loss, optimizer=optimizer, training=facts)
@@ -130,7 +131,7 @@ def test(config: DictConfig, checkpoint: PromptCheckpoint) -> RunSummary:
         UsageError: Something in the configuration does not fit.
     """
     _seed(config.seed)
-    data: CraneDataModule = instantiate(config.data)
+    data: CraneDataModule = build(config.data, "data")
     if not data.targets:
         raise UsageError("at least one target data set", "none", key="targets")
     model = build_model(config)
@@ -184,7 +185,7 @@ def _keep_findings(config: DictConfig, data: CraneDataModule) -> KeepFindings:
 
 def _style(config: DictConfig) -> PanelStyle:
     overlay = config.overlay
-    return PanelStyle(instantiate(overlay.scale), overlay.alpha, overlay.tile)
+    return PanelStyle(build(overlay.scale, "overlay.scale"), overlay.alpha, overlay.tile)
 
 
 def _begin(
@@ -210,10 +211,10 @@ def _end(config: DictConfig, trainer: Trainer, record: RunRecord) -> None:
 
 
 def _module(config: DictConfig, model: Crane, **parts: Any) -> CraneModule:
-    build = instantiate(config.metrics)
+    build_metrics = build(config.metrics, "metrics")
 
     def evaluate(num_classes: int, names: Sequence[str] | None) -> Evaluation:
-        evaluation: Evaluation = build(num_classes=num_classes, names=names)
+        evaluation: Evaluation = build_metrics(num_classes=num_classes, names=names)
         return evaluation
 
     return CraneModule(
@@ -225,11 +226,9 @@ def _trainer(config: DictConfig, callbacks: list[Callback]) -> Trainer:
     if config.trainer.enable_progress_bar:
         callbacks = [*callbacks, ProgressBar(config.trainer.log_every_n_steps)]
     callbacks = [*callbacks, StopWhenTold()]
-    run_logger = instantiate(config.logger) if config.logger is not None else False
+    run_logger = build(config.logger, "logger") if config.logger is not None else False
     try:
-        trainer: Trainer = instantiate(
-            config.trainer, callbacks=callbacks, logger=run_logger, _convert_="all"
-        )
+        trainer: Trainer = build(config.trainer, "trainer", callbacks=callbacks, logger=run_logger)
     except InstantiationException as error:
         if not isinstance(error.__cause__, (MisconfigurationException, ValueError)):
             raise

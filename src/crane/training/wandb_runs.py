@@ -9,7 +9,8 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger, WandbLogger
 
 from crane.metrics import Curve
-from crane.reporting import DatasetResult, Panel, PanelStyle, heat_map
+from crane.pictures import Panel, PanelStyle, heat_map
+from crane.runs import DatasetResult
 from crane.training.callbacks import DrawOverlays
 from crane.training.module import CraneModule
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from crane.errors import UsageError
-from crane.reporting import KINDS, SIZES
+from crane.pictures import KINDS
+from crane.runs import SIZES
 from crane.training.loggers import has_key
 
 LOSSES = ("loss", "focal", "dice", "image")

@@ -9,7 +9,6 @@ from crane.weights.files import (
     WeightStatus,
     find_weights,
     published_name,
-    sha256,
     weight_status,
     weights_needed,
 )
@@ -42,7 +41,6 @@ __all__ = [
     "open_clip_from_state_dict",
     "openai_geometry",
     "published_name",
-    "sha256",
     "weight_status",
     "weights_needed",
 ]

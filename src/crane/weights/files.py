@@ -1,11 +1,10 @@
 """Finding, fetching and checking weight files."""
 
-import hashlib
 import logging
 import urllib.error
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
 from crane.errors import UsageError
+from crane.files import sha256
 from crane.weights.catalogue import CATALOGUE, RANDOM, WeightFile, describe
 from crane.weights.embedded import MINI_FOLDER
 from crane.weights.hub_code import has_hub_code, hub_code_folder, is_hub_code
@@ -176,29 +176,6 @@ def _missing(entry: WeightFile, folder: Path, key: str, reason: str) -> UsageErr
         key=f"{key} to a local file, or set allow_download=true",
         hint=f"the file comes from {entry.source} ({entry.facts})",
     )
-
-
-def sha256(path: str | Path) -> str:
-    """Compute the SHA-256 of a file, once a process as long as it stays as it is.
-
-    Args:
-        path: Any file.
-
-    Returns:
-        64 hexadecimal digits.
-    """
-    file = Path(path).resolve()
-    facts = file.stat()
-    return _sha256(file, facts.st_ino, facts.st_size, facts.st_mtime_ns)
-
-
-@lru_cache(maxsize=1024)
-def _sha256(path: Path, *of_state: int) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def weights_needed(config: Mapping[str, Any]) -> list[str]:

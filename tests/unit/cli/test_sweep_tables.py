@@ -19,9 +19,9 @@ from crane.cli.sweeps import (
     sweep_numbers,
 )
 from crane.errors import UsageError
-from crane.reporting import DatasetResult, StoredRun, store_run
-from crane.reporting.jobs import BEGUN, JOB_FILE, SKIPPED, JobOutcome, read_outcomes
-from crane.reporting.store import FAILED, FINISHED
+from crane.runs import DatasetResult, StoredRun, store_run
+from crane.runs.jobs import BEGUN, JOB_FILE, SKIPPED, JobOutcome, read_outcomes
+from crane.runs.store import FAILED, FINISHED
 
 VV, CLIP = ("attention=vv",), ("attention=clip",)
 METRICS = ("image_auroc", "aupro")

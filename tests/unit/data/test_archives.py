@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from crane.data import archives
-from crane.data.archives import unpack
+from crane.datasets import archives
+from crane.datasets.archives import unpack
 from crane.errors import UsageError
 
 FILES = {"a/1.png": b"one" * 500, "a/b/2.png": b"two" * 700, "readme.txt": b"text"}

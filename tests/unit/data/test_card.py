@@ -4,8 +4,9 @@ import pytest
 from hydra.utils import instantiate
 
 from crane.config import compose, conf_dir
-from crane.data import Card, Counts, Index
-from crane.data.card import EVIDENCE
+from crane.data import Index
+from crane.datasets import Card, Counts
+from crane.datasets.card import EVIDENCE
 from crane.errors import UsageError
 from crane.types import Sample
 

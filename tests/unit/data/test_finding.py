@@ -8,7 +8,7 @@ import pytest
 from hydra.utils import instantiate
 
 from crane.config import compose
-from crane.data.finding import candidate_folders
+from crane.datasets.finding import candidate_folders
 from crane.errors import UsageError
 from miniatures import MINIATURES, VARIANTS, image, mask, mvtec_like, polyps
 

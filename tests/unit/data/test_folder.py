@@ -5,7 +5,7 @@ import pytest
 
 from crane.data import index_folder, index_meta_json
 from crane.errors import UsageError
-from crane.reporting import MEAN
+from crane.runs import MEAN
 from crane.types import ANOMALOUS, NORMAL
 
 

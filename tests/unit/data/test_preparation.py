@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from crane.data import index_folder, index_meta_json
-from crane.data.preparation import as_meta, write_images, write_meta
+from crane.datasets.preparation import as_meta, write_images, write_meta
 from crane.errors import UsageError
 
 

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from crane.data import index_folder
-from crane.data.statistics import measure, picture
+from crane.datasets.statistics import measure, picture
 
 
 def test_counts_sizes_and_regions(tmp_path, write):

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crane.data import Card, Counts, index_folder
-from crane.data.verification import verify
+from crane.data import index_folder
+from crane.datasets import Card, Counts
+from crane.datasets.verification import verify
 from miniatures import image, mask, mvtec_like
 
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from crane.config import compose
 from crane.errors import UsageError
-from crane.models import build_model
+from crane.methods import build_model
 from crane.weights import load_open_clip
 from crane.weights.embedded import MINI_FOLDER
 from experiments.mini_pretraining.evaluate import evaluate

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 import pytest
 import torch
 
-from crane.data.embedded import reserved_generators
+from crane.drawn import reserved_generators
 from experiments.mini_pretraining.canvas import Canvas
 from experiments.mini_pretraining.captions import (
     caption,

@@ -8,8 +8,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from crane.config import compose
-from crane.models import build_model
-from crane.weights import CATALOGUE, PRESENT, sha256, weight_status, weights_needed
+from crane.files import sha256
+from crane.methods import build_model
+from crane.weights import CATALOGUE, PRESENT, weight_status, weights_needed
 from crane.weights.embedded import MINI_CLIP, MINI_FOLDER
 from experiments.mini_pretraining.evaluate import evaluate_guide
 from experiments.mini_pretraining.look import drawings, guide_colours

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from crane.errors import UsageError
+from crane.pictures import ColourScale
 from crane.prediction.calibration import Threshold
 from crane.prediction.inputs import find_images
 from crane.prediction.loading import LoadOptions
@@ -23,7 +24,6 @@ from crane.prediction.results import PredictSummary
 from crane.prediction.settings import Calibration
 from crane.prediction.shards import Shard
 from crane.prediction.table import TableOptions
-from crane.reporting import ColourScale
 from crane.types import Prediction
 
 SIZE = 8

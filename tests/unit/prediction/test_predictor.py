@@ -14,6 +14,7 @@ from torch import Tensor
 
 from crane.data.images import image_to_tensor, read_rgb
 from crane.errors import UsageError
+from crane.pictures import ColourScale, heat_map, overlay, read_map, resize_map
 from crane.prediction.calibration import Threshold
 from crane.prediction.detecting import Detector, score_images
 from crane.prediction.inputs import find_images
@@ -24,7 +25,6 @@ from crane.prediction.results import MAX_SHOWN, PredictSummary
 from crane.prediction.settings import Calibration
 from crane.prediction.shards import Shard
 from crane.prediction.table import TableOptions, read_scores
-from crane.reporting import ColourScale, heat_map, overlay, read_map, resize_map
 from crane.types import Prediction
 
 SIZE = 24

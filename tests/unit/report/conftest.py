@@ -9,15 +9,8 @@ import yaml
 from PIL import Image
 
 from crane.metrics import Curve
-from crane.reporting import (
-    ColourScale,
-    DatasetResult,
-    GalleryKeeper,
-    PanelStyle,
-    write_curves,
-    write_gallery,
-    write_results_json,
-)
+from crane.pictures import ColourScale, GalleryKeeper, PanelStyle, write_curves, write_gallery
+from crane.runs import DatasetResult, write_results_json
 from crane.types import Sample
 
 METRICS = ("image_auroc", "aupro", "aupro_small", "aupro_medium", "aupro_large")

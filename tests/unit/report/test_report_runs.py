@@ -5,10 +5,11 @@ from dataclasses import asdict
 import pytest
 
 from crane.errors import UsageError
+from crane.files import write_json
 from crane.report import differences, find_runs, label_runs, summarise
-from crane.reporting import StoredRun, store_run, write_json
-from crane.reporting.jobs import BEGUN, JOB_FILE, SKIPPED, JobOutcome
-from crane.reporting.store import FAILED, FINISHED
+from crane.runs import StoredRun, store_run
+from crane.runs.jobs import BEGUN, JOB_FILE, SKIPPED, JobOutcome
+from crane.runs.store import FAILED, FINISHED
 
 
 def test_runs_come_in_the_order_in_which_they_began(make_run, tmp_path):

@@ -3,9 +3,7 @@ from pathlib import Path
 import pytest
 
 from crane.config import compose, plain
-from crane.models import MODEL_KEYS
 from crane.report import Run, differences, first_runs, label_runs
-from crane.report.settings import MODEL
 
 
 def run(config=None, typed="", folder="runs/a", **record):
@@ -157,10 +155,6 @@ def test_the_names_of_methods_are_labels_where_they_tell_settings_apart():
         for name in ("Crane", "Crane+", "Crane")
     ]
     assert label_runs(runs) == ["Crane", "Crane+", "Crane"]
-
-
-def test_the_keys_of_a_model_are_those_that_prompts_carry():
-    assert MODEL == MODEL_KEYS
 
 
 @pytest.mark.parametrize("method", [{}, {"name": None}, None])

@@ -8,7 +8,6 @@ from omegaconf import OmegaConf
 
 from crane.errors import UsageError
 from crane.report import read_published
-from crane.reporting import DatasetResult, StoredRun, store_run
 from crane.reproduce import (
     Gathering,
     Plan,
@@ -32,6 +31,7 @@ from crane.reproduce.plan import Test as PlannedTest
 from crane.reproduce.recipe import Recipe, Row
 from crane.reproduce.resources import DataSet
 from crane.reproduce.runner import Outcomes
+from crane.runs import DatasetResult, StoredRun, store_run
 from reproductions import EXPERIMENTS
 
 TABLE = EXPERIMENTS / "table1_zero_shot"

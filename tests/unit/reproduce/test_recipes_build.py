@@ -9,7 +9,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from crane.config import compose, plain
-from crane.models import build_model, model_config
+from crane.methods import build_model, model_config
 from crane.reproduce import Cost, Places, Plan, Planner, expand, read_recipe
 from crane.reproduce.resources import Resources
 

@@ -5,12 +5,12 @@ from omegaconf import OmegaConf
 
 from crane.config import compose
 from crane.errors import UsageError
+from crane.files import sha256
 from crane.reproduce import resources as module
 from crane.reproduce.finished import Finished
 from crane.reproduce.plan import Composed, missing
 from crane.reproduce.resources import Lack, Resources, checkpoint_lack
 from crane.reproduce.runner import Runner
-from crane.weights import sha256
 from miniatures import MINIATURES, counts_override
 
 
@@ -116,7 +116,7 @@ def test_what_can_be_fetched_is_not_missing_alone_but_told_with_the_rest():
 
 
 def test_finished_runs_are_of_these_very_files(tmp_path):
-    from crane.reporting import StoredRun, store_run
+    from crane.runs import StoredRun, store_run
 
     def run(**changes):
         facts = {"data": {"source.a": "1"}, "weights": {"clip": "2", "prompts": "3"}, **changes}

@@ -64,7 +64,7 @@ def test_a_resumed_choice_knows_earlier_epochs(keep, tmp_path):
 
 
 def test_every_epoch_is_kept_with_where_it_came_from(trained, tmp_path):
-    from crane.training import read_checkpoint
+    from crane.methods import read_checkpoint
 
     summary = trained("run", "trainer.max_epochs=2", "data.validation_fraction=0.34", "test=false")
     assert summary.checkpoint == tmp_path / "run" / "prompts" / "epoch_2.safetensors"

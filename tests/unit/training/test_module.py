@@ -7,8 +7,8 @@ from hydra.utils import instantiate
 
 from crane.config import compose
 from crane.errors import UsageError
-from crane.models import build_model, model_config
-from crane.training import CraneModule, read_checkpoint
+from crane.methods import build_model, model_config, read_checkpoint
+from crane.training import CraneModule
 
 
 def module(*overrides, seed=111):

@@ -11,8 +11,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from crane import training
 from crane.config import compose
 from crane.errors import UsageError
-from crane.models import build_model, model_config
-from crane.training import CraneModule, read_checkpoint
+from crane.methods import build_model, model_config, read_checkpoint
+from crane.training import CraneModule
 
 MOSAICS = ("data.mosaic_rate=0.5", "prompt.context_in_training=0.5")
 """What draws random numbers in a training."""

@@ -6,7 +6,7 @@ import torch
 from hydra.utils import instantiate
 
 from crane.config import compose
-from crane.training import read_checkpoint
+from crane.methods import read_checkpoint
 
 CHOSEN = ("data.validation_fraction=0.34", "epoch=best", "trainer.max_epochs=2")
 

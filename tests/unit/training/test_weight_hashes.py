@@ -1,8 +1,8 @@
 """The weights that a run records."""
 
 from crane.config import compose
+from crane.files import sha256
 from crane.training import weight_hashes
-from crane.weights import sha256
 from crane.weights.hub_code import hub_code_folder
 
 

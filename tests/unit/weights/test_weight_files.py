@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from crane.errors import UsageError
+from crane.files import sha256
 from crane.weights import (
     CATALOGUE,
     MISSING,
@@ -15,7 +16,6 @@ from crane.weights import (
     WRONG_CHECKSUM,
     files,
     find_weights,
-    sha256,
     weight_status,
     weights_needed,
 )

@@ -1,0 +1,290 @@
+"""Types, ranges and choices of values, declared in signatures and checked where they enter.
+
+A constructor states what it takes (`num_blocks: NonNegativeInt`) and is decorated with `checked`;
+`crane.gate` checks the same annotations before it builds anything, so that an error names the key
+as it was typed. There is no third place.
+"""
+
+import difflib
+import functools
+import inspect
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+from annotated_types import Ge, Gt, Interval, Le, Lt, MinLen
+
+from crane.errors import InvalidValueError, UsageError
+
+PositiveInt = Annotated[int, Ge(1)]
+NonNegativeInt = Annotated[int, Ge(0)]
+PositiveFloat = Annotated[float, Gt(0)]
+NonNegativeFloat = Annotated[float, Ge(0)]
+Fraction = Annotated[float, Interval(ge=0, le=1)]
+Seed = Annotated[int, Interval(ge=0, lt=2**32)]
+"""A seed, as numpy takes it."""
+Text = Annotated[str, MinLen(1)]
+
+_SCALARS = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
+_CONTAINERS = (list, tuple, set, frozenset, dict, Sequence, Mapping, Iterable)
+Validate = Callable[[object], object]
+
+T = TypeVar("T", bound=Callable[..., Any])
+
+
+def checked(target: T) -> T:
+    """Check the arguments of a function or of a class's constructor against its annotations.
+
+    Only plain values are checked (numbers, text, truth values, choices, and lists and mappings of
+    them); numbers must be finite. Arguments keep the form in which they came.
+
+    Raises:
+        UsageError: On the call, naming the argument.
+
+    >>> @checked
+    ... def scale(factor: PositiveFloat, mode: Literal["linear", "log"] = "linear") -> float:
+    ...     return factor
+    >>> scale(0)
+    Traceback (most recent call last):
+    crane.errors.InvalidValueError: factor must be a number above 0, not 0
+    >>> scale(1, mode="cubic")
+    Traceback (most recent call last):
+    crane.errors.InvalidValueError: mode must be linear or log, not 'cubic'
+    """
+    if isinstance(target, type):
+        setattr(target, "__init__", checked(vars(target)["__init__"]))  # noqa: B010
+        return target
+    signature = inspect.signature(target)
+
+    @functools.wraps(target)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        given = signature.bind(*args, **kwargs).arguments
+        declared = _declared(target)
+        for name, value in given.items():
+            if name in declared:
+                check_value(value, declared[name], name)
+        return target(*args, **kwargs)
+
+    return cast(T, call)
+
+
+def check_value(value: object, annotation: Any, key: str) -> None:
+    """Check one value.
+
+    Args:
+        value: Any value, containers included.
+        annotation: What is declared for it; parts that are no plain values are not looked at.
+        key: Its key, for the error.
+
+    Raises:
+        UsageError: It does not fit.
+    """
+    try:
+        validate = _validator(annotation)
+    except TypeError:  # an annotation that cannot be hashed
+        validate = _validator.__wrapped__(annotation)
+    if validate is None:
+        return
+    try:
+        validate(value)
+    except ValueError as error:  # pydantic's ValidationError is one
+        errors = error.errors()  # type: ignore[attr-defined]
+        where = [part for part in errors[0]["loc"] if isinstance(part, int)]
+        entry = f" (entry {where[0] + 1})" if where and isinstance(value, (list, tuple)) else ""
+        raise InvalidValueError(
+            f"must be {describe(annotation)}, not {shown(value)}{entry}", key=key
+        ) from None
+
+
+def declared_values(target: Callable[..., Any]) -> Mapping[str, Any]:
+    """The arguments of a function or constructor that are declared as plain values."""
+    return _declared(getattr(target, "__init__") if isinstance(target, type) else target)  # noqa: B009
+
+
+@functools.cache
+def _declared(function: Callable[..., Any]) -> Mapping[str, Any]:
+    function = inspect.unwrap(function)
+    try:
+        hints = get_type_hints(function, include_extras=True)
+    except (NameError, TypeError, AttributeError):  # another library's, with names of its own
+        return {}
+    hints.pop("return", None)
+    return {name: hint for name, hint in hints.items() if _is_plain(hint)}
+
+
+def _is_plain(annotation: Any) -> bool:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if annotation in _SCALARS or annotation in (None, types.NoneType, Path):
+        return True
+    if origin is Annotated:
+        return _is_plain(arguments[0])
+    if origin is Literal:
+        return True
+    if origin in (Union, types.UnionType):
+        return all(map(_is_plain, arguments))
+    if origin in (list, tuple, set, frozenset, dict) or getattr(origin, "__module__", "") == (
+        "collections.abc"
+    ):
+        inner = [argument for argument in arguments if argument is not Ellipsis]
+        return origin is not Callable and bool(inner) and all(map(_is_plain, inner))
+    return False
+
+
+@functools.cache
+def _validator(annotation: Any) -> Validate | None:
+    from pydantic import ConfigDict, TypeAdapter  # half a second, which `crane --help` can save
+
+    if not _is_plain(annotation):
+        return None
+    config = ConfigDict(allow_inf_nan=False, arbitrary_types_allowed=True)
+    return TypeAdapter(_strict(annotation), config=config).validate_python
+
+
+def _strict(annotation: Any) -> Any:
+    """The annotation with scalars that convert nothing: no text as a number, no true as 1."""
+    from pydantic import Strict
+
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if annotation in _SCALARS:
+        return Annotated[annotation, Strict()]
+    if origin is Annotated:
+        return Annotated[(_strict(arguments[0]), *annotation.__metadata__)]
+    if origin in (Union, types.UnionType):
+        return Union[tuple(map(_strict, arguments))]  # noqa: UP007
+    if origin is not None and origin is not Literal:
+        return origin[tuple(a if a is Ellipsis else _strict(a) for a in arguments)]
+    return annotation
+
+
+def describe(annotation: Any) -> str:
+    """What a declared value may be, in words.
+
+    >>> describe(PositiveInt | Literal["auto"]), describe(Fraction | None)
+    ('an integer of at least 1 or auto', 'a number from 0 to 1, or null')
+    >>> describe(list[PositiveInt])
+    'a list, each entry an integer of at least 1'
+    """
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if annotation in _SCALARS:
+        return _SCALARS[annotation]
+    if annotation in (None, types.NoneType):
+        return "null"
+    if annotation is Path:
+        return "a path"
+    if origin is Annotated:
+        return describe(arguments[0]) + _range(annotation.__metadata__)
+    if origin is Literal:
+        return _either([_word(one) for one in arguments])
+    if origin in (Union, types.UnionType):
+        parts = [describe(a) for a in arguments if a is not types.NoneType and a is not Path]
+        text = _either(parts)
+        return f"{text}, or null" if types.NoneType in arguments else text
+    if origin in (dict, Mapping):
+        return f"a mapping, each value {describe(arguments[1])}"
+    if origin is tuple and Ellipsis not in arguments:
+        return f"a list of {len(arguments)}: {', '.join(map(describe, arguments))}"
+    return f"a list, each entry {describe(arguments[0])}"
+
+
+def _range(metadata: Sequence[Any]) -> str:
+    low = high = ""
+    for one in metadata:
+        if isinstance(one, MinLen):
+            return " that is not empty"
+        if isinstance(one, str):  # words of its own
+            return f" {one}"
+        if (above := getattr(one, "gt", None)) is not None:
+            low = f"above {above}"
+        if (least := getattr(one, "ge", None)) is not None:
+            low = f"from {least}"
+        if (below := getattr(one, "lt", None)) is not None:
+            high = f"below {below}"
+        if (most := getattr(one, "le", None)) is not None:
+            high = f"to {most}" if low.startswith("from") else f"of at most {most}"
+    if low.startswith("from") and not high:
+        low = low.replace("from", "of at least")
+    if low.startswith("from") and high.startswith("below"):
+        high = f"to {int(high.split()[1]) - 1}" if high.split()[1].isdigit() else f"and {high}"
+    if low.startswith("above") and high:
+        high = f"and {high}"
+    text = " ".join(filter(None, (low, high)))
+    return f" {text}" if text else ""
+
+
+def _either(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} or {parts[-1]}"
+
+
+def _word(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def shown(value: object) -> str:
+    """A value as it would be typed: `null` and `true` in small letters, text in quotes.
+
+    >>> shown(None), shown(True), shown("banana"), shown(float("nan"))
+    ('null', 'true', "'banana'", 'nan')
+    """
+    if value is None:
+        return "null"
+    text = _word(value) if isinstance(value, (bool, int, float)) else repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def one_of(value: object, options: Iterable[object], what: str, key: str) -> None:
+    """Refuse a name that is not among those known.
+
+    Args:
+        value: What was given.
+        options: What may be given.
+        what: What it names, such as `attention`.
+        key: Its key.
+
+    Raises:
+        UsageError: Lists the options, and the nearest one first.
+
+    >>> one_of("aupo", ["image_auroc", "aupro"], "metric", "objective")
+    Traceback (most recent call last):
+    crane.errors.UsageError: objective: unknown metric 'aupo'; did you mean aupro? ...
+    """
+    known = list(map(str, options))
+    if str(value) in known:
+        return
+    near = difflib.get_close_matches(str(value), known, n=1)
+    guess = f"did you mean {near[0]}? " if near else ""
+    raise UsageError(
+        f"unknown {what} {shown(value)}; {guess}choose one of {', '.join(known)}", key=key
+    )
+
+
+__all__ = [
+    "Fraction",
+    "Ge",
+    "Gt",
+    "Interval",
+    "Le",
+    "Lt",
+    "NonNegativeFloat",
+    "NonNegativeInt",
+    "PositiveFloat",
+    "PositiveInt",
+    "Seed",
+    "Text",
+    "check_value",
+    "checked",
+    "declared_values",
+    "describe",
+    "one_of",
+    "shown",
+]

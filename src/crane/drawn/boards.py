@@ -1,0 +1,222 @@
+"""A target domain of drawn assemblies: printed circuit boards."""
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from crane.drawn.boards_components import TIN, Component, look, outline, pads
+from crane.drawn.drawing import (
+    SIZE,
+    Patch,
+    Picture,
+    Plane,
+    Point,
+    box,
+    cover,
+    flat,
+    lit,
+    mix,
+    noise,
+    posed,
+    relief,
+    sample,
+    tint,
+    toward,
+)
+from crane.drawn.scene import Scene
+
+_SILK = (0.90, 0.92, 0.90)
+_SOLDER_MASKS = {
+    "driver": ((0.40, 0.75, 0.34), (0.60, 0.78, 0.46)),
+    "matrix": ((0.62, 0.20, 0.16), (0.50, 0.10, 0.22)),
+    "socket": ((0.99, 0.78, 0.50), (0.78, 0.55, 0.40)),
+}
+
+
+@dataclass(frozen=True)
+class Board(Scene):
+    """A board, its frame and what is mounted on it."""
+
+    bare: Picture
+    """The board before assembly: traces, pads and print."""
+    centre: Point
+    """Where its centre lies in the image."""
+    angle: float
+    """How far it is turned, in radians."""
+    components: tuple[Component, ...]
+
+
+def driver(rng: np.random.Generator) -> Board:
+    """A motor driver: one large chip, two cans, a crystal and small parts."""
+    return _assemble(rng, "driver")
+
+
+def matrix(rng: np.random.Generator) -> Board:
+    """A lamp matrix: light-emitting diodes in rows and columns, a resistor a row."""
+    return _assemble(rng, "matrix")
+
+
+def socket(rng: np.random.Generator) -> Board:
+    """A breakout board: pin headers along two edges, two slim chips, ceramic capacitors."""
+    return _assemble(rng, "socket")
+
+
+_ROWS = (-72.0, -36.0, 0.0, 36.0, 72.0)
+_LAYOUTS = {
+    "driver": (
+        Component("chip", -4.0, -24.0, 27.0, 32.0),
+        *(Component("can", -66.0, y, 17.0, 17.0) for y in (-48.0, -4.0)),
+        *(Component("resistor", x, 42.0, 6.0, 11.0) for x in (-44.0, -22.0, 0.0, 22.0, 44.0)),
+        *(Component("tantalum", 64.0, y, 14.0, 9.0) for y in (-56.0, -32.0)),
+        Component("crystal", 64.0, -4.0, 18.0, 8.0),
+        Component("header", 0.0, 78.0, 72.0, 7.0),
+    ),
+    "matrix": (
+        *(Component("lamp", x, y, 11.0, 11.0) for x in _ROWS[:-1] for y in _ROWS),
+        *(Component("resistor", 76.0, y, 11.0, 6.0) for y in _ROWS),
+    ),
+    "socket": (
+        *(Component("header", x, 0.0, 7.0, 72.0) for x in (-80.0, 80.0)),
+        *(Component("chip", x, -36.0, 18.0, 40.0) for x in (-34.0, 28.0)),
+        *(Component("ceramic", x, 34.0, 6.0, 10.0) for x in (-48.0, -24.0, 0.0, 24.0, 48.0)),
+        *(Component("tantalum", x, 70.0, 14.0, 8.0) for x in (-30.0, 24.0)),
+    ),
+}
+
+
+def remove(board: Board, component: Component) -> tuple[Board, Plane]:
+    """Unsolder a component: the bare board shows.
+
+    Returns:
+        The board without it, and what it had covered, its shadow included.
+    """
+    footprint = np.zeros((SIZE, SIZE))
+    window, u, v = _window(board.centre, board.angle, component)
+    shadow = _shadow(outline(component, u, v), board.light)
+    footprint[window] = np.maximum(look(component, u, v, board.light).alpha, shadow)
+    kept = tuple(other for other in board.components if other != component)
+    return replace(board, rgb=mix(board.rgb, board.bare, footprint), components=kept), footprint
+
+
+def mount(board: Board, component: Component) -> tuple[Board, Plane]:
+    """Solder a component.
+
+    Returns:
+        The board with it, and what it covers, its shadow included.
+    """
+    rgb, footprint = board.rgb.copy(), np.zeros((SIZE, SIZE))
+    window, covered = _solder(rgb, board.centre, board.angle, board.light, component)
+    footprint[window] = covered
+    return replace(board, rgb=rgb, components=(*board.components, component)), footprint
+
+
+def position(board: Board, x: float, y: float) -> Point:
+    """Where a place of the board's frame lies in the image."""
+    cos, sin = float(np.cos(board.angle)), float(np.sin(board.angle))
+    return board.centre[0] + cos * x - sin * y, board.centre[1] + sin * x + cos * y
+
+
+def _solder(
+    rgb: Picture, centre: Point, angle: float, light: Point, component: Component
+) -> tuple[tuple[slice, slice], Patch]:
+    """Draw a component into `rgb`; returns the window it changed and how much of each pixel."""
+    window, u, v = _window(centre, angle, component)
+    shadow = _shadow(outline(component, u, v), light)
+    drawn = look(component, u, v, light)
+    rgb[window] = mix(lit(rgb[window], 1.0 - 0.5 * shadow), drawn.rgb, drawn.alpha)
+    return window, np.maximum(drawn.alpha, shadow)
+
+
+def _window(
+    centre: Point, angle: float, component: Component
+) -> tuple[tuple[slice, slice], Patch, Patch]:
+    """The part of the image around a component, and the component's frame there."""
+    cos, sin = float(np.cos(angle)), float(np.sin(angle))
+    x = centre[0] + cos * component.x - sin * component.y
+    y = centre[1] + sin * component.x + cos * component.y
+    angle += component.turn
+    cos, sin = abs(float(np.cos(angle))), abs(float(np.sin(angle)))
+    reach_x = cos * component.half_x + sin * component.half_y + 8.0
+    reach_y = sin * component.half_x + cos * component.half_y + 8.0
+    window = (
+        slice(max(0, int(y - reach_y)), max(1, int(y + reach_y))),
+        slice(max(0, int(x - reach_x)), max(1, int(x + reach_x))),
+    )
+    return (window, *posed((x, y), angle, window))
+
+
+def _shadow(distance: Plane, light: Point) -> Plane:
+    shift = (round(-3.0 * light[1]), round(-3.0 * light[0]))
+    return cover(np.roll(distance, shift, axis=(0, 1)), 4.0)
+
+
+class _Artwork(NamedTuple):
+    """The layers of a bare board, 0 to 1, in its own frame with the centre in the middle."""
+
+    copper: Plane
+    tin: Plane
+    silk: Plane
+
+
+@lru_cache
+def _artwork(name: str) -> _Artwork:
+    """Copper between the pads, tinned pads and a printed outline around each component."""
+    u, v = posed((SIZE / 2, SIZE / 2), 0.0)
+    copper, tin, silk = (np.full((SIZE, SIZE), float(SIZE)) for _ in range(3))
+    places = [pad for part in _LAYOUTS[name] for pad in pads(part)]
+    for first, second in zip(places[::2], places[5::2], strict=False):
+        copper = np.minimum(copper, _trace(u, v, first[:2], second[:2]))
+    for x, y, half_x, half_y in places:
+        tin = np.minimum(tin, box(u - x, v - y, half_x, half_y, 1.0))
+    for part in _LAYOUTS[name]:
+        frame = box(u - part.x, v - part.y, part.half_x + 3.5, part.half_y + 3.5, 1.0)
+        silk = np.minimum(silk, np.abs(frame) - 0.6)
+    return _Artwork(cover(copper), cover(tin), cover(silk))
+
+
+def _trace(u: Plane, v: Plane, start: Point, end: Point) -> Plane:
+    """Copper from one pad to another: a diagonal, then straight."""
+    (ax, ay), (bx, by) = start, end
+    bend = min(abs(bx - ax), abs(by - ay))
+    corner = (ax + float(np.sign(bx - ax)) * bend, ay + float(np.sign(by - ay)) * bend)
+    plane = np.full((SIZE, SIZE), float(SIZE))
+    for (px, py), (qx, qy) in ((start, corner), (corner, end)):
+        du, dv = qx - px, qy - py
+        share = np.clip(((u - px) * du + (v - py) * dv) / max(du * du + dv * dv, 1e-9), 0.0, 1.0)
+        plane = np.minimum(plane, np.hypot(u - px - share * du, v - py - share * dv) - 1.6)
+    return plane
+
+
+def _bare(rng: np.random.Generator, name: str, u: Plane, v: Plane, light: Point) -> Picture:
+    """The board before assembly, without its surroundings."""
+    shades = _SOLDER_MASKS[name]
+    mask = tint(rng, *shades[int(rng.integers(len(shades)))])
+    copper, tin, silk = (sample(layer, u + SIZE / 2, v + SIZE / 2) for layer in _artwork(name))
+    diffuse, _ = relief(1.2 * copper, light)
+    rgb = lit(mix(flat(mask), (0.95, 0.95, 0.55), 0.15 * copper), 0.5 + 0.5 * diffuse)
+    rgb = mix(rgb, _SILK, 0.85 * silk)
+    diffuse, highlight = relief(1.5 * tin, light)
+    solder = lit(flat(TIN), 0.5 + 0.45 * diffuse) + 0.2 * highlight[..., None]
+    return lit(mix(rgb, solder, tin), 1.0 + 0.05 * noise(rng, 60.0))
+
+
+def _assemble(rng: np.random.Generator, name: str) -> Board:
+    centre = (SIZE / 2 + rng.uniform(-7.0, 7.0), SIZE / 2 + rng.uniform(-7.0, 7.0))
+    angle = rng.uniform(-0.09, 0.09) + np.pi * int(rng.integers(2))
+    light = toward(-0.7 * np.pi + rng.uniform(-0.3, 0.3))
+    u, v = posed(centre, angle)
+    edge = box(u, v, 97.0, 97.0, 7.0)
+    mat = lit(flat(tint(rng, 0.58, 0.12, 0.46)), 1.0 + 0.02 * noise(rng, 2.0))
+    mat = lit(mat, (1.0 + 0.05 * noise(rng, 50.0)) * (1.0 - 0.5 * _shadow(edge, light)))
+    holes = 4.5 - np.hypot(np.abs(u) - 88.0, np.abs(v) - 88.0)
+    region = cover(np.maximum(edge, holes))
+    bare = mix(mat, np.clip(_bare(rng, name, u, v, light), 0.0, 1.0), region)
+    rgb, components = bare.copy(), []
+    for part in _LAYOUTS[name]:
+        dx, dy, turn = (float(shift) for shift in rng.uniform(-1.0, 1.0, 3))
+        placed = replace(part, x=part.x + dx, y=part.y + dy, turn=0.025 * turn)
+        _solder(rgb, centre, angle, light, placed)
+        components.append(placed)
+    return Board(rgb, region, light, bare, centre, angle, tuple(components))

@@ -1,0 +1,81 @@
+"""Files that are written whole or not at all, their checksums, and how paths are shown."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from uuid import uuid4
+
+
+@contextmanager
+def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
+    """Yield a temporary name in the folder of `path`, which replaces it when the block ends well.
+
+    Whoever reads `path`, or resumes an interrupted run, finds the old file or the new one, never
+    half a file. Missing folders are made.
+
+    Args:
+        path: The file wanted. Its suffix is kept, since picture and array writers look at it.
+        durable: Whether to wait until the content is on the disk, so that it survives a crash of
+            the machine.
+
+    Yields:
+        The name to write to.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{uuid4().hex}.part{path.suffix}")
+    try:
+        yield part
+        if durable:
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes, *, durable: bool = False) -> Path:
+    """Write a file whole or not at all, and return its path."""
+    with replacing(path, durable=durable) as part:
+        part.write_bytes(content)
+    return path
+
+
+def write_text(path: Path, text: str, *, durable: bool = False) -> Path:
+    """Write a text file as UTF-8, whole or not at all, and return its path."""
+    return write_bytes(path, text.encode(), durable=durable)
+
+
+def write_json(path: Path, content: Mapping[str, object], *, durable: bool = False) -> Path:
+    """Write standard JSON, whole or not at all, and return its path.
+
+    Raises:
+        ValueError: The content holds NaN or infinity, which JSON does not have.
+    """
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return write_text(path, text, durable=durable)
+
+
+def sha256(path: str | Path) -> str:
+    """The SHA-256 of a file as 64 hexadecimal digits; cached while the file is unchanged."""
+    file = Path(path).resolve()
+    facts = file.stat()
+    return _sha256(file, facts.st_ino, facts.st_size, facts.st_mtime_ns)
+
+
+@lru_cache(maxsize=1024)
+def _sha256(path: Path, *state: int) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def shown_path(path: Path) -> str:
+    """A path from the current folder if it lies below it, else as it is."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

@@ -1,0 +1,294 @@
+"""The one gate from a configuration to objects: `build` checks what it is given, then builds it.
+
+Whatever `_target_` a configuration names, its values are compared with the annotations of that
+constructor (`crane.checks`) before anything is imported into service, and errors name the key as
+it was typed. What comes out of a file, such as a checkpoint's configuration, first passes
+`from_file`: it may name only what a fixed table allows for each key.
+"""
+
+import inspect
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from crane.checks import check_value, declared_values, shown
+from crane.errors import InvalidValueError, UsageError, usage_error
+
+TARGET = "_target_"
+SPECIAL = (TARGET, "_partial_", "_convert_", "_recursive_", "_args_")
+"""Keys that speak to Hydra, not to the constructor."""
+
+RENAMED: Mapping[str, str] = {
+    "crane.models.": "crane.methods.",
+    "crane.reporting.ColourScale": "crane.pictures.ColourScale",
+    "crane.data.index_set": "crane.datasets.index_set",
+    "crane.data.read_card": "crane.datasets.read_card",
+    "crane.data.layouts.": "crane.datasets.layouts.",
+    "crane.data.embedded.index_embedded": "crane.drawn.index_embedded",
+}
+"""Earlier names of what a configuration may build (version 0.1), and today's."""
+
+FROM_FILES: Mapping[str, tuple[str, ...]] = {
+    "backbone.model": ("crane.backbones.load_backbone",),
+    "guide.features": ("crane.guides.HubGuide", "crane.guides.TimmGuide"),
+    "guide.attention": ("crane.attention.GuidedAttention",),
+    "attention": ("crane.attention.SecondStream",),
+    "attention.correlation": (
+        "crane.attention.SumOfSelfCorrelations",
+        "crane.attention.JointSelfCorrelation",
+    ),
+    "prompt": ("crane.prompts.PromptLearner",),
+    "prompt.context": (
+        *("crane.prompts.pad_prefix", "crane.prompts.pad_suffix"),
+        *("crane.prompts.replace_prefix", "crane.prompts.replace_suffix"),
+    ),
+    "scoring": ("crane.methods.Scoring",),
+    "scoring.aggregate": (
+        "crane.scoring.mean_of_softmax_maps",
+        "crane.scoring.softmax_of_mean_logits",
+    ),
+}
+"""What a file may have built, key by key."""
+
+OF_THE_COMMAND = ("weights_dir", "allow_download")
+"""Keys that a file never decides: they are always those of the command that reads it."""
+
+REFERENCE = re.compile(r"\$\{(?:weights_dir|allow_download|image_size|backbone\.\w+)\}")
+"""The only interpolations a file may hold: references to keys beside it."""
+
+EXTRAS: Mapping[str, str] = {
+    "tensorboard": "crane-ad[tensorboard]",
+    "tensorboardX": "crane-ad[tensorboard]",
+}
+"""Packages that only one option needs, and what installs them."""
+
+
+def build(node: Any, key: str, **given: Any) -> Any:
+    """Build what a part of a configuration describes; the only caller of Hydra's `instantiate`.
+
+    Args:
+        node: The part, with a `_target_`; what it refers to elsewhere is filled in.
+        key: Where it stands in the configuration, for errors.
+        given: Further arguments of the constructor.
+
+    Returns:
+        The object; with `_partial_: true`, a function that builds it.
+
+    Raises:
+        UsageError: A value does not fit its declaration, an argument is unknown or missing, or the
+            constructor refuses what it got. Names the key.
+
+    >>> node = OmegaConf.create({"_target_": "crane.scoring.gaussian_blur", "_partial_": True,
+    ...                          "sigma": "much"})
+    >>> build(node, "blur")
+    Traceback (most recent call last):
+    crane.errors.InvalidValueError: blur.sigma must be a number, not 'much'
+    """
+    check(node, key, given)
+    try:
+        return instantiate(node, **given, _convert_="all")
+    except InstantiationException as error:
+        raise _told(error, key) from error
+
+
+def check(node: Any, key: str, given: Mapping[str, Any] | None = None) -> None:
+    """Check a part of a configuration, and the parts within it, without building anything.
+
+    Args:
+        node: The part.
+        key: Where it stands.
+        given: Arguments that will be given beside it.
+
+    Raises:
+        UsageError: As in `build`.
+    """
+    _check(_resolved(node, key), key, given or {})
+
+
+def _resolved(node: Any, key: str) -> Any:
+    if not isinstance(node, (DictConfig, ListConfig)):
+        return node
+    try:
+        return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"{error.full_key or key}: {reason}", key=error.full_key or key) from error
+
+
+def _check(node: Any, key: str, given: Mapping[str, Any]) -> None:
+    if isinstance(node, list):
+        for number, entry in enumerate(node):
+            _check(entry, f"{key}.{number}", {})
+        return
+    if not isinstance(node, Mapping):
+        _check_finite(node, key)
+        return
+    target = node.get(TARGET)
+    declared: Mapping[str, Any] = {}
+    if target is not None:
+        built = _located(target, f"{key}.{TARGET}")
+        _check_names(built, node, key, given)
+        declared = declared_values(built)
+    for name, value in node.items():
+        if name in SPECIAL:
+            continue
+        inner = f"{key}.{name}"
+        if name in declared and not _describes_object(value):
+            try:
+                check_value(value, declared[name], inner)
+            except InvalidValueError as error:
+                raise error from None
+        else:
+            _check(value, inner, {})
+
+
+def _check_finite(value: object, key: str) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidValueError(f"must be a finite number, not {shown(value)}", key=key)
+
+
+def _describes_object(value: object) -> bool:
+    """Whether an object is to be built of a value, or of something in it."""
+    if isinstance(value, Mapping):
+        return TARGET in value or any(map(_describes_object, value.values()))
+    return isinstance(value, list) and any(map(_describes_object, value))
+
+
+def _located(target: object, key: str) -> Callable[..., Any]:
+    name = str(target)
+    try:
+        built = get_object(name)
+    except ImportError as error:
+        raise UsageError(f"cannot import {name}: {_reason(error)}", key=key) from error
+    except Exception as error:
+        new = renamed(name)
+        hint = f"it is now {new}" if new != name else f"{type(error).__name__}: {error}"
+        raise UsageError(f"there is no {name}; {hint}".splitlines()[0], key=key) from error
+    if not callable(built):
+        raise UsageError(f"{name} is no function or class", key=key)
+    return built
+
+
+def _reason(error: BaseException) -> str:
+    missing = getattr(error, "name", None) or ""
+    extra = EXTRAS.get(missing.partition(".")[0])
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return f"{reason}; pip install '{extra}'" if extra else reason
+
+
+def _check_names(
+    built: Callable[..., Any], node: Mapping[str, Any], key: str, given: Mapping[str, Any]
+) -> None:
+    """Refuse arguments that a constructor does not know, and required ones that nobody gives."""
+    try:
+        parameters = inspect.signature(built).parameters
+    except (TypeError, ValueError):  # built in C
+        return
+    named = {
+        name: p for name, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+    }
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    own = [name for name in node if name not in SPECIAL]
+    strange = [name for name in own if name not in named]
+    if strange and not takes_any:
+        raise UsageError(
+            f"unknown key {key}.{strange[0]}; {key} takes {', '.join(named)}",
+            key=f"{key}.{strange[0]}",
+        )
+    if node.get("_partial_") or "_args_" in node:
+        return
+    lacking = [
+        name
+        for name, parameter in named.items()
+        if parameter.default is parameter.empty and name not in own and name not in given
+    ]
+    if lacking:
+        raise UsageError(f"{key}.{lacking[0]} is required", key=f"{key}.{lacking[0]}")
+
+
+def _told(error: InstantiationException, key: str) -> Exception:
+    """The user's mistake behind Hydra's error; anything else is a fault of ours and stays one."""
+    inside = f"{key}.{error_key}" if (error_key := _inner_key(error)) else key
+    mistake = usage_error(error)
+    if isinstance(mistake, InvalidValueError) and not str(mistake.key).startswith(f"{inside}."):
+        return mistake.under(inside)
+    if mistake is not None:
+        return mistake
+    cause = error.__cause__
+    if isinstance(cause, ImportError):
+        return UsageError(_reason(cause), key=inside)
+    return error
+
+
+def _inner_key(error: InstantiationException) -> str:
+    """The part of a node in which building failed, as Hydra's message ends with it."""
+    match = re.search(r"full_key: ([\w.\-+@]+)\s*$", str(error))
+    return match[1] if match else ""
+
+
+def renamed(target: str) -> str:
+    """Today's name of what a configuration builds.
+
+    >>> renamed("crane.models.Scoring"), renamed("torch.optim.Adam")
+    ('crane.methods.Scoring', 'torch.optim.Adam')
+    """
+    for old, new in RENAMED.items():
+        if target == old or (old.endswith(".") and target.startswith(old)):
+            return new + target.removeprefix(old)
+    return target
+
+
+def from_file(config: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    """A configuration read from a file, if it is harmless.
+
+    Args:
+        config: What was read; only plain values.
+        origin: The file, for errors.
+
+    Returns:
+        The same with today's names, and with `OF_THE_COMMAND` left to the command.
+
+    Raises:
+        UsageError: It would build something that `FROM_FILES` does not allow, or refers to
+            something beyond its own keys, such as the environment.
+
+    >>> from_file({"scoring": {"blur_sigma": {"_target_": "os.system"}}}, "a.safetensors")
+    Traceback (most recent call last):
+    crane.errors.UsageError: a.safetensors wants to build os.system as scoring.blur_sigma, ...
+    """
+    return {str(name): _harmless(value, str(name), origin) for name, value in config.items()}
+
+
+def _harmless(node: Any, key: str, origin: str) -> Any:
+    if isinstance(node, Mapping):
+        return dict(_harmless_items(node, key, origin))
+    if isinstance(node, list):
+        return [_harmless(value, f"{key}.{number}", origin) for number, value in enumerate(node)]
+    if key.rpartition(".")[2] in OF_THE_COMMAND:
+        return f"${{{key.rpartition('.')[2]}}}"
+    if isinstance(node, str) and "${" in node and not REFERENCE.fullmatch(node):
+        raise UsageError(f"{origin} refers to {node} as {key}, which a file may not do", key=key)
+    return node
+
+
+def _harmless_items(node: Mapping[str, Any], key: str, origin: str) -> Iterator[tuple[str, Any]]:
+    for name, value in node.items():
+        if name == TARGET:
+            target = renamed(str(value))
+            if target not in FROM_FILES.get(key, ()):
+                raise UsageError(
+                    f"{origin} wants to build {target} as {key}, which a file may not do; "
+                    f"if it is your own, type {key.partition('.')[0]}=… in the command",
+                    key=key,
+                )
+            yield name, target
+        elif name in SPECIAL and name != "_partial_" and name != "_convert_":
+            raise UsageError(f"{origin} holds {key}.{name}, which a file may not do", key=key)
+        else:
+            yield str(name), _harmless(value, f"{key}.{name}", origin)

@@ -1,0 +1,124 @@
+"""What the prompts are trained with (paper section 3.6; spec, "Training")."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from crane.errors import UsageError
+from crane.methods.crane import Crane
+from crane.scoring import upsample
+from crane.types import ANOMALOUS, NORMAL, VisionTokens
+
+
+class Losses(NamedTuple):
+    """The parts of the loss; scalars."""
+
+    focal: Tensor
+    """Weighted sum over local embeddings of the focal loss of pixels."""
+    dice: Tensor
+    """Weighted sum over local embeddings of the Dice loss of pixels."""
+    image: Tensor
+    """Cross-entropy of images, before its weight."""
+    total: Tensor
+    """What is minimised."""
+
+
+def focal_loss(
+    probabilities: Float[Tensor, "B 2 H W"],
+    mask: Bool[Tensor, "B H W"],
+    *,
+    gamma: float,
+    smooth: float = 1e-5,
+) -> Float[Tensor, ""]:
+    """Focal loss with α = 1 over both channels, mean over pixels.
+
+    Targets are clamped to [smooth, 1 - smooth], and `smooth` is added inside the logarithm, both
+    as in the official code. Its value can fall a little below 0 where a pixel is certain.
+    """
+    one_hot = torch.stack([~mask, mask], dim=1).to(probabilities.dtype)
+    p = (one_hot.clamp(smooth, 1.0 - smooth) * probabilities).sum(dim=1) + smooth
+    return -((1.0 - p) ** gamma * p.log()).mean()
+
+
+def dice_loss(
+    anomalous: Float[Tensor, "B H W"], mask: Bool[Tensor, "B H W"], *, smooth: float = 1.0
+) -> Float[Tensor, ""]:
+    """1 - Dice coefficient of each image, mean over images."""
+    p, t = anomalous.flatten(1), mask.flatten(1).to(anomalous.dtype)
+    overlap = 2.0 * (p * t).sum(dim=1) + smooth
+    return 1.0 - (overlap / (p.sum(dim=1) + t.sum(dim=1) + smooth)).mean()
+
+
+class CraneLoss:
+    """focal_weight Σ focal + dice_weight Σ Dice + image_weight · cross-entropy.
+
+    Args:
+        focal_weight: Weight of the focal loss, summed over local embeddings.
+        dice_weight: Weight of the Dice loss, summed likewise.
+        image_weight: Weight of the image's cross-entropy.
+        image_temperature: What the image's similarities are divided by, in this loss only.
+        focal_gamma: γ of the focal loss.
+        local_copies: How often each local embedding counts. The official Crane counts its one
+            local embedding four times, because its four taps are views of one tensor (spec,
+            "Vision: E-Attn").
+        interpolation: How probabilities of patches reach pixels: `nearest` or `bilinear`.
+
+    Raises:
+        UsageError: A setting makes no sense.
+    """
+
+    def __init__(
+        self,
+        *,
+        focal_weight: float,
+        dice_weight: float,
+        image_weight: float,
+        image_temperature: float,
+        focal_gamma: float,
+        local_copies: int,
+        interpolation: str,
+    ) -> None:
+        if image_temperature <= 0:
+            raise UsageError("a positive number", image_temperature, key="loss.image_temperature")
+        if local_copies < 1:
+            raise UsageError("1 or more", local_copies, key="loss.local_copies")
+        if interpolation not in ("nearest", "bilinear"):
+            raise UsageError("'nearest' or 'bilinear'", interpolation, key="loss.interpolation")
+        self.focal_weight, self.dice_weight = focal_weight, dice_weight
+        self.image_weight, self.image_temperature = image_weight, image_temperature
+        self.focal_gamma, self.local_copies = focal_gamma, local_copies
+        self.interpolation = interpolation
+
+    def __call__(
+        self,
+        model: Crane,
+        tokens: VisionTokens,
+        text: Float[Tensor, "T 2 E"],
+        *,
+        mask: Int[Tensor, "B H W"],
+        has_mask: Bool[Tensor, " B"],
+        label: Int[Tensor, " B"],
+    ) -> Losses:
+        """The losses of a batch; images without a mask count in the image's loss only."""
+        logits = model.patch_logits(tokens, text)
+        fused = model.fuse(tokens, logits)
+        image_logits = model.image_logits(fused, text, self.image_temperature)
+        image = F.cross_entropy(image_logits, label)
+
+        focal = dice = logits.new_zeros(())
+        if has_mask.any():
+            anomalous_pixels = mask[has_mask] > 0
+            size = (mask.shape[-2], mask.shape[-1])
+            for local in logits:
+                probabilities = upsample(
+                    local[has_mask].softmax(dim=-1), tokens.grid, size, self.interpolation
+                )
+                focal = focal + focal_loss(probabilities, anomalous_pixels, gamma=self.focal_gamma)
+                one_map = (1.0 - probabilities[:, NORMAL] + probabilities[:, ANOMALOUS]) / 2.0
+                dice = dice + dice_loss(one_map, anomalous_pixels)
+        focal = self.focal_weight * self.local_copies * focal
+        dice = self.dice_weight * self.local_copies * dice
+        return Losses(focal, dice, image, focal + dice + self.image_weight * image)

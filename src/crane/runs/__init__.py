@@ -1,0 +1,38 @@
+"""What a run leaves behind: its record, its numbers, and the store that gathers them."""
+
+from crane.runs.record import RunRecord, begin_record, write_record
+from crane.runs.results import (
+    MEAN,
+    DatasetResult,
+    read_results_json,
+    write_results_csv,
+    write_results_json,
+)
+from crane.runs.store import (
+    FinishedRun,
+    StoredRun,
+    finished_runs,
+    read_store,
+    store_run,
+)
+from crane.runs.tables import HEADINGS, SIZES, class_table, mean_table
+
+__all__ = [
+    "HEADINGS",
+    "MEAN",
+    "SIZES",
+    "DatasetResult",
+    "FinishedRun",
+    "RunRecord",
+    "StoredRun",
+    "begin_record",
+    "class_table",
+    "finished_runs",
+    "mean_table",
+    "read_results_json",
+    "read_store",
+    "store_run",
+    "write_record",
+    "write_results_csv",
+    "write_results_json",
+]

@@ -1,0 +1,155 @@
+"""Results as tables to read."""
+
+import math
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from rich.box import SIMPLE
+from rich.table import Table
+
+from crane.errors import UsageError
+from crane.runs.results import MEAN, DatasetResult
+
+HEADINGS: Mapping[str, str] = MappingProxyType(
+    {
+        "image_auroc": "image AUROC",
+        "image_ap": "image AP",
+        "image_f1max": "image F1-max",
+        "image_f1max_threshold": "image threshold",
+        "pixel_auroc": "pixel AUROC",
+        "pixel_ap": "pixel AP",
+        "pixel_f1max": "pixel F1-max",
+        "pixel_f1max_threshold": "pixel threshold",
+        "pixel_iou_max": "pixel IoU",
+        "pixel_iou_max_threshold": "IoU threshold",
+        "aupro": "AUPRO",
+        "aupro_05": "AUPRO to 5%",
+        "aupro_200": "AUPRO, 200 steps",
+        "aupro_small": "AUPRO, small",
+        "aupro_medium": "AUPRO, medium",
+        "aupro_large": "AUPRO, large",
+    }
+)
+"""Column headings; a metric that is not named here has its own name as heading."""
+
+SIZES = ("aupro_small", "aupro_medium", "aupro_large")
+"""AUPRO by size of the region."""
+
+
+def class_table(result: DatasetResult, metrics: Sequence[str]) -> Table:
+    """Lay out one data set: a row a class and the mean, values in percent.
+
+    A value that is not defined is `-` with a number, and the caption says why.
+
+    Args:
+        result: the numbers.
+        metrics: which metrics to show, in this order.
+
+    Raises:
+        UsageError: for a metric that was not computed.
+    """
+    notes = _Notes()
+    table = _table(result.dataset)
+    table.add_column("class", no_wrap=True)
+    table.add_column("normal + anomalous", justify="right", min_width=9)
+    _add_metric_columns(table, result, metrics)
+    for place, name in enumerate(result.class_names):
+        cells = [
+            _percent(result.values[m][place]) or notes.mark("-", result.reasons[m, name])
+            for m in metrics
+        ]
+        last = place == len(result.class_names) - 1
+        counts = f"{result.num_normal[place]} + {result.num_anomalous[place]}"
+        table.add_row(name, counts, *cells, end_section=last)
+    counts = f"{sum(result.num_normal)} + {sum(result.num_anomalous)}"
+    table.add_row(MEAN, counts, *_mean_cells(result, metrics, notes), style="bold")
+    table.caption = notes.text()
+    return table
+
+
+def mean_table(
+    results: Mapping[str, Sequence[DatasetResult]], metrics: Sequence[str], *, title: str
+) -> Table:
+    """Lay out the means of several data sets, a row for each and for each method.
+
+    Args:
+        results: method (or any name of a run) to its data sets. Rows of one data set stand
+            together, in the order in which the data sets are first met.
+        metrics: which metrics to show, in this order.
+        title: heading of the table.
+
+    Raises:
+        UsageError: for a metric that was not computed.
+    """
+    notes = _Notes()
+    table = _table(title)
+    table.add_column("data set", no_wrap=True)
+    table.add_column("method", no_wrap=True)
+    first = next((result for each in results.values() for result in each), None)
+    if first is None:
+        raise UsageError("at least one result to show", 0)
+    _add_metric_columns(table, first, metrics)
+    names = dict.fromkeys(result.dataset for each in results.values() for result in each)
+    for name in names:
+        rows = [(m, r) for m, each in results.items() for r in each if r.dataset == name]
+        for place, (method, result) in enumerate(rows):
+            _check(result, metrics)
+            cells = _mean_cells(result, metrics, notes)
+            last = place == len(rows) - 1
+            table.add_row("" if place else name, method, *cells, end_section=last)
+    table.caption = notes.text()
+    return table
+
+
+def _table(title: str) -> Table:
+    return Table(
+        title=title,
+        box=SIMPLE,
+        padding=(0, 1, 0, 0),  # eight columns in a terminal of 80
+        caption_justify="left",
+        title_justify="left",
+    )
+
+
+class _Notes:
+    """Footnotes: one number for each distinct reason."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[str, int] = {}
+
+    def mark(self, shown: str, reason: str) -> str:
+        # The number stands before the value, so that the values' digits stay in line.
+        return f"({self.numbers.setdefault(reason, len(self.numbers) + 1)}) {shown}"
+
+    def text(self) -> str | None:
+        lines = (f"({number}) {reason}" for reason, number in self.numbers.items())
+        return "\n".join(lines) or None
+
+
+def _add_metric_columns(table: Table, result: DatasetResult, metrics: Sequence[str]) -> None:
+    _check(result, metrics)
+    for metric in metrics:
+        table.add_column(HEADINGS.get(metric, metric), justify="right", min_width=6)
+
+
+def _check(result: DatasetResult, metrics: Sequence[str]) -> None:
+    for metric in metrics:
+        if metric not in result.values:
+            raise UsageError(f"one of the metrics {', '.join(result.values)}", metric)
+
+
+def _mean_cells(result: DatasetResult, metrics: Sequence[str], notes: _Notes) -> list[str]:
+    cells = []
+    for metric in metrics:
+        shown = _percent(result.means[metric])
+        reasons = {why for (name, _), why in result.reasons.items() if name == metric}
+        if shown and reasons:
+            used = sum(not math.isnan(value) for value in result.values[metric])
+            why = f"mean of the {used} classes of {len(result.class_names)} where it is defined"
+            shown = notes.mark(shown, why)
+        cells.append(shown or notes.mark("-", "; ".join(sorted(reasons))))
+    return cells
+
+
+def _percent(value: float) -> str:
+    return "" if math.isnan(value) else f"{100 * value:.1f}"

@@ -1,0 +1,69 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from crane.data.images import read_mask, read_rgb
+from crane.drawn import embedded_domain, embedded_domains, index_embedded
+from crane.errors import UsageError
+from crane.types import ANOMALOUS
+
+CONF = Path(__file__).parents[3] / "conf" / "dataset"
+
+
+def test_the_index_lists_every_test_image(boards):
+    domain = embedded_domain("boards")
+    assert boards.name == "embedded_boards"
+    assert boards.class_names == tuple(sorted(domain.classes))
+    assert (boards.num_normal, boards.num_anomalous) == (3 * 16, 3 * 18)
+    for sample in boards.samples:
+        assert (sample.mask is not None) == (sample.label == ANOMALOUS)
+        assert sample.defect in ("good", *domain.kinds[sample.class_name])
+
+
+def test_images_and_masks_open(boards):
+    sample = next(s for s in boards.samples if s.defect == "skewed")
+    assert read_rgb(sample.image).size == (224, 224)
+    mask = read_mask(sample.mask, boards.mask_threshold)
+    assert 10 <= np.count_nonzero(mask) <= 224 * 224 // 4
+
+
+def test_the_train_split_is_normal(boards_root):
+    index = index_embedded(
+        "e", boards_root, "boards", "train", mask_threshold=0, classes=["matrix"]
+    )
+    assert (index.class_names, index.num_normal, index.num_anomalous) == (("matrix",), 4, 0)
+
+
+def test_it_is_drawn_where_it_is_not_there(tmp_path, tiny):
+    index = index_embedded("e", tmp_path / "new", "photos", "test", mask_threshold=0)
+    assert (index.num_normal, index.num_anomalous) == (1, 3)
+
+
+def test_every_domain_has_its_yaml():
+    written = {path.stem for path in CONF.glob("embedded_*.yaml")}
+    assert written == {f"embedded_{name}" for name in embedded_domains()}
+
+
+@pytest.mark.parametrize("domain", embedded_domains())
+def test_a_yaml_names_its_domain_and_its_cost(domain):
+    path = CONF / f"embedded_{domain}.yaml"
+    (name, node) = next(iter(OmegaConf.load(path).items()))
+    assert name == node.name == path.stem
+    assert node.domain == domain
+    assert f"({len(embedded_domain(domain).pictures())} images," in path.read_text()
+
+
+def test_a_yaml_builds_its_index(boards, boards_root, tmp_path):
+    (tmp_path / "embedded").symlink_to(boards_root)
+    config = OmegaConf.load(CONF / "embedded_boards.yaml")
+    config.datasets_dir = str(tmp_path)
+    built = instantiate(config, _convert_="all")["embedded_boards"]
+    assert built.fingerprint() == boards.fingerprint()
+
+
+def test_a_misspelt_domain_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="domain"):
+        index_embedded("e", tmp_path, "board", "test", mask_threshold=0)
