@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from crane.report.rows import Row, Spread
 from crane.runs import HEADINGS, MEAN
@@ -56,6 +56,31 @@ def percent(spread: Spread | None, plus_minus: str = "±") -> str:
     return text if deviation is None else f"{text} {plus_minus} {100 * deviation:.1f}"
 
 
+def markdown_table(
+    head: Sequence[str], lines: Iterable[Sequence[str]], *, numbers: bool = True
+) -> str:
+    r"""Write a table as Markdown; pipes and line breaks in its cells do not end them.
+
+    Args:
+        head: The column headings.
+        lines: The cells of each row.
+        numbers: Whether every column but the first holds numbers, aligned right.
+
+    >>> print(markdown_table(["setting", "AUPRO"], [["a|b", "50.0"]]))
+    | setting | AUPRO |
+    | --- | ---: |
+    | a\|b | 50.0 |
+    """
+    rule = ["---", *["---:" if numbers else "---"] * (len(head) - 1)]
+    rows = [[_cell(text) for text in line] for line in (head, *lines)]
+    rows.insert(1, rule)
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", r"\|")
+
+
 def markdown_tables(rows: Sequence[Row], metrics: Sequence[str]) -> str:
     """A table a data set, of means over classes."""
     marks: dict[int, Mark] = {
@@ -66,13 +91,11 @@ def markdown_tables(rows: Sequence[Row], metrics: Sequence[str]) -> str:
     parts = []
     for dataset, own in _by_dataset(rows).items():
         head = ["setting", "seeds", *map(heading, metrics)]
-        lines = [f"### {dataset}", "", _bar(head), _bar(["---", *["---:"] * (len(head) - 1)])]
-        cells = _cells(own, metrics, marks)
-        lines += [
-            _bar([_pipe(row.setting), str(row.num_seeds or "-"), *line])
-            for row, line in zip(own, cells, strict=True)
+        lines = [
+            [row.setting, str(row.num_seeds or "-"), *line]
+            for row, line in zip(own, _cells(own, metrics, marks), strict=True)
         ]
-        parts.append("\n".join(lines) + "\n")
+        parts.append(f"### {dataset}\n\n{markdown_table(head, lines)}\n")
     return "\n".join(parts)
 
 
@@ -150,11 +173,3 @@ def _cells(
         ranked = zip(places(rows, metric), texts, strict=True)
         columns.append([marks[place](text) for place, text in ranked])
     return [list(line) for line in zip(*columns, strict=True)]
-
-
-def _bar(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _pipe(text: str) -> str:
-    return text.replace("|", r"\|")
