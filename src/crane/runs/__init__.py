@@ -1,5 +1,16 @@
 """What a run leaves behind: its record, its numbers, and the store that gathers them."""
 
+from crane.runs.frame import (
+    Cell,
+    Measurement,
+    Spread,
+    by_seed,
+    differences,
+    latest,
+    measurements,
+    paired,
+    spreads,
+)
 from crane.runs.record import RunRecord, begin_record, write_record
 from crane.runs.results import (
     MEAN,
@@ -12,6 +23,7 @@ from crane.runs.store import (
     FinishedRun,
     StoredRun,
     finished_runs,
+    read_measurements,
     read_store,
     store_run,
 )
@@ -21,16 +33,26 @@ __all__ = [
     "HEADINGS",
     "MEAN",
     "SIZES",
+    "Cell",
     "DatasetResult",
     "FinishedRun",
+    "Measurement",
     "RunRecord",
+    "Spread",
     "StoredRun",
     "begin_record",
+    "by_seed",
     "class_table",
+    "differences",
     "finished_runs",
+    "latest",
     "mean_table",
+    "measurements",
+    "paired",
+    "read_measurements",
     "read_results_json",
     "read_store",
+    "spreads",
     "store_run",
     "write_record",
     "write_results_csv",

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from crane.errors import UsageError
 from crane.identity import OPTIONS
+from crane.runs.frame import Measurement
 from crane.runs.results import MEAN, DatasetResult
 
 logger = logging.getLogger(__name__)
@@ -198,6 +199,44 @@ def read_store(folder: Path | str, run_ids: Iterable[str] | None = None) -> pd.D
     whole = [table for table in tables if table is not None]
     frame: pd.DataFrame = pa.concat_tables([SCHEMA.empty_table(), *whole]).to_pandas()
     return frame.sort_values(["time", "run_id"], kind="stable", ignore_index=True)
+
+
+def read_measurements(
+    folder: Path | str, runs: Iterable[tuple[str, str]], class_name: str | None = None
+) -> list[Measurement]:
+    """Read numbers of the store as rows of the long frame.
+
+    Args:
+        folder: The store.
+        runs: Run id and label of its setting, in the order wanted; one run may have several
+            labels. Runs without numbers, such as failed ones, give no rows.
+        class_name: Only this class, or `MEAN`; None for all.
+
+    Raises:
+        UsageError: A run is not in the store, or a file of it is not of a store.
+    """
+    pairs = list(runs)
+    stored = read_store(folder, dict.fromkeys(run_id for run_id, _ in pairs))
+    stored = stored[stored["metric"].notna()]
+    if class_name is not None:
+        stored = stored[stored["class"] == class_name]
+    rows = {run_id: own for run_id, own in stored.groupby("run_id", sort=False)}
+    return [
+        Measurement(
+            label,
+            row["seed"],
+            row["dataset"],
+            row["class"],
+            row["metric"],
+            row["value"],
+            row["bound"],
+            row["reason"] or "",
+            run_id,
+        )
+        for run_id, label in pairs
+        if run_id in rows
+        for row in rows[run_id].to_dict("records")
+    ]
 
 
 def finished_runs(

@@ -14,8 +14,9 @@ import pytest
 
 from crane.errors import UsageError
 from crane.identity import setting_of
-from crane.runs import StoredRun, finished_runs, read_store, store_run
-from crane.runs.results import DatasetResult
+from crane.runs import StoredRun, finished_runs, read_measurements, read_store, store_run
+from crane.runs.frame import measurements
+from crane.runs.results import MEAN, DatasetResult
 from crane.runs.store import FAILED, FINISHED, OPTIONS, SCHEMA, stored_folder
 
 NAN = math.nan
@@ -282,3 +283,17 @@ def test_the_page_names_every_column_and_reads_the_store_as_it_says(tmp_path, mo
     exec(by_duckdb, {})
     printed = capfd.readouterr().out
     assert re.search(r"vv\s+│ visa\s+│\s+0\.625 │ 0\.1767\d+ │\s+2 │", printed)
+
+
+def test_numbers_are_read_as_rows_of_the_long_frame(tmp_path):
+    first, again, failed = run(1), run(2, seed=2), run(3, status=FAILED, error="no memory")
+    for one in (first, again):
+        store_run(tmp_path, one, [RESULT])
+    store_run(tmp_path, failed)
+    asked = [(again.run_id, "b"), (first.run_id, "a"), (first.run_id, "c"), (failed.run_id, "a")]
+    means = read_measurements(tmp_path, asked, MEAN)
+    labels = [(row.setting, row.seed, row.run_id) for row in means if row.metric == "image_auroc"]
+    assert labels == [("b", 2, again.run_id), ("a", 1, first.run_id), ("c", 1, first.run_id)]
+    every = read_measurements(tmp_path, [(first.run_id, "a")])
+    expected = measurements(RESULT, "a", 1, first.run_id)
+    assert sorted(map(repr, every)) == sorted(map(repr, expected))
