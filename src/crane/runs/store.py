@@ -192,13 +192,18 @@ def read_store(folder: Path | str, run_ids: Iterable[str] | None = None) -> pd.D
     Raises:
         UsageError: A file in it is not of the store, or a run is not in it.
     """
+    frame: pd.DataFrame = _read_runs(folder, run_ids).to_pandas()
+    return frame.sort_values(["time", "run_id"], kind="stable", ignore_index=True)
+
+
+def _read_runs(folder: Path | str, run_ids: Iterable[str] | None) -> pa.Table:
     files = _files(Path(folder))
     if run_ids is not None:
         files = {one: files.get(one, Path(folder) / f"{one}.parquet") for one in run_ids}
     tables = [_read(path) for path in files.values()]
-    whole = [table for table in tables if table is not None]
-    frame: pd.DataFrame = pa.concat_tables([SCHEMA.empty_table(), *whole]).to_pandas()
-    return frame.sort_values(["time", "run_id"], kind="stable", ignore_index=True)
+    return pa.concat_tables(
+        [SCHEMA.empty_table(), *(table for table in tables if table is not None)]
+    )
 
 
 def read_measurements(
@@ -216,26 +221,25 @@ def read_measurements(
         UsageError: A run is not in the store, or a file of it is not of a store.
     """
     pairs = list(runs)
-    stored = read_store(folder, dict.fromkeys(run_id for run_id, _ in pairs))
-    stored = stored[stored["metric"].notna()]
-    if class_name is not None:
-        stored = stored[stored["class"] == class_name]
-    rows = {run_id: own for run_id, own in stored.groupby("run_id", sort=False)}
+    table = _read_runs(folder, dict.fromkeys(run_id for run_id, _ in pairs))
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for row in table.to_pylist():
+        if row["metric"] is not None and class_name in (None, row["class"]):
+            rows.setdefault(row["run_id"], []).append(row)
     return [
         Measurement(
-            label,
-            row["seed"],
-            row["dataset"],
-            row["class"],
-            row["metric"],
-            row["value"],
-            row["bound"],
-            row["reason"] or "",
-            run_id,
+            setting=label,
+            seed=row["seed"],
+            dataset=row["dataset"],
+            class_name=row["class"],
+            metric=row["metric"],
+            value=math.nan if row["value"] is None else row["value"],
+            bound=math.nan if row["bound"] is None else row["bound"],
+            reason=row["reason"] or "",
+            run_id=run_id,
         )
         for run_id, label in pairs
-        if run_id in rows
-        for row in rows[run_id].to_dict("records")
+        for row in rows.get(run_id, ())
     ]
 
 
