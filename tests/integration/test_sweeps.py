@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from crane.cli.sweeps import sweep_numbers
+from crane.cli.sweeps import sweep_frame
 from crane.runs import read_store
 from crane.runs.jobs import SKIPPED, read_outcomes
 from crane.runs.store import FAILED, FINISHED
@@ -52,7 +52,7 @@ def sweep(crane, overrides, tmp_path, monkeypatch):
         places = [f"hydra.sweep.dir={tmp_path / folder}", f"results_store={tmp_path / store}"]
         typed = crane("train", "-m", *overrides, *more, *places)
         outcomes = list(read_outcomes(tmp_path / folder).values())
-        return typed, outcomes, sweep_numbers(tmp_path / store, outcomes)
+        return typed, outcomes, pd.DataFrame(sweep_frame(tmp_path / store, outcomes))
 
     yield run
     loky = sys.modules.get("joblib.externals.loky")
@@ -88,7 +88,8 @@ def check_launchers(sweep, axes, failing):
     assert len(basic[1]["metric"].unique()) > 6
     for other_ends, other_numbers, other_summary in found.values():
         assert other_ends == basic[0]
-        pd.testing.assert_frame_equal(other_numbers, basic[1], check_exact=True)
+        same = [numbers.drop(columns="run_id") for numbers in (other_numbers, basic[1])]
+        pd.testing.assert_frame_equal(*same, check_exact=True)
         hide = [
             [line for line in lines if not line.startswith("failed")]
             for lines in (other_summary, basic[2])
@@ -120,7 +121,7 @@ def test_launchers_give_identical_tables_and_what_is_done_is_not_repeated(sweep,
         ("attention=vv", 2, SKIPPED),
     ]
     assert summary(typed)[0] == "4 jobs: 1 finished, 3 skipped"
-    assert (numbers.groupby(["name", "metric"])["seed"].nunique() == 2).all()
+    assert (numbers.groupby(["setting", "metric"])["seed"].nunique() == 2).all()
     stored = read_store(tmp_path / "of_joblib").drop_duplicates("run_id")
     assert sorted(stored["status"]) == [FAILED, *[FINISHED] * 4]
     assert stored[stored["status"] == FAILED]["error"].item().startswith("expected the folder")
@@ -138,7 +139,7 @@ def test_launchers_give_identical_tables_for_two_by_three_settings_of_two_seeds(
     outcomes, numbers, printed = check_launchers(sweep, axes, failing=(7, label))
     assert printed[0] == "12 jobs: 11 finished, 1 failed"
     assert len({name for name, *_ in outcomes}) == 6
-    assert (numbers.groupby(["name", "metric"])["seed"].nunique() == 2).sum() == 5 * numbers[
+    assert (numbers.groupby(["setting", "metric"])["seed"].nunique() == 2).sum() == 5 * numbers[
         "metric"
     ].nunique()
 
@@ -230,7 +231,7 @@ def test_optuna_is_told_what_jobs_measured_and_goes_on_when_one_fails(sweep, pro
             "prompt.num_words=12": expected,
         }
         best = yaml.safe_load((tmp_path / folder / "optimization_results.yaml").read_text())
-        measured = numbers[numbers["metric"] == "aupro"].set_index("name")["value"]
+        measured = numbers[numbers["metric"] == "aupro"].set_index("setting")["value"]
         assert measured.nunique() == 2
         assert best["best_value"] == measured.max()
         assert measured.idxmax() == f"prompt.num_words={best['best_params']['prompt.num_words']}"
@@ -255,9 +256,9 @@ def test_a_job_that_is_killed_is_named(sweep, provide, monkeypatch, launcher):
         "seed=1", deadly, *LAUNCHERS[launcher], folder=launcher, store="store"
     )
     assert typed.code == 1
-    assert "1 job: 1 not ended" in typed.out
-    assert "not ended job 0, all, seed 1: killed" in typed.out
-    assert "the same command again does what is left" in typed.err
+    assert "1 job: 1 unfinished" in typed.out
+    assert "unfinished job 0, all, seed 1: killed" in typed.out
+    assert "run the same command again to finish the rest" in typed.err
     assert [o.run_id for o in outcomes] == [None]
 
 

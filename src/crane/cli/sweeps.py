@@ -1,15 +1,16 @@
-"""The end of a multirun: what failed, the settings side by side, and against a baseline."""
+"""The summary of a multirun: which jobs failed, the settings side by side, and its exit code."""
 
+import math
 import re
 import sys
 import textwrap
 import traceback
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-import pandas as pd
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from rich.box import SIMPLE
@@ -17,25 +18,44 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from crane.checks import shown
 from crane.cli.folders import alone_in
 from crane.cli.objective import check_objective
 from crane.errors import UsageError
-from crane.runs import read_store
+from crane.runs import (
+    HEADINGS,
+    MEAN,
+    Cell,
+    Measurement,
+    Spread,
+    differences,
+    read_measurements,
+    spreads,
+)
 from crane.runs.jobs import BEGUN, SKIPPED, JobOutcome, read_outcomes
-from crane.runs.results import MEAN
 from crane.runs.store import FAILED, FINISHED
-from crane.runs.tables import HEADINGS
+
+STATES = {FINISHED: FINISHED, SKIPPED: SKIPPED, FAILED: FAILED, BEGUN: "unfinished"}
+"""How a job may end, with the word for it."""
+NAME_WIDTH = 22
+"""Characters in a line of a setting's name: what six metrics leave of 80 columns."""
+
+_running: list[tuple[DictConfig, ExitStack]] = []
+"""The multirun of this process, from its start to its end: its configuration and its lock.
+
+It is not part of the callback, which launchers send to other processes.
+"""
 
 
 class SweepSummary(Callback):
-    """Hydra's callback that sums a multirun up; the jobs may have run in other processes."""
+    """Hydra's callback that summarises a multirun; its jobs may have run in other processes."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Forget the jobs of an earlier multirun in the same folder.
+        """Remove what an earlier multirun in the same folder left about its jobs.
 
         Raises:
-            SystemExit: With 2 when a sweeper that optimises is given nothing to optimise, and when
-                another multirun has the folder.
+            SystemExit: With 2 if an optimising sweeper has no objective, or another multirun uses
+                the folder.
         """
         held = ExitStack()
         try:
@@ -45,76 +65,74 @@ class SweepSummary(Callback):
             _leave(error)
         for path in _outcomes(config):
             path.unlink()
-        _under_way.append((config, held))
+        _running.append((config, held))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print the summary.
 
         Raises:
-            SystemExit: With 1 when a job failed, with 2 when there is no such baseline.
+            SystemExit: With 1 if a job failed, with 2 if the baseline does not exist.
         """
-        _forget()
+        _release()
         try:
             is_well = summarise(config)
         except UsageError as error:
             _leave(error)
-        except Exception as error:  # Hydra would warn of it and end well
+        except Exception as error:  # Hydra would turn it into a warning
             traceback.print_exc()
             raise SystemExit(1) from error
         if not is_well:
             raise SystemExit(1)
 
 
-_under_way: list[tuple[DictConfig, ExitStack]] = []
-"""The multirun that this process runs, from its start to its end: configuration and lock.
-
-Not in the callback, which launchers send to other processes.
-"""
-
-
-def _forget() -> None:
-    while _under_way:
-        _under_way.pop()[1].close()
-
-
 @contextmanager
 def summed_up() -> Iterator[None]:
-    """Let a multirun that ends early be summed up too: Hydra then does not call its callbacks.
+    """Summarise a multirun that is interrupted too: Hydra does not call its callbacks then.
 
-    A killed job ends the sweep of the joblib launcher, and the waiting of the submitit one.
+    A killed job ends the sweep of the joblib launcher, and the waiting of the submitit launchers.
     """
     try:
         yield
-    except BaseException:  # Hydra has shown the error and leaves with SystemExit
-        if _under_way:
+    except BaseException:  # Hydra has printed the error and raises SystemExit
+        if _running:
             try:
-                summarise(_under_way[0][0])
+                summarise(_running[0][0])
             except UsageError as error:
                 print(f"crane: {error}", file=sys.stderr)
-            print("ended early; the same command again does what is left", file=sys.stderr)
+            print("interrupted; run the same command again to finish the rest", file=sys.stderr)
         raise
     finally:
-        _forget()
+        _release()
+
+
+def _release() -> None:
+    while _running:
+        _running.pop()[1].close()
+
+
+def _leave(error: UsageError) -> NoReturn:
+    print(f"crane: {error}", file=sys.stderr)
+    raise SystemExit(2) from error
 
 
 def summarise(config: DictConfig) -> bool:
     """Print how the jobs of a multirun ended and what they measured.
 
     Args:
-        config: Of the multirun.
+        config: The configuration of the multirun.
 
     Returns:
         Whether every job ended well.
 
     Raises:
-        UsageError: There is no such baseline, or the store cannot be read.
+        UsageError: The baseline does not exist, or the store cannot be read.
     """
     outcomes = list(_outcomes(config).values())
     if not outcomes:  # a command that measures nothing
         return True
     console = Console(highlight=False)
-    counts = {state: sum(o.status == state for o in outcomes) for state in STATES}
-    parts = [f"{count} {STATES[state]}" for state, count in counts.items() if count]
+    counts = Counter(outcome.status for outcome in outcomes)
+    parts = [f"{counts[state]} {word}" for state, word in STATES.items() if counts[state]]
     console.print(f"{len(outcomes)} {'job' if len(outcomes) == 1 else 'jobs'}: {', '.join(parts)}")
     for outcome in outcomes:
         if outcome.status in (FAILED, BEGUN):
@@ -133,120 +151,83 @@ def _outcomes(config: DictConfig) -> dict[Path, JobOutcome]:
     return read_outcomes(Path(config.hydra.sweep.dir), depth)
 
 
-def _leave(error: UsageError) -> NoReturn:
-    print(f"crane: {error}", file=sys.stderr)
-    raise SystemExit(2) from error
-
-
-STATES = {FINISHED: FINISHED, SKIPPED: SKIPPED, FAILED: FAILED, BEGUN: "not ended"}
-"""How a job may end, and what that is called."""
-
-NAME_WIDTH = 22
-"""Characters in a line of a setting's name: what six metrics leave of 80 columns."""
-
-
 def _print_tables(console: Console, config: DictConfig, outcomes: Sequence[JobOutcome]) -> None:
-    numbers = sweep_numbers(Path(config.results_store).expanduser(), outcomes)
-    metrics = [metric for metric in config.table_columns if metric in set(numbers["metric"])]
-    if numbers.empty or not metrics:
+    frame = sweep_frame(Path(config.results_store).expanduser(), outcomes)
+    measured = {row.metric for row in frame}
+    metrics = [metric for metric in config.table_columns if metric in measured]
+    if not metrics:
         return
-    console.print(spread_table(numbers, metrics))
-    if numbers["name"].nunique() > 1:
-        baseline = find_baseline(config.baseline, outcomes, numbers)
-        console.print(paired_table(numbers, metrics, baseline))
+    console.print(spread_table(frame, metrics))
+    if len({row.setting for row in frame}) > 1:
+        baseline = find_baseline(config.baseline, outcomes, frame)
+        console.print(paired_table(frame, metrics, baseline))
 
 
-def sweep_numbers(store: Path, outcomes: Sequence[JobOutcome]) -> pd.DataFrame:
-    """The means over classes that the jobs of a multirun measured.
+def sweep_frame(store: Path, outcomes: Sequence[JobOutcome]) -> list[Measurement]:
+    """The means over classes that the jobs of a multirun measured, in the order of the jobs.
 
     Args:
         store: The results store.
-        outcomes: How the jobs ended; those that failed have no numbers.
-
-    Returns:
-        Columns name (of the setting), seed, dataset, metric, value; in the order of the jobs.
+        outcomes: How the jobs ended; failed ones have no numbers.
     """
-    jobs = [
-        {"number": o.number, "name": o.name, "run_id": o.run_id}
-        for o in outcomes
-        if o.run_id is not None and o.status != FAILED
-    ]
-    stored = read_store(store, [str(job["run_id"]) for job in jobs])
-    means = stored[stored["class"] == MEAN]
-    columns = ["number", "name", "run_id"]
-    joined = pd.DataFrame(jobs, columns=columns).merge(means, on="run_id", how="inner")
-    ordered = joined.sort_values("number", kind="stable", ignore_index=True)
-    return ordered[["name", "seed", "dataset", "metric", "value"]]
+    runs = [(o.run_id, o.name) for o in outcomes if o.run_id is not None and o.status != FAILED]
+    return read_measurements(store, runs, MEAN)
 
 
-def find_baseline(wanted: str | None, outcomes: Sequence[JobOutcome], numbers: pd.DataFrame) -> str:
+def find_baseline(
+    wanted: str | None, outcomes: Sequence[JobOutcome], frame: Sequence[Measurement]
+) -> str:
     """The name of the setting that the others are compared with.
 
     Args:
-        wanted: A setting's whole name, or one of the overrides in it; None for the first setting.
+        wanted: The full name of a setting, or one of the overrides in it; None for the first.
         outcomes: How the jobs ended.
-        numbers: What they measured.
+        frame: What they measured.
 
     Raises:
-        UsageError: No setting that was measured is called so.
+        UsageError: No measured setting has this name.
     """
-    measured = list(dict.fromkeys(numbers["name"]))
+    measured = list(dict.fromkeys(row.setting for row in frame))
     if wanted is None:
-        return str(measured[0])
+        return measured[0]
     for outcome in outcomes:
         if wanted in (outcome.name, *outcome.varies) and outcome.name in measured:
             return outcome.name
-    raise UsageError(f"a setting measured: {' or '.join(measured)}", wanted, key="baseline")
+    choices = " or ".join(measured)
+    raise UsageError(f"no setting {shown(wanted)} was measured; choose {choices}", key="baseline")
 
 
-def spread_table(numbers: pd.DataFrame, metrics: Sequence[str]) -> Table:
-    """Lay out mean ± standard deviation over the seeds, in percent, for each target and setting.
-
-    Args:
-        numbers: Of `sweep_numbers`.
-        metrics: Which metrics to show.
-    """
-    return _table("Mean ± standard deviation over seeds, %", "seeds", _once(numbers), metrics)
+def spread_table(frame: Sequence[Measurement], metrics: Sequence[str]) -> Table:
+    """Mean ± standard deviation over seeds in percent, for each target and setting."""
+    return _table("Mean ± standard deviation over seeds, %", "seeds", frame, metrics)
 
 
-def paired_table(numbers: pd.DataFrame, metrics: Sequence[str], baseline: str) -> Table:
-    """Lay out each setting's difference from the baseline, seed by seed and target by target.
-
-    Args:
-        numbers: Of `sweep_numbers`.
-        metrics: Which metrics to show.
-        baseline: The name of the setting subtracted.
-    """
-    keys = ["dataset", "metric", "seed"]
-    numbers = _once(numbers)
-    base = numbers[numbers["name"] == baseline][[*keys, "value"]]
-    others = numbers[numbers["name"] != baseline]
-    pairs = others.merge(base, on=keys, how="left", suffixes=("", "_base"))
-    pairs["value"] = pairs["value"] - pairs["value_base"]
+def paired_table(frame: Sequence[Measurement], metrics: Sequence[str], baseline: str) -> Table:
+    """The difference of each setting from the baseline, paired by seed, for each target."""
     title = f"Difference from {baseline}, paired by seed, points"
-    return _table(title, "pairs", pairs, metrics, sign="+")
-
-
-def _once(numbers: pd.DataFrame) -> pd.DataFrame:
-    """What a sweeper asked for twice counts once."""
-    return numbers.drop_duplicates(["name", "seed", "dataset", "metric"])
+    return _table(title, "pairs", differences(frame, baseline), metrics, sign="+")
 
 
 def _table(
-    title: str, counted: str, numbers: pd.DataFrame, metrics: Sequence[str], sign: str = ""
+    title: str, counted: str, frame: Sequence[Measurement], metrics: Sequence[str], sign: str = ""
 ) -> Table:
-    """A row for each setting below its target; what does not fit is folded, never cut off."""
+    """A row for each setting below its target; what is too wide is folded, never cut off."""
     table = Table(title=escape(title), box=SIMPLE, padding=(0, 1, 0, 0), title_justify="left")
     table.add_column("setting", no_wrap=True)
     table.add_column(counted, justify="right", min_width=len(counted))
     for metric in metrics:
         table.add_column(HEADINGS.get(metric, metric), justify="right", min_width=6)
-    for dataset, of_dataset in numbers.groupby("dataset", sort=False):
+    found = spreads(frame)
+    seeds: dict[str, dict[str, set[Hashable]]] = {}
+    for row in frame:
+        own = seeds.setdefault(row.dataset, {}).setdefault(row.setting, set())
+        own.update(() if math.isnan(row.value) else [row.seed])
+    for dataset, settings in seeds.items():
         table.add_row(f"[bold]{escape(_folded(dataset))}[/bold]")
-        for name, rows in of_dataset.groupby("name", sort=False):
-            values = [rows.loc[rows["metric"] == metric, "value"] for metric in metrics]
-            number = rows.dropna(subset="value")["seed"].nunique()
-            table.add_row(_lines(name), str(number), *(_spread(v, sign) for v in values))
+        for name, own in settings.items():
+            cells = [found.get(Cell(name, dataset, MEAN, metric), Spread(())) for metric in metrics]
+            percents = (spread.percent(sign, " ±") for spread in cells)
+            table.add_row(_lines(name), str(len(own)), *percents)
         table.add_section()
     return table
 
@@ -259,12 +240,3 @@ def _lines(name: str) -> str:
 
 def _folded(word: str, indent: str = "") -> str:
     return textwrap.fill(word, NAME_WIDTH, initial_indent=indent, subsequent_indent=2 * indent)
-
-
-def _spread(values: pd.Series, sign: str = "") -> str:
-    """Mean and sample standard deviation in percent; `-` for what no run has defined."""
-    known = 100 * values.dropna()
-    if known.empty:
-        return "-"
-    mean = f"{known.mean():{sign}.1f}"
-    return mean if len(known) == 1 else f"{mean} ±{known.std(ddof=1):.1f}"

@@ -5,7 +5,6 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 from rich.console import Console
@@ -16,10 +15,10 @@ from crane.cli.sweeps import (
     paired_table,
     spread_table,
     summed_up,
-    sweep_numbers,
+    sweep_frame,
 )
 from crane.errors import UsageError
-from crane.runs import DatasetResult, StoredRun, store_run
+from crane.runs import MEAN, DatasetResult, Measurement, StoredRun, store_run
 from crane.runs.jobs import BEGUN, JOB_FILE, SKIPPED, JobOutcome, read_outcomes
 from crane.runs.store import FAILED, FINISHED
 
@@ -27,11 +26,14 @@ VV, CLIP = ("attention=vv",), ("attention=clip",)
 METRICS = ("image_auroc", "aupro")
 
 
-def numbers(rows):
-    return pd.DataFrame(rows, columns=["name", "seed", "dataset", "metric", "value"])
+def measured(rows):
+    return [
+        Measurement(name, seed, dataset, MEAN, metric, value, run_id=f"{name}-{seed}")
+        for name, seed, dataset, metric, value in rows
+    ]
 
 
-NUMBERS = numbers(
+FRAME = measured(
     [
         ("attention=vv", 1, "visa", "image_auroc", 0.80),
         ("attention=vv", 2, "visa", "image_auroc", 0.90),
@@ -54,7 +56,7 @@ def cells(table):
 
 
 def test_mean_and_sample_standard_deviation_over_seeds():
-    assert cells(spread_table(NUMBERS, METRICS)) == [
+    assert cells(spread_table(FRAME, METRICS)) == [
         ["[bold]visa[/bold]", "", "", ""],
         [" attention=vv", "2", "85.0 ±7.1", "-"],
         [" attention=clip", "3", "64.0 ±47.1", "40.0"],
@@ -66,7 +68,7 @@ def test_mean_and_sample_standard_deviation_over_seeds():
 
 def test_differences_are_paired_by_seed():
     """Of 85.0 ±7.1 and 91.0 ±8.5 the difference is 6.0 ±1.4: what the seeds share cancels."""
-    assert cells(paired_table(NUMBERS, METRICS, "attention=vv")) == [
+    assert cells(paired_table(FRAME, METRICS, "attention=vv")) == [
         ["[bold]visa[/bold]", "", "", ""],
         [" attention=clip", "2", "+6.0 ±1.4", "-"],
         ["[bold]btad[/bold]", "", "", ""],
@@ -75,10 +77,9 @@ def test_differences_are_paired_by_seed():
 
 
 def test_a_repeated_job_counts_once():
-    twice = pd.concat([NUMBERS, NUMBERS], ignore_index=True)
-    once = cells(paired_table(NUMBERS, METRICS, "attention=vv"))
-    assert cells(paired_table(twice, METRICS, "attention=vv")) == once
-    assert cells(spread_table(twice, METRICS)) == cells(spread_table(NUMBERS, METRICS))
+    once = cells(paired_table(FRAME, METRICS, "attention=vv"))
+    assert cells(paired_table(FRAME * 2, METRICS, "attention=vv")) == once
+    assert cells(spread_table(FRAME * 2, METRICS)) == cells(spread_table(FRAME, METRICS))
 
 
 def test_tables_fit_80_columns_whole():
@@ -88,7 +89,7 @@ def test_tables_fit_80_columns_whole():
     values = [(name, s, "embedded_photos", m, 0.123 * s) for s in (1, 8) for m in metrics]
     console = Console(width=80)
     with console.capture() as printed:
-        console.print(spread_table(numbers(values), metrics))
+        console.print(spread_table(measured(values), metrics))
     lines = [line.strip() for line in printed.get().splitlines()]
     assert "…" not in printed.get()
     assert printed.get().count("55.4") == printed.get().count("±60.9") == 6
@@ -107,14 +108,17 @@ def test_the_baseline_is_the_first_setting_or_the_one_named():
         outcome(1, (*VV, "prompt=pad_prefix"), 1),
         outcome(2, (*CLIP, "prompt=none"), 1),
     ]
-    measured = numbers([(job.name, 1, "visa", "aupro", 0.5) for job in jobs[1:]])
+    frame = measured([(job.name, 1, "visa", "aupro", 0.5) for job in jobs[1:]])
     first, second = jobs[1].name, jobs[2].name
-    assert find_baseline(None, jobs, measured) == first
-    assert find_baseline("attention=clip", jobs, measured) == second
-    assert find_baseline("attention=vv", jobs, measured) == first  # the other failed
-    assert find_baseline(second, jobs, measured) == second
-    with pytest.raises(UsageError, match=r"attention=vv,prompt=pad_prefix or .*baseline"):
-        find_baseline("attention=qq", jobs, measured)
+    assert find_baseline(None, jobs, frame) == first
+    assert find_baseline("attention=clip", jobs, frame) == second
+    assert find_baseline("attention=vv", jobs, frame) == first  # the other failed
+    assert find_baseline(second, jobs, frame) == second
+    with pytest.raises(
+        UsageError,
+        match=r"^baseline: no setting 'attention=qq' .* choose attention=vv,prompt=pad_prefix or ",
+    ):
+        find_baseline("attention=qq", jobs, frame)
 
 
 @pytest.fixture
@@ -180,7 +184,7 @@ def test_a_sweep_that_went_well(sweep, capsys):
     ("status", "error", "shown"),
     [
         (FAILED, "out of memory", "failed job 3, attention=clip, seed 2: out of memory"),
-        (BEGUN, None, "not ended job 3, attention=clip, seed 2: killed, or still running"),
+        (BEGUN, None, "unfinished job 3, attention=clip, seed 2: killed, or still running"),
     ],
 )
 def test_a_job_that_did_not_end_well_is_named_and_the_others_counted(
@@ -209,7 +213,7 @@ def test_an_unknown_baseline_is_a_mistake_said_after_the_first_table(sweep, caps
     assert ended(config) == 2
     printed = capsys.readouterr()
     assert "85.0 ±7.1" in printed.out
-    assert "crane: expected a setting measured: attention=vv or attention=clip" in printed.err
+    assert "choose attention=vv or attention=clip" in printed.err
 
 
 def test_an_error_in_the_summary_is_no_success(sweep, capsys):
@@ -277,8 +281,8 @@ def test_a_sweep_that_ends_early_is_summed_up_too(sweep, capsys):
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     printed = capsys.readouterr()
-    assert "3 jobs: 2 finished, 1 not ended" in printed.out
-    assert "the same command again does what is left" in printed.err
+    assert "3 jobs: 2 finished, 1 unfinished" in printed.out
+    assert "run the same command again to finish the rest" in printed.err
 
 
 def test_a_sweep_that_ended_is_summed_up_once(sweep, capsys):
@@ -294,12 +298,14 @@ def test_a_sweep_that_ended_is_summed_up_once(sweep, capsys):
         ending()
     printed = capsys.readouterr()
     assert printed.out.count("4 jobs:") == 1
-    assert "ended early" not in printed.err
+    assert "interrupted" not in printed.err
 
 
 def test_the_numbers_are_those_of_the_jobs_in_their_order(sweep):
     config, jobs = sweep
     failed = replace(jobs[0], status=FAILED)
-    found = sweep_numbers(Path(config.results_store), [failed, jobs[3], jobs[2]])
-    assert list(found["value"]) == [0.7, 0.6]
-    assert list(found["seed"]) == [1, 2]
+    frame = sweep_frame(Path(config.results_store), [failed, jobs[2], jobs[3]])
+    assert [(row.setting, row.seed, row.value) for row in frame] == [
+        ("attention=clip", 1, 0.7),
+        ("attention=clip", 2, 0.6),
+    ]
