@@ -25,8 +25,7 @@ def test_a_sweep_becomes_tables_figures_and_a_page(crane, sweep, tmp_path):
     outcome = crane("report", sweep, "output=out", "title=Two attentions")
     assert outcome.code == 0, outcome.err
     assert "4 runs of 2 settings" in outcome.out
-    assert "no results" in outcome.out
-    assert "9_cut_short" in outcome.out
+    assert "left out sweep/9_cut_short: under way, interrupted or failed" in outcome.out
 
     out = tmp_path / "out"
     with (out / "report.csv").open() as file:
@@ -43,7 +42,7 @@ def test_a_sweep_becomes_tables_figures_and_a_page(crane, sweep, tmp_path):
     assert {"settings.pdf", "classes.pdf", "sizes.pdf", "pro.pdf", "image_roc.pdf"} <= names
     html = (out / "report.html").read_text()
     assert html.count("<figure") >= 4
-    assert "1 run without results" in html
+    assert "1 run left out" in html
 
     jobs = sorted(path for path in sweep.iterdir() if path.name[0] in "02")
     assert all("=" in path.name for path in jobs)  # and yet no overrides
@@ -67,7 +66,7 @@ def test_a_sweep_is_reported_whole_though_some_was_done_before(crane, tiny, use,
     assert outcome.code == 0, outcome.err
     assert "2 runs of 2 settings" in outcome.out
     assert re.search(r"\| attention=vv.* \| 1 \|", outcome.out)
-    failed = [line for line in outcome.out.splitlines() if line.startswith("no results")]
+    failed = [line for line in outcome.out.splitlines() if line.startswith("left out")]
     assert len(failed) == 2
     assert all(re.search(r"second/\d_attention=.*: failed: ", line) for line in failed)
 
@@ -89,7 +88,7 @@ def test_tests_of_a_sweeps_checkpoints_are_told_apart_by_their_trainings(
     outcome = crane("report", "trained", "tested", "output=out", "figures=null")
     assert outcome.code == 0, outcome.err
     assert "4 runs of 2 settings" in outcome.out
-    assert "no results" not in outcome.out
+    assert "left out" not in outcome.out
     for label in ("attention=clip", "attention=vv"):
         assert re.search(rf"\| {label} \| 2 \| .*\d ± \d", outcome.out)
 
@@ -98,15 +97,23 @@ def test_tests_of_a_sweeps_checkpoints_are_told_apart_by_their_trainings(
     ("typed", "shown"),
     [
         ((), "paths=… on the command line"),
-        (("nowhere",), "change paths"),
-        (("run/0_attention=vvx",), "a folder with runs, but got 'run/0_attention=vvx'"),
-        (("0_attention=vvx", "figures=null"), "a folder with runs, but got '0_attention=vvx'"),
-        (("run", "columns=[image_aurok]"), "image_aurok"),
+        (("nowhere",), "paths: nowhere is not a folder"),
+        (("run/0_attention=vvx",), "paths: run/0_attention=vvx is not a folder"),
+        (("0_attention=vvx", "figures=null"), "paths: 0_attention=vvx is not a folder"),
+        (
+            ("run", "columns=[image_aurok]"),
+            "columns: unknown metric 'image_aurok'; did you mean image_auroc?",
+        ),
         (("run", "columns=[]"), "a list of metrics such as [image_auroc,aupro], but"),
         (("run", "columns=aupro"), "a list such as [aupro]"),
         (("paths=run",), "a list of folders such as [runs/train], but got 'run'"),
-        (("run", "columns=[image_auroc]", "figures=gif"), "pdf, svg, png"),
-        (("run", "published=nothing.csv"), "change published"),
+        (
+            ("run", "columns=[image_auroc]", "figures=gif"),
+            "figures must be pdf, svg or png, or null, not 'gif'",
+        ),
+        (("run", "max_pictures=-1"), "max_pictures must be an integer of at least 0, not -1"),
+        (("run", "columns=[image_auroc]", "output=file"), "cannot write to file: "),
+        (("run", "published=nothing.csv"), "published: cannot read nothing.csv"),
         (("run", "titel=x"), "title"),
     ],
 )
@@ -120,6 +127,7 @@ def test_mistakes_are_named(crane, tmp_path, typed, shown):
         num_anomalous=(1,),
     )
     write_results_json([result], tmp_path / "run" / "results.json")
+    (tmp_path / "file").write_text("")
     outcome = crane("report", *typed)
     assert outcome.code == 2
     assert shown in outcome.err

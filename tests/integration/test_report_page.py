@@ -17,6 +17,7 @@ def report(tmp_path_factory, tiny, use) -> Path:
     """The page over two attentions and two seeds, with two targets and published numbers."""
     from crane import report as reports
     from crane.config import compose
+    from crane.report.page import render_page
     from crane.training import train
 
     top = tmp_path_factory.mktemp("report")
@@ -33,9 +34,7 @@ def report(tmp_path_factory, tiny, use) -> Path:
     )
     published = reports.read_published(top / "published.csv")
     rows = published.beside(reports.summarise(runs, labels))
-    html = reports.render_page(
-        "A page", runs, labels, rows, ["image_auroc", "aupro"], max_pictures=100
-    )
+    html = render_page("A page", runs, labels, rows, ["image_auroc", "aupro"], max_pictures=100)
     page = top / "report.html"
     page.write_text(html, encoding="utf-8")
     return page

@@ -1,15 +1,17 @@
-"""`crane report`: tables and a page from any set of runs."""
+"""`crane report`: tables, figures and a page from any set of runs."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Literal
 
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.markup import escape
 
-from crane.cli.commands import shown
+from crane.checks import NonNegativeInt, check_value, one_of
 from crane.cli.mistakes import listed
-from crane.errors import UsageError
-from crane.files import write_text
+from crane.errors import unwritable
+from crane.files import shown_path, write_text
 from crane.report import (
     csv_table,
     find_runs,
@@ -18,59 +20,66 @@ from crane.report import (
     latex_tables,
     markdown_tables,
     read_published,
-    render_page,
     summarise,
-    write_figures,
 )
 
+VALUES: Mapping[str, Any] = {
+    "max_pictures": NonNegativeInt,
+    "figures": Literal["pdf", "svg", "png"] | None,
+}
+"""Keys with what they may be, checked before any run is read."""
 FIGURES = "figures"
 """The folder of the figures for papers, beside the page."""
 
 
 def report(config: DictConfig) -> None:
-    """Write the report, and print its tables."""
+    """Write the report and print its tables."""
+    for key, kind in VALUES.items():
+        check_value(config[key], kind, key)
     paths = listed(config.paths, "paths", "folders such as [runs/train]")
     columns = listed(config.columns, "columns", "metrics such as [image_auroc,aupro]")
-    runs, unfinished = find_runs(paths)
+    runs, left_out = find_runs(paths)
     labels = label_runs(runs)
     rows = summarise(runs, labels)
     if config.published is not None:
         rows = read_published(Path(config.published).expanduser()).beside(rows)
-    known = {metric for row in rows for metric in row.metrics}
-    if absent := [metric for metric in columns if metric not in known]:
-        wanted = f"metrics out of {', '.join(sorted(known))}"
-        raise UsageError(wanted, ", ".join(absent), key="columns")
+    known = sorted({metric for row in rows for metric in row.metrics})
+    for column in columns:
+        one_of(column, known, "metric", "columns")
 
-    folder = Path(config.output).expanduser()
+    from crane.report.figures import write_figures
+    from crane.report.page import render_page
+
+    title, folder = str(config.title), Path(config.output).expanduser()
+    first = first_runs(runs, labels)
     page = render_page(
-        config.title,
-        runs,
-        labels,
-        rows,
-        columns,
-        max_pictures=config.max_pictures,
-        unfinished=unfinished,
+        title, runs, labels, rows, columns, max_pictures=config.max_pictures, left_out=left_out
     )
     tables = markdown_tables(rows, columns)
-    written = [
-        write_text(folder / "report.html", page),
-        write_text(folder / "report.md", f"# {config.title}\n\n{tables}"),
-        write_text(folder / "report.csv", csv_table(rows)),
-        write_text(folder / "report.tex", latex_tables(rows, columns)),
-    ]
-    first, figures = first_runs(runs, labels), []
-    if config.figures is not None:
-        figures = write_figures(rows, columns, first, folder / FIGURES, config.figures)
+    contents = {
+        "report.html": page,
+        "report.md": f"# {title}\n\n{tables}",
+        "report.csv": csv_table(rows),
+        "report.tex": latex_tables(rows, columns),
+    }
+    figures = []
+    try:
+        written = [write_text(folder / name, text) for name, text in contents.items()]
+        if config.figures is not None:
+            figures = write_figures(rows, columns, first, folder / FIGURES, config.figures)
+    except OSError as error:
+        raise unwritable(folder, error, "output") from error
+
     console = Console(highlight=False)
     console.print(escape(tables), soft_wrap=True)
-    for one in unfinished:
-        text = escape(f"{shown(one.folder)}: {one.why}")
-        console.print(f"[yellow]no results[/yellow] {text}", soft_wrap=True)
+    for one in left_out:
+        text = escape(f"{shown_path(one.folder)}: {one.reason}")
+        console.print(f"[yellow]left out[/yellow] {text}", soft_wrap=True)
     console.print(f"{_number(len(runs), 'run')} of {_number(len(set(labels)), 'setting')}")
     for path in written:
-        console.print(f"  {escape(shown(path))}", soft_wrap=True)
+        console.print(f"  {escape(shown_path(path))}", soft_wrap=True)
     if figures:
-        console.print(f"  {escape(shown(folder / FIGURES))}: {len(figures)} figures")
+        console.print(f"  {escape(shown_path(folder / FIGURES))}: {len(figures)} figures")
 
 
 def _number(count: int, word: str) -> str:

@@ -1,17 +1,18 @@
-"""Reports over any set of runs: tables, and a page that opens from disk."""
+"""Reports over any set of runs: tables, figures, and a page that opens from disk.
 
-from crane.report.figures import write_figures
-from crane.report.markup import csv_table, latex_tables, markdown_tables
+`figures` and `page` import matplotlib and are therefore not imported here.
+"""
+
+from crane.report.discovery import LeftOut, Run, find_runs, first_runs
+from crane.report.labels import differences, label_runs
+from crane.report.markup import TableRow, csv_table, latex_tables, markdown_tables, summarise
 from crane.report.published import Published, read_published
-from crane.report.render import render_page
-from crane.report.rows import Row, summarise
-from crane.report.runs import Run, find_runs
-from crane.report.settings import differences, first_runs, label_runs
 
 __all__ = [
+    "LeftOut",
     "Published",
-    "Row",
     "Run",
+    "TableRow",
     "csv_table",
     "differences",
     "find_runs",
@@ -20,7 +21,5 @@ __all__ = [
     "latex_tables",
     "markdown_tables",
     "read_published",
-    "render_page",
     "summarise",
-    "write_figures",
 ]

@@ -1,108 +1,155 @@
 """Figures for papers: settings compared, classes, sizes of regions, and curves, as files."""
 
-import json
+import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 
-from crane.errors import UsageError
+from crane.checks import checked
 from crane.files import replacing
-from crane.pictures import CURVES, KINDS
-from crane.report.colours import setting_colours
-from crane.report.fonts import drawing_text
-from crane.report.markup import heading
-from crane.report.rows import Row, Spread
-from crane.report.runs import Run
-from crane.runs import MEAN, SIZES
+from crane.pictures import KINDS
+from crane.report.discovery import Run
+from crane.report.markup import TableRow, heading
+from crane.runs import MEAN, SIZES, Spread
 
-FORMATS = ("pdf", "svg", "png")
+logger = logging.getLogger(__name__)
+
+PALETTE = (
+    *("#d9532c", "#2a7fbf", "#3d9a57", "#b07cc6", "#d4a017"),
+    *("#26a6a4", "#c2577f", "#7d8b33", "#8c6d4f", "#6b7fd7"),
+    *("#f0a58d", "#8fc0e6", "#94d0a4", "#dcc1ea", "#e6c566"),
+    *("#8fd9d6", "#e6a8bd", "#bcc77a", "#c9b29b", "#b4bff0"),
+)
+"""Colours of settings, legible on white and on black; they repeat after the last."""
+GREY = "#9a948a"
+"""Colour of published numbers."""
+FALLBACKS = (
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Noto Sans SC", "Noto Sans JP"),
+    *("Noto Sans KR", "Source Han Sans SC", "Source Han Sans", "WenQuanYi Micro Hei"),
+    *("WenQuanYi Zen Hei", "Droid Sans Fallback", "IPAGothic", "NanumGothic"),  # Linux
+    *("Microsoft YaHei", "SimHei", "Yu Gothic", "MS Gothic", "Malgun Gothic"),  # Windows
+    *("PingFang SC", "Hiragino Sans GB", "Hiragino Sans", "Apple SD Gothic Neo"),  # macOS
+    *("Arial Unicode MS", "Noto Sans Devanagari", "Noto Sans Thai", "Noto Sans Arabic"),
+)
+"""Fonts for characters that matplotlib's own font lacks; those installed are used."""
+Format = Literal["pdf", "svg", "png"]
 NUM_COLUMNS = 4
-"""Axes side by side, at most."""
+"""Plots side by side, at most."""
 STYLE: dict[Any, Any] = {
     **{"font.size": 8, "axes.titlesize": 8, "axes.axisbelow": True, "axes.grid": True},
     **{"grid.alpha": 0.3, "axes.spines.top": False, "axes.spines.right": False},
     **{"savefig.bbox": "tight", "pdf.fonttype": 42, "svg.fonttype": "none"},
     "text.parse_math": False,
 }
-"""Text stays text, as journals want it; names may have a `$` in them."""
+"""Text stays text, as journals require; a `$` in a name starts no formula."""
 
 Draw = Callable[[Axes, int], None]
-"""Draws on the axes with a number."""
+"""Draws one plot, given its number."""
 
 
+def setting_colours(rows: Iterable[TableRow]) -> dict[str, str]:
+    """The colour of each setting, the same in every chart.
+
+    >>> rows = [TableRow("Theirs (published)", "d", "mean", {}, 0),
+    ...         TableRow("vv", "d", "mean", {}, 2)]
+    >>> setting_colours(rows)
+    {'Theirs (published)': '#9a948a', 'vv': '#d9532c'}
+    """
+    colours: dict[str, str] = {}
+    num_own = 0
+    for row in rows:
+        if row.setting not in colours:
+            colours[row.setting] = PALETTE[num_own % len(PALETTE)] if row.num_seeds else GREY
+            num_own += row.num_seeds > 0
+    return colours
+
+
+@checked
 def write_figures(
-    rows: Sequence[Row],
+    rows: Sequence[TableRow],
     metrics: Sequence[str],
     first: Mapping[str, Run],
     folder: Path,
-    file_format: str,
+    figures: Format,
 ) -> list[Path]:
     """Write the figures of every data set, `FOLDER/DATASET/NAME.FORMAT`.
 
-    `settings` has means with spread, `classes` bars a class, `sizes` AUPRO by size of the region;
-    and there is one for each kind of curve. What no setting has is left out.
+    `settings` shows means with spread, `classes` bars for each class, `sizes` AUPRO by region size;
+    each kind of curve has a figure of its own. Figures without any values are left out.
 
     Args:
-        rows: the numbers, published ones among them.
-        metrics: what is shown, in this order.
-        first: the run of each setting whose curves are shown.
-        folder: where to write.
-        file_format: pdf, svg or png.
+        rows: The numbers, published ones included.
+        metrics: The metrics shown, in this order.
+        first: The run of each setting whose curves are shown.
+        folder: The folder to write to.
+        figures: The file format.
 
     Raises:
-        UsageError: for another format.
+        UsageError: The format is unknown.
     """
-    if file_format not in FORMATS:
-        raise UsageError(f"one of {', '.join(FORMATS)}, or null", file_format, key="figures")
     colours = setting_colours(rows)
-    curves = {label: read_curves(run) for label, run in first.items()}
     written = []
     with mpl.rc_context(STYLE), drawing_text([*colours, *(row.class_name for row in rows)]):
         for dataset in dict.fromkeys(row.dataset for row in rows if row.num_seeds):
             own = [row for row in rows if row.dataset == dataset]
-            here = {label: found[dataset] for label, found in curves.items() if dataset in found}
+            curves = {label: run.curves.get(dataset, {}) for label, run in first.items()}
             drawn = {
                 "settings": _settings(own, metrics, colours),
                 "classes": _classes(own, metrics, colours),
                 "sizes": _sizes(own, colours),
-                **{kind: _curves(here, kind, colours) for kind in KINDS},
+                **{kind: _curves(curves, kind, colours) for kind in KINDS},
             }
             for name, figure in drawn.items():
                 if figure is not None:
-                    path = folder / dataset / f"{name}.{file_format}"
+                    path = folder / dataset / f"{name}.{figures}"
                     with replacing(path) as part:
                         figure.savefig(part, dpi=200)
                     written.append(path)
     return written
 
 
-def read_curves(run: Run) -> dict[str, Any]:
-    """The curves that a run kept: data set, kind, class; none where it kept none.
+@contextmanager
+def drawing_text(texts: Iterable[str]) -> Iterator[None]:
+    """Use installed fonts for what matplotlib's own font lacks, in figures drawn inside the block.
 
-    Raises:
-        UsageError: for a file that holds something else.
+    A warning names the characters that no font has.
+
+    Args:
+        texts: What will be drawn.
     """
-    path = run.folder / CURVES
-    if not path.is_file():
-        return {}
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"a {CURVES} that a test wrote", str(path), hint=f"{error!r}") from error
+    installed = {font.name for font in fontManager.ttflist}
+    names = [*mpl.rcParams["font.family"], *(name for name in FALLBACKS if name in installed)]
+    fonts = [get_font(findfont(FontProperties(family=[name]))) for name in names]
+    known = {code for font in fonts for code in font.get_charmap()}
+    lacking = sorted({sign for text in texts for sign in text if ord(sign) not in known})
+    if lacking:
+        logger.warning(
+            "figures show boxes for %s: no installed font has them; install one, such as Noto Sans "
+            "CJK for Chinese, Japanese and Korean",
+            "".join(lacking),
+        )
+    with mpl.rc_context({"font.family": names}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from")
+        yield
 
 
-def _settings(rows: Sequence[Row], metrics: Sequence[str], colours: Mapping[str, str]) -> Figure:
-    """A dot a setting with its spread, axes a metric."""
+def _settings(
+    rows: Sequence[TableRow], metrics: Sequence[str], colours: Mapping[str, str]
+) -> Figure:
+    """A dot with whiskers for each setting, in one plot per metric."""
     own = [row for row in rows if row.class_name == MEAN]
 
     def draw(axes: Axes, number: int) -> None:
         for place, row in enumerate(own):
-            spread, colour = row.metrics.get(metrics[number], Spread(())), colours[row.setting]
+            spread, colour = row.spread(metrics[number]), colours[row.setting]
             if spread.deviation is None:
                 axes.plot(100 * spread.mean, place, "o", color=colour, ms=4)  # NaN draws nothing
                 continue
@@ -119,16 +166,16 @@ def _settings(rows: Sequence[Row], metrics: Sequence[str], colours: Mapping[str,
 
 
 def _classes(
-    rows: Sequence[Row], metrics: Sequence[str], colours: Mapping[str, str]
+    rows: Sequence[TableRow], metrics: Sequence[str], colours: Mapping[str, str]
 ) -> Figure | None:
-    """Bars a class and setting, axes a metric."""
+    """A bar for each class and setting, in one plot per metric."""
     own = [row for row in rows if row.class_name != MEAN]
     names = list(dict.fromkeys(row.class_name for row in own))
     if not names:
         return None
 
     def draw(axes: Axes, number: int) -> None:
-        values = [(row.setting, row.class_name, row.metrics.get(metrics[number])) for row in own]
+        values = [(row.setting, row.class_name, row.spread(metrics[number])) for row in own]
         _bars(axes, names, values, colours)
         axes.set_ylabel(heading(metrics[number]))
 
@@ -136,20 +183,17 @@ def _classes(
     return _grid(len(metrics), draw, (width, 1.5), num_columns=1, legend=True)
 
 
-def _sizes(rows: Sequence[Row], colours: Mapping[str, str]) -> Figure | None:
-    values = [
-        (row.setting, size.removeprefix("aupro_"), row.metrics[size])
-        for row in rows
-        if row.class_name == MEAN and row.num_seeds
-        for size in SIZES
-        if size in row.metrics and row.metrics[size].values
-    ]
+def _sizes(rows: Sequence[TableRow], colours: Mapping[str, str]) -> Figure | None:
+    """A bar for each region size and setting."""
+    names = {size: size.removeprefix("aupro_") for size in SIZES}
+    own = [row for row in rows if row.class_name == MEAN and row.num_seeds]
+    each = [(row.setting, names[size], row.spread(size)) for row in own for size in SIZES]
+    values = [one for one in each if one[2].values]
     if not values:
         return None
-    names = [size.removeprefix("aupro_") for size in SIZES]
 
     def draw(axes: Axes, number: int) -> None:
-        _bars(axes, names, values, colours)
+        _bars(axes, list(names.values()), values, colours)
         axes.set_ylabel("AUPRO")
 
     return _grid(1, draw, (max(3.5, 0.09 * len(values)), 2), legend=True)
@@ -158,14 +202,21 @@ def _sizes(rows: Sequence[Row], colours: Mapping[str, str]) -> Figure | None:
 def _bars(
     axes: Axes,
     groups: Sequence[str],
-    values: Sequence[tuple[str, str, Spread | None]],
+    values: Sequence[tuple[str, str, Spread]],
     colours: Mapping[str, str],
 ) -> None:
-    """Bars of each setting beside each other in every group, with whiskers of one deviation."""
+    """Bars of all settings side by side in every group, with whiskers of one deviation.
+
+    Args:
+        axes: The axes to draw on.
+        groups: Names of the groups, from left to right.
+        values: Setting, group and height of each bar.
+        colours: The colour of each setting.
+    """
     settings = list(dict.fromkeys(setting for setting, _, _ in values))
     width = 0.8 / len(settings)
     for place, setting in enumerate(settings):
-        mine = {g: s for one, g, s in values if one == setting and s is not None and s.values}
+        mine = {g: s for one, g, s in values if one == setting and s.values}
         x = [groups.index(name) - 0.4 + width * (place + 0.5) for name in mine]
         heights = [100 * spread.mean for spread in mine.values()]
         errors = [100 * (spread.deviation or math.nan) for spread in mine.values()]
@@ -181,7 +232,7 @@ def _bars(
 def _curves(
     found: Mapping[str, Mapping[str, Any]], kind: str, colours: Mapping[str, str]
 ) -> Figure | None:
-    """A line a setting, axes a class."""
+    """A line for each setting, in one plot per class."""
     names = list(dict.fromkeys(name for one in found.values() for name in one.get(kind, {})))
     if not names:
         return None
@@ -206,7 +257,7 @@ def _grid(
     num_columns: int = NUM_COLUMNS,
     legend: bool = False,
 ) -> Figure:
-    """Axes of one size in inches, side by side and below each other, with one legend for all."""
+    """Plots of one size in inches, in rows, with one legend for all."""
     columns = min(num_axes, num_columns)
     lines = math.ceil(num_axes / columns)
     figure = Figure(figsize=(size[0] * columns, size[1] * lines), layout="constrained")

@@ -1,18 +1,18 @@
-"""Tables as Markdown, LaTeX and CSV: the best bold, the second underlined."""
+"""Tables of a report: their rows, and how they are written as Markdown, LaTeX and CSV."""
 
 import csv
 import io
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-from crane.report.rows import Row, Spread
-from crane.runs import HEADINGS, MEAN
-
-Mark = Callable[[str], str]
-"""Sets a text off."""
+from crane.report.discovery import Run
+from crane.runs import HEADINGS, MEAN, Spread, by_seed, measurements
 
 BEST, SECOND = 1, 2
-SPECIAL = {
+MARKDOWN = {BEST: "**{}**", SECOND: "<u>{}</u>"}
+LATEX = {BEST: r"\textbf{{{}}}", SECOND: r"\underline{{{}}}"}
+LATEX_SPECIAL = {
     "\\": r"\textbackslash{}",
     **{sign: rf"\{sign}" for sign in "&%$#_{}"},
     "~": r"\textasciitilde{}",
@@ -20,40 +20,82 @@ SPECIAL = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
 }
-"""Characters that LaTeX reads as something else."""
+"""Characters that LaTeX does not print as they are."""
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """A setting, or a published method, on one data set or on one of its classes."""
+
+    setting: str
+    dataset: str
+    class_name: str
+    """A class, or `mean`."""
+    metrics: Mapping[str, Spread]
+    """Metric name to its values over seeds, as fractions."""
+    num_seeds: int
+    """Number of repetitions; 0 for published numbers."""
+
+    def spread(self, metric: str) -> Spread:
+        """The values of a metric; empty if it was not measured."""
+        return self.metrics.get(metric, Spread(()))
+
+
+def summarise(runs: Sequence[Run], labels: Sequence[str]) -> list[TableRow]:
+    """Gather the numbers of each setting over its seeds.
+
+    Args:
+        runs: Earlier runs before later ones; if two have the same setting, seed and data set, the
+            later counts.
+        labels: The setting of each run.
+
+    Returns:
+        Data sets and settings in the order of the runs; for each the mean over classes, then its
+        classes.
+    """
+    frame = [
+        measurement
+        for run, label in zip(runs, labels, strict=True)
+        for result in run.results
+        for measurement in measurements(result, label, run.repetition, str(run.folder))
+    ]
+    found: dict[tuple[str, str, str], dict[str, Mapping[Hashable, float]]] = {}
+    for (setting, dataset, class_name, metric), values in by_seed(frame).items():
+        found.setdefault((dataset, setting, class_name), {})[metric] = values
+    datasets = list(dict.fromkeys(dataset for dataset, _, _ in found))
+    settings = list(dict.fromkeys(labels))
+
+    def order(key: tuple[str, str, str]) -> tuple[int, int, bool]:
+        return datasets.index(key[0]), settings.index(key[1]), key[2] != MEAN
+
+    rows = []
+    for key in sorted(found, key=order):
+        dataset, setting, class_name = key
+        metrics = {metric: Spread.of(values.values()) for metric, values in found[key].items()}
+        num_seeds = len({seed for values in found[key].values() for seed in values})
+        rows.append(TableRow(setting, dataset, class_name, metrics, num_seeds))
+    return rows
 
 
 def heading(metric: str) -> str:
-    """What a column is called."""
+    """The heading of a metric's column."""
     return HEADINGS.get(metric, metric)
 
 
-def places(rows: Sequence[Row], metric: str) -> list[int]:
-    """The place of each row: 1 for the best as shown, 2 for the second, 0 for the others.
+def places(rows: Sequence[TableRow], metric: str) -> list[int]:
+    """The place of each row: `BEST`, `SECOND`, or 0 for the others.
 
-    Values that are shown alike share a place; a row alone has none.
+    Values that look the same in the table share a place; a row alone has none.
 
-    >>> rows = [Row("a", "d", "mean", {"m": Spread((v,))}, 1) for v in (0.5, 0.7, 0.70001, 0.6)]
+    >>> rows = [TableRow("a", "d", "mean", {"m": Spread((v,))}, 1)
+    ...         for v in (0.5, 0.7, 0.70001, 0.6)]
     >>> places(rows, "m")
     [0, 1, 1, 2]
     """
-    shown = [round(100 * row.metrics.get(metric, Spread(())).mean, 1) for row in rows]
+    shown = [round(100 * row.spread(metric).mean, 1) for row in rows]
     order = sorted({value for value in shown if not math.isnan(value)}, reverse=True)
     ranks = dict(zip(order, (BEST, SECOND), strict=False)) if len(order) > 1 else {}
     return [ranks.get(value, 0) for value in shown]
-
-
-def percent(spread: Spread | None, plus_minus: str = "±") -> str:
-    """A mean in per cent with its standard deviation where there is one; `-` for none.
-
-    >>> percent(Spread((0.5, 0.7))), percent(Spread((0.5,))), percent(None)
-    ('60.0 ± 14.1', '50.0', '-')
-    """
-    if spread is None or not spread.values:
-        return "-"
-    text = f"{100 * spread.mean:.1f}"
-    deviation = spread.deviation
-    return text if deviation is None else f"{text} {plus_minus} {100 * deviation:.1f}"
 
 
 def markdown_table(
@@ -72,66 +114,45 @@ def markdown_table(
     | a\|b | 50.0 |
     """
     rule = ["---", *["---:" if numbers else "---"] * (len(head) - 1)]
-    rows = [[_cell(text) for text in line] for line in (head, *lines)]
+    rows = [
+        [" ".join(text.split()).replace("|", r"\|") for text in line] for line in (head, *lines)
+    ]
     rows.insert(1, rule)
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", r"\|")
-
-
-def markdown_tables(rows: Sequence[Row], metrics: Sequence[str]) -> str:
-    """A table a data set, of means over classes."""
-    marks: dict[int, Mark] = {
-        0: str,
-        BEST: lambda text: f"**{text}**",
-        SECOND: lambda text: f"<u>{text}</u>",
-    }
+def markdown_tables(rows: Sequence[TableRow], metrics: Sequence[str]) -> str:
+    """A Markdown table for each data set, of means over classes: the best bold."""
+    head = ["setting", "seeds", *map(heading, metrics)]
     parts = []
     for dataset, own in _by_dataset(rows).items():
-        head = ["setting", "seeds", *map(heading, metrics)]
-        lines = [
-            [row.setting, str(row.num_seeds or "-"), *line]
-            for row, line in zip(own, _cells(own, metrics, marks), strict=True)
-        ]
+        cells = _cells(own, metrics, MARKDOWN)
+        seeds = [str(row.num_seeds or "-") for row in own]
+        lines = [[row.setting, n, *line] for row, n, line in zip(own, seeds, cells, strict=True)]
         parts.append(f"### {dataset}\n\n{markdown_table(head, lines)}\n")
     return "\n".join(parts)
 
 
-def latex_tables(rows: Sequence[Row], metrics: Sequence[str]) -> str:
-    """A booktabs table a data set, of means over classes."""
-    marks: dict[int, Mark] = {
-        0: str,
-        BEST: lambda text: rf"\textbf{{{text}}}",
-        SECOND: lambda text: rf"\underline{{{text}}}",
-    }
+def latex_tables(rows: Sequence[TableRow], metrics: Sequence[str]) -> str:
+    """A LaTeX table (booktabs) for each data set, of means over classes: the best bold."""
+    head = [escape_latex(text) for text in ("setting", *map(heading, metrics))]
     parts = ["% needs \\usepackage{booktabs}\n"]
     for dataset, own in _by_dataset(rows).items():
-        cells = _cells(own, metrics, marks, r"$\pm$")
-        head = " & ".join(map(escape_latex, ["setting", *map(heading, metrics)]))
-        body = [
-            " & ".join([escape_latex(row.setting), *line]) + r" \\"
-            for row, line in zip(own, cells, strict=True)
-        ]
+        cells = _cells(own, metrics, LATEX, r" $\pm$ ")
+        body = [[escape_latex(row.setting), *line] for row, line in zip(own, cells, strict=True)]
         lines = [
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{escape_latex(dataset)}, in per cent.}}",
-            rf"\begin{{tabular}}{{l{'r' * len(metrics)}}}",
-            r"\toprule",
-            head + r" \\",
-            r"\midrule",
-            *body,
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table}",
+            *(r"\begin{table}", r"\centering"),
+            rf"\caption{{{escape_latex(dataset)}, in percent.}}",
+            *(rf"\begin{{tabular}}{{l{'r' * len(metrics)}}}", r"\toprule"),
+            *(" & ".join(head) + r" \\", r"\midrule"),
+            *(" & ".join(line) + r" \\" for line in body),
+            *(r"\bottomrule", r"\end{tabular}", r"\end{table}"),
         ]
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
 
 
-def csv_table(rows: Sequence[Row]) -> str:
+def csv_table(rows: Sequence[TableRow]) -> str:
     """Every row and metric at full precision: mean, standard deviation and number of values."""
     text = io.StringIO(newline="")
     table = csv.writer(text, lineterminator="\n")
@@ -150,11 +171,11 @@ def escape_latex(text: str) -> str:
     >>> print(escape_latex("k_shot=50%"))
     k\_shot=50\%
     """
-    return "".join(SPECIAL.get(sign, sign) for sign in text)
+    return "".join(LATEX_SPECIAL.get(sign, sign) for sign in text)
 
 
-def _by_dataset(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    groups: dict[str, list[Row]] = {}
+def _by_dataset(rows: Sequence[TableRow]) -> dict[str, list[TableRow]]:
+    groups: dict[str, list[TableRow]] = {}
     for row in rows:
         if row.class_name == MEAN:
             groups.setdefault(row.dataset, []).append(row)
@@ -162,14 +183,15 @@ def _by_dataset(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def _cells(
-    rows: Sequence[Row],
+    rows: Sequence[TableRow],
     metrics: Sequence[str],
-    marks: dict[int, Mark],
-    plus_minus: str = "±",
+    marks: Mapping[int, str],
+    plus_minus: str = " ± ",
 ) -> list[list[str]]:
+    """The cells of each row, the best and the second best marked."""
     columns = []
     for metric in metrics:
-        texts = [percent(row.metrics.get(metric), plus_minus) for row in rows]
+        texts = [row.spread(metric).percent(plus_minus=plus_minus) for row in rows]
         ranked = zip(places(rows, metric), texts, strict=True)
-        columns.append([marks[place](text) for place, text in ranked])
+        columns.append([marks.get(place, "{}").format(text) for place, text in ranked])
     return [list(line) for line in zip(*columns, strict=True)]

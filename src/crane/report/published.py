@@ -1,4 +1,4 @@
-"""Published numbers, to stand beside one's own."""
+"""Published numbers, for tables beside one's own."""
 
 import csv
 import math
@@ -7,18 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crane.errors import UsageError
-from crane.report.rows import Row, Spread
-from crane.runs import MEAN
+from crane.report.markup import TableRow
+from crane.runs import MEAN, Spread
 
+COLUMNS = ("level", "metric", "dataset", "method", "percent")
 METRICS = {
     ("image", "auroc"): "image_auroc",
     ("image", "ap"): "image_ap",
     ("image", "f1max"): "image_f1max",
     ("pixel", "auroc"): "pixel_auroc",
     ("pixel", "f1max"): "pixel_f1max",
-    ("pixel", "aupro"): "aupro_200",  # what published tables call AUPRO: see docs/metrics.md
+    ("pixel", "aupro"): "aupro_200",  # the definition of published tables: see docs/metrics.md
 }
-"""Level and metric of a published table to the name here."""
+"""Level and metric in a published table to the name of the metric here."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,10 @@ class Published:
     values: dict[tuple[str, str], dict[str, float]]
     """Method and data set to metric to fraction."""
 
-    def rows(self, datasets: Sequence[str]) -> list[Row]:
-        """The rows that are about some data sets."""
+    def rows(self, datasets: Sequence[str]) -> list[TableRow]:
+        """The rows for some data sets; hyphens and underscores in names are alike."""
         return [
-            Row(
+            TableRow(
                 setting=f"{method} (published)",
                 dataset=wanted,
                 class_name=MEAN,
@@ -43,8 +44,8 @@ class Published:
             if dataset.replace("-", "_") == wanted.replace("-", "_")
         ]
 
-    def beside(self, rows: Sequence[Row]) -> list[Row]:
-        """Rows with the published ones of each data set before them."""
+    def beside(self, rows: Sequence[TableRow]) -> list[TableRow]:
+        """One's own rows, with the published ones of each data set before them."""
         return [
             row
             for dataset in dict.fromkeys(row.dataset for row in rows)
@@ -53,10 +54,11 @@ class Published:
 
 
 def read_published(path: Path) -> Published:
-    """Read a table with the columns level, metric, dataset, method and percent.
+    """Read a CSV table with the columns `COLUMNS`.
 
     Raises:
-        UsageError: for a file without these columns, or with an unknown metric or no number.
+        UsageError: The file cannot be read, or a line lacks a column, names an unknown metric or
+            has no number.
     """
     values: dict[tuple[str, str], dict[str, float]] = {}
     try:
@@ -68,9 +70,7 @@ def read_published(path: Path) -> Published:
                     values.setdefault((line["method"], line["dataset"]), {})[metric] = number
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise UsageError(
-            "a CSV file with the columns level, metric, dataset, method and percent",
-            str(path),
+            f"cannot read {path} as a CSV table with the columns {', '.join(COLUMNS)}: {error!r}",
             key="published",
-            hint=f"{error!r}",
         ) from error
     return Published(values)

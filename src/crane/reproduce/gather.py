@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from crane.report.rows import Spread
 from crane.reproduce.cells import Cell
 from crane.reproduce.numbers import (
     FAILED,
@@ -24,7 +23,7 @@ from crane.reproduce.plan import Plan
 from crane.reproduce.published import published_values
 from crane.reproduce.recipe import Recipe, Row
 from crane.reproduce.runner import Outcomes
-from crane.runs import MEAN, read_store
+from crane.runs import MEAN, Spread, read_store
 
 ROUNDING = 0.05
 """Published values are rounded to a tenth, so they may be off by this."""

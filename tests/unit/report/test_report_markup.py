@@ -6,13 +6,20 @@ from shutil import which
 
 import pytest
 
-from crane.report import csv_table, latex_tables, markdown_tables
-from crane.report.markup import escape_latex, places
-from crane.report.rows import Row, Spread
+from crane.report import (
+    TableRow,
+    csv_table,
+    find_runs,
+    latex_tables,
+    markdown_tables,
+    summarise,
+)
+from crane.report.markup import escape_latex, markdown_table, places
+from crane.runs import Spread
 
 
 def row(setting, *values, dataset="visa", name="mean", metric="image_auroc"):
-    return Row(setting, dataset, name, {metric: Spread(values)}, len(values))
+    return TableRow(setting, dataset, name, {metric: Spread(values)}, len(values))
 
 
 ROWS = [
@@ -98,3 +105,43 @@ def test_places(values, wanted):
 
 def test_what_is_not_defined_has_no_place():
     assert places([row("a"), row("b", 0.2), row("c", 0.1)], "image_auroc") == [0, 1, 2]
+
+
+def test_a_cell_never_ends_a_row():
+    lines = markdown_table(["a|b", "c"], [["x\ny", r"p\|q"]], numbers=False).splitlines()
+    assert lines == [r"| a\|b | c |", "| --- | --- |", r"| x y | p\\|q |"]
+
+
+@pytest.fixture
+def rows(make_run, tmp_path):
+    make_run("a1", 0.5, seed=1, started="1", findings=False)
+    make_run("a2", 0.7, seed=2, started="2", findings=False)
+    make_run("b", 0.3, seed=1, dataset="beta", started="3", findings=False)
+    runs, _ = find_runs([tmp_path / "runs"])
+    return {
+        (row.setting, row.dataset, row.class_name): row for row in summarise(runs, ["x", "x", "y"])
+    }
+
+
+def test_seeds_of_a_setting_come_together(rows):
+    assert set(rows) == {
+        *(("x", "alpha", name) for name in ("mean", "bolt", "nut")),
+        *(("y", "beta", name) for name in ("mean", "bolt", "nut")),
+    }
+    assert rows["x", "alpha", "bolt"].metrics["aupro"].values == (0.5, 0.7)
+    assert rows["x", "alpha", "mean"].metrics["aupro"].values == pytest.approx((0.55, 0.75))
+    assert rows["x", "alpha", "mean"].num_seeds == 2
+    assert rows["y", "beta", "mean"].num_seeds == 1
+
+
+def test_what_is_not_defined_is_left_out(rows):
+    assert rows["x", "alpha", "mean"].metrics["aupro_large"].values == ()
+
+
+def test_of_a_setting_run_twice_with_one_seed_the_last_counts(make_run, tmp_path):
+    make_run("new", 0.9, started="2", findings=False)
+    make_run("old", 0.1, started="1", findings=False)
+    runs, _ = find_runs([tmp_path / "runs"])
+    rows = summarise(runs, ["x", "x"])
+    assert rows[1].metrics["aupro"].values == (0.9,)
+    assert rows[1].num_seeds == 1

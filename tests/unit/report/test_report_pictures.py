@@ -1,7 +1,9 @@
+import json
+
 import pytest
 
 from crane.report import find_runs, first_runs
-from crane.report.pictures import gather_pictures, legend
+from crane.report.page import gather_pictures, legend
 
 
 @pytest.fixture
@@ -48,9 +50,86 @@ def test_whole_images_are_left_out_where_there_is_no_room(first, room, kept):
     assert (len(gallery.pictures), gallery.num_left_out) == (kept, 8 - kept)
 
 
-def test_files_that_are_gone_are_left_out(first):
+def test_files_that_are_gone_are_left_out(first, caplog):
     first["a"].folder.joinpath("gallery", "alpha", "0000.webp").unlink()
     assert len(gather_pictures(first, 100).pictures) == 7
+    assert "alpha/0000.webp is missing" in caplog.text
+
+
+def alter(run, change):
+    """Change the content of a run's gallery.json."""
+    path = run.folder / "gallery" / "gallery.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+@pytest.fixture
+def secret(tmp_path):
+    """A picture outside every run."""
+    path = tmp_path / "secret.webp"
+    path.write_bytes(b"RIFF0000WEBP secret")
+    return path
+
+
+@pytest.mark.parametrize("name", ["{}", "../../../secret.webp", "link.webp", "folder/secret.webp"])
+def test_files_outside_a_runs_folder_are_named_and_left_out(first, secret, caplog, name):
+    gallery, name = first["a"].folder / "gallery", name.format(secret)
+    (gallery / "link.webp").symlink_to(secret)
+    (gallery / "folder").symlink_to(secret.parent)
+    alter(first["a"], lambda content: content["pictures"][0].update(file=name))
+    shown = gather_pictures(first, 100).pictures
+    assert secret.resolve() not in [one.path.resolve() for one in shown]
+    assert f"{name} is outside the run's folder" in caplog.text
+    assert {one.setting for one in shown} == {"a", "b"}
+
+
+def test_a_gallery_elsewhere_is_left_out_whole(first, tmp_path, caplog):
+    gallery = first["a"].folder / "gallery"
+    gallery.rename(tmp_path / "elsewhere")
+    gallery.symlink_to(tmp_path / "elsewhere")
+    assert {one.setting for one in gather_pictures(first, 100).pictures} == {"b"}
+    assert "is outside the run's folder" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("../record.json", "is not a WebP picture"),
+        ("gallery.json", "is not a WebP picture"),
+        (".", "is missing"),
+        ("", "is missing"),
+        ("a\0b", "cannot be read"),
+        ("circle", "cannot be read"),
+    ],
+)
+def test_files_that_are_no_pictures_are_named_and_left_out(first, caplog, name, reason):
+    (first["a"].folder / "gallery" / "circle").symlink_to("circle")
+    alter(first["a"], lambda content: content["pictures"][0].update(file=name))
+    assert all(one.path.suffix == ".webp" for one in gather_pictures(first, 100).pictures)
+    assert reason in caplog.text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content.pop("scale"),
+        lambda content: content.pop("pictures"),
+        lambda content: content.update(pictures=[1]),
+        lambda content: content["pictures"][0].pop("label"),
+        lambda content: content["pictures"][0].update(label="<b>"),
+        lambda content: content["pictures"][0].update(score="high"),
+        lambda content: content["pictures"][0].update(file=["x"]),
+        lambda content: content["pictures"][0].update(more=1),
+        lambda content: content["scale"].update(colormap="url(https://example.org)"),
+        lambda content: content["scale"].update(vmax="}"),
+        lambda content: content["scale"].update(more=1),
+    ],
+)
+def test_a_gallery_of_another_form_is_named_and_left_out(first, caplog, change):
+    alter(first["a"], change)
+    assert {one.setting for one in gather_pictures(first, 100).pictures} == {"b"}
+    assert "gallery.json" in caplog.text
 
 
 def test_scales_that_differ_are_all_named(make_run, tmp_path):

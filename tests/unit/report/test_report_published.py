@@ -2,7 +2,7 @@ import pytest
 
 from crane.config import conf_dir
 from crane.errors import UsageError
-from crane.report import Row, read_published
+from crane.report import TableRow, read_published
 
 HEAD = "level,metric,dataset,method,percent\n"
 
@@ -24,7 +24,7 @@ def test_numbers_are_fractions_under_our_names(tmp_path):
 def test_they_stand_before_ours_of_the_same_data_set(tmp_path):
     path = tmp_path / "p.csv"
     path.write_text(HEAD + "image,auroc,visa,Crane,85.3\n")
-    ours = [Row("x", dataset, "mean", {}, 1) for dataset in ("mpdd", "visa", "btad")]
+    ours = [TableRow("x", dataset, "mean", {}, 1) for dataset in ("mpdd", "visa", "btad")]
     shown = [(row.dataset, row.setting) for row in read_published(path).beside(ours)]
     assert shown == [("mpdd", "x"), ("visa", "Crane (published)"), ("visa", "x"), ("btad", "x")]
 
@@ -63,5 +63,8 @@ def test_anything_else_is_refused(tmp_path, text):
     path = tmp_path / "p.csv"
     if text is not None:
         path.write_text(text)
-    with pytest.raises(UsageError, match=r"columns level, metric.*change published"):
+    with pytest.raises(
+        UsageError,
+        match=r"published: cannot read .*p\.csv as a CSV table with the columns level, metric",
+    ):
         read_published(path)

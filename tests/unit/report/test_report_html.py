@@ -3,7 +3,8 @@ import re
 
 import pytest
 
-from crane.report import find_runs, label_runs, read_published, render_page, summarise
+from crane.report import find_runs, label_runs, read_published, summarise
+from crane.report.page import render_page
 
 METRICS = ["image_auroc", "aupro"]
 
@@ -13,12 +14,12 @@ def page(tmp_path):
     """Render the page over every run made so far."""
 
     def make(title="Crane", published=None, **options):
-        runs, unfinished = find_runs([tmp_path / "runs"])
+        runs, left_out = find_runs([tmp_path / "runs"])
         labels = label_runs(runs)
         rows = summarise(runs, labels)
         if published is not None:
             rows = read_published(published).beside(rows)
-        options = {"max_pictures": 100, "unfinished": unfinished, **options}
+        options = {"max_pictures": 100, "left_out": left_out, **options}
         return render_page(title, runs, labels, rows, METRICS, **options)
 
     return make
@@ -86,13 +87,13 @@ def test_published_numbers_stand_beside_ours(make_run, page, tmp_path):
     assert '<td class="number">-</td>' in row  # no AUPRO was published
 
 
-def test_what_differs_and_unfinished_runs_are_listed(make_run, page):
+def test_what_differs_and_runs_left_out_are_listed(make_run, page):
     make_run("one", config={"prompt": {"depth": 3}})
     make_run("two", config={"prompt": {"depth": 9}})
     cut = make_run("cut", findings=False)
     (cut / "results.json").unlink()
     html = own(page())
-    assert "1 run without results" in html
+    assert "1 run left out" in html
     assert "cut (under way, interrupted or failed)</p>" in html
     assert re.search(r'<th scope="row">prompt.depth=3</th><td>3</td>', html)
 

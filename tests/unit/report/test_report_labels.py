@@ -1,8 +1,10 @@
+import copy
 from pathlib import Path
 
 import pytest
 
-from crane.config import compose, plain
+from crane.config import compose, flat, plain
+from crane.identity import Effect, effect_of, setting_of
 from crane.report import Run, differences, first_runs, label_runs
 
 
@@ -51,6 +53,65 @@ def test_the_same_data_elsewhere_make_no_other_setting():
     assert differences(runs) == {}
 
 
+def changed(config, key):
+    """A configuration with another value of one key."""
+    *parents, last = key.split(".")
+    config = node = copy.deepcopy(config)
+    for name in parents:
+        node = node[name]
+    value = node[last]
+    if isinstance(value, bool):
+        node[last] = not value
+    elif isinstance(value, (int, float)):
+        node[last] = value + 1
+    else:
+        node[last] = f"not {value}"
+    return config
+
+
+@pytest.mark.parametrize("typed", ["method=crane", "method=crane_plus"])
+def test_a_key_makes_another_setting_here_exactly_if_it_does_in_the_store(typed):
+    """Both are read from one table; keys of targets count where the numbers are compared."""
+    data = ["dataset@source=[embedded_parts]", "dataset@targets=[embedded_photos,visa]"]
+    config = plain(compose("train", ["backbone=tiny", "guide=none", typed, *data]))
+    setting = setting_of(config, "train")
+    verdicts = set()
+    for key in flat(config):
+        other = changed(config, key)
+        in_store = setting_of(other, "train") != setting
+        here = bool(differences([run(config), run(other)]))
+        if effect_of(key) is not Effect.SCOPE or key.startswith("targets."):
+            assert here == in_store, key
+        verdicts.add(here)
+    assert verdicts == {True, False}
+
+
+@pytest.mark.parametrize(("one", "other"), [(1, 1.5), (1, "1"), (None, "None"), ([1, 2], "1+2")])
+def test_values_that_look_alike_are_told_apart(one, other):
+    runs = [run({"prompt": {"depth": value}}, folder=repr(value)) for value in (one, other)]
+    assert list(differences(runs)) == ["prompt.depth"]
+    assert len(set(label_runs(runs))) == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "values"), [("mask_threshold", (0, 127)), ("classes", (None, ["a"]))]
+)
+def test_targets_of_one_name_that_are_read_differently_are_told_apart(key, values):
+    runs = [
+        run(
+            {"targets": {"mine": {"root": "a", key: value}}, "seed": seed},
+            f"targets.mine.{key}={value}",
+            data={"targets.mine": "1" * 64},
+        )
+        for value in values
+        for seed in (1, 2)
+    ]
+    first, _, second, _ = label_runs(runs)
+    assert label_runs(runs) == [first, first, second, second]
+    assert first != second
+    assert list(differences(runs)) == [f"targets.mine.{key}"]
+
+
 def test_other_data_and_weights_do():
     runs = [
         run(data={"source.a": digest}, weights={"clip": "w" + digest, "prompts": digest})
@@ -82,6 +143,21 @@ def test_targets_of_one_name_that_differ_are_told_apart():
     assert differences(runs[1:]) == {}
     assert differences(runs[:2]) == {"targets.mine.files": ["1" * 12, "2" * 12]}
     assert label_runs(runs[:2]) == ["targets.mine.root=a", "targets.mine.root=b"]
+
+
+def test_a_checkpoint_is_told_by_its_content_wherever_it_lies():
+    runs = [
+        run({"checkpoint": f"{place}/epoch_1.safetensors"}, weights={"prompts": digest * 64})
+        for place, digest in (("a", "1"), ("b", "1"), ("c", "2"))
+    ]
+    assert differences(runs) == {"checkpoint": ["1" * 12, "1" * 12, "2" * 12]}
+
+
+def test_an_override_that_varies_within_a_setting_is_no_part_of_its_name():
+    configs = [{"attention": {"of": name}} for name in ("vv", "vv", "qq")]
+    typed = ("attention=vv trainer=cpu", "attention=vv trainer=gpu", "attention=qq trainer=cpu")
+    runs = [run(config, words) for config, words in zip(configs, typed, strict=True)]
+    assert label_runs(runs) == ["attention=vv", "attention=vv", "attention=qq"]
 
 
 def test_what_is_measured_makes_a_setting():

@@ -3,6 +3,7 @@ import json
 from dataclasses import asdict
 
 import pytest
+import yaml
 
 from crane.errors import UsageError
 from crane.files import write_json
@@ -15,9 +16,9 @@ from crane.runs.store import FAILED, FINISHED
 def test_runs_come_in_the_order_in_which_they_began(make_run, tmp_path):
     make_run("a", started="2026-01-02T00:00:00+00:00", findings=False)
     make_run("b", started="2026-01-01T00:00:00+00:00", findings=False)
-    runs, unfinished = find_runs([tmp_path / "runs"])
+    runs, left_out = find_runs([tmp_path / "runs"])
     assert [run.folder.name for run in runs] == ["b", "a"]
-    assert unfinished == []
+    assert left_out == []
 
 
 def test_a_run_named_twice_counts_once(make_run, tmp_path):
@@ -37,9 +38,9 @@ def test_runs_without_results_are_named(make_run, tmp_path):
     make_run("whole", findings=False)
     cut = make_run("cut", findings=False)
     (cut / "results.json").unlink()
-    runs, unfinished = find_runs([tmp_path / "runs"])
+    runs, left_out = find_runs([tmp_path / "runs"])
     assert [run.folder.name for run in runs] == ["whole"]
-    assert [one.folder for one in unfinished] == [cut]
+    assert [one.folder for one in left_out] == [cut]
 
 
 @pytest.mark.parametrize(
@@ -56,8 +57,8 @@ def test_a_finished_training_without_targets_lacks_nothing(make_run, ended, data
     folder = make_run("training", config={"test": test}, findings=False)
     (folder / "results.json").unlink()
     (folder / "record.json").write_text(json.dumps({"ended": ended, "data": data}))
-    _, unfinished = find_runs([folder.parent])
-    assert [one.folder for one in unfinished] == [folder] * is_named
+    _, left_out = find_runs([folder.parent])
+    assert [one.folder for one in left_out] == [folder] * is_named
 
 
 @pytest.fixture
@@ -86,9 +87,9 @@ def test_for_a_skipped_job_stands_the_run_finished_before(make_run, make_job, tm
     store(tmp_path, earlier)
     job = make_job(0, SKIPPED, run_id="earlier")
     for paths in ([job.parent], [job.parent, earlier]):
-        (run,), unfinished = find_runs(paths)
+        (run,), left_out = find_runs(paths)
         assert run.folder == earlier
-        assert unfinished == []
+        assert left_out == []
 
 
 def test_a_training_without_targets_that_was_skipped_lacks_nothing(make_run, make_job, tmp_path):
@@ -110,9 +111,9 @@ def test_jobs_that_left_nothing_are_named_with_the_reason(make_run, make_job, tm
         make_job(4, SKIPPED),
     ]
     (jobs[0] / "record.json").write_text("{}")
-    _, unfinished = find_runs([tmp_path / "sweep", make_run("whole", findings=False)])
-    assert [one.folder for one in unfinished] == jobs
-    reasons = [one.why for one in unfinished]
+    _, left_out = find_runs([tmp_path / "sweep", make_run("whole", findings=False)])
+    assert [one.folder for one in left_out] == jobs
+    reasons = [one.reason for one in left_out]
     assert reasons[:2] == ["failed: out of memory", "under way or killed"]
     assert reasons[2] == f"skipped, and the run finished before is no longer in {tmp_path / 'gone'}"
     no_longer = "skipped, and the results store no longer has the run finished before"
@@ -124,7 +125,7 @@ def make_test(make_run, tmp_path):
     """Write the folders of a training and of a test of its prompts."""
 
     def make(name, seed, attention, *, test_seed=1, typed="", value=0.5):
-        config = {"attention": attention, "loss": f"of_{attention}"}
+        config = {"attention": attention, "loss": {"of": attention}}
         training = make_run(f"t_{name}", seed=seed, config=config, findings=False)
         (training / "results.json").unlink()
         (training / "record.json").write_text(
@@ -156,7 +157,7 @@ def test_tests_of_a_trainings_seeds_are_one_setting(make_test):
     assert labels == ["attention=vv", "attention=vv", "attention=qq"]
     assert differences(runs) == {
         "attention": ["vv", "vv", "qq"],
-        "training.loss": ["of_vv", "of_vv", "of_qq"],
+        "training.loss.of": ["vv", "vv", "qq"],
     }
     row = summarise(runs, labels)[1]
     assert row.metrics["aupro"].values == (0.5, 0.7)
@@ -203,18 +204,101 @@ def test_results_alone_are_a_run(make_run):
 
 
 def test_a_path_that_is_no_folder_and_one_without_runs_are_refused(tmp_path):
-    with pytest.raises(UsageError, match=r"a folder with runs.*nowhere.*paths"):
+    with pytest.raises(UsageError, match=r"paths: .*nowhere is not a folder"):
         find_runs([tmp_path / "nowhere"])
-    with pytest.raises(UsageError, match=r"at least one results\.json.*paths"):
+    with pytest.raises(UsageError, match=r"paths: found no results\.json to show in"):
         find_runs([tmp_path])
 
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("results.json", "{}"), ("record.json", "{half"), ("config.yaml", "- a\n- list: ]")],
+    [
+        ("results.json", "{}"),
+        ("results.json", "[]"),
+        ("results.json", '{"datasets": [{"dataset": "alpha", "means": [], "classes": {}}]}'),
+        ("results.json", "[" * 100_000),
+        ("record.json", "{half"),
+        ("record.json", "[1]"),
+        ("record.json", '{"seed": [1]}'),
+        ("record.json", '{"weights": ["clip"]}'),
+        ("record.json", '{"data": {"targets.alpha": 1}}'),
+        ("record.json", '{"command": "crane train \'"}'),
+        ("record.json", '{"started": 5}'),
+        ("config.yaml", "- a\n- list: ]"),
+        ("config.yaml", "just text"),
+        ("config.yaml", "seed: one"),
+        ("config.yaml", "a: &a {b: *a}"),
+        ("config.yaml", "\0"),
+    ],
 )
-def test_a_broken_file_is_named(make_run, name, text):
-    folder = make_run("a", findings=False)
-    (folder / name).write_text(text)
-    with pytest.raises(UsageError, match=name):
-        find_runs([folder])
+def test_a_run_with_a_damaged_file_is_named_and_left_out(make_run, name, text):
+    damaged, whole = make_run("a", findings=False), make_run("b", findings=False)
+    (damaged / name).write_text(text)
+    runs, left_out = find_runs([damaged.parent])
+    assert [run.folder for run in runs] == [whole]
+    assert [one.folder for one in left_out] == [damaged]
+    assert left_out[0].reason.startswith(f"{name} is damaged or not written by crane")
+    with pytest.raises(UsageError, match=rf"found no results\.json .*{name} is damaged"):
+        find_runs([damaged])
+
+
+@pytest.mark.parametrize(
+    "text", ["{half", '{"number": "one", "varies": [], "seed": 1, "status": "x"}']
+)
+def test_a_damaged_job_file_is_named(make_run, make_job, text):
+    job = make_job(0, BEGUN)
+    (job / JOB_FILE).write_text(text)
+    _, left_out = find_runs([job.parent, make_run("whole", findings=False)])
+    assert [one.folder for one in left_out] == [job]
+    assert JOB_FILE in left_out[0].reason
+
+
+def test_a_class_named_as_the_mean_is_left_out(make_run):
+    folder, whole = make_run("a", findings=False), make_run("b", findings=False)
+    file = folder / "results.json"
+    file.write_text(file.read_text().replace('"nut": {', '"mean": {'))
+    runs, left_out = find_runs([folder, whole])
+    assert [run.folder for run in runs] == [whole]
+    assert left_out == [(folder, "a class is named mean, as the mean over classes is; rename it")]
+
+
+def test_a_test_that_names_its_own_folder_as_its_training_ends(make_test):
+    folder = make_test("a", 1, "vv")
+    prompts = folder / "prompts" / "epoch_1.safetensors"
+    prompts.parent.mkdir()
+    prompts.write_text("a")
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace("/t_a/", "/a/"))
+    ((run,), _) = find_runs([folder])
+    assert run.training.folder == folder
+
+
+@pytest.mark.parametrize("name", ["~nobody/x/y.safetensors", "x" * 5000, "a\0b"])
+def test_an_odd_checkpoint_is_no_training(make_test, name):
+    folder = make_test("a", 1, "vv")
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    (folder / "config.yaml").write_text(yaml.safe_dump({**config, "checkpoint": name}))
+    try:
+        ((run,), _) = find_runs([folder])
+    except UsageError:
+        return
+    assert run.training is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{half",
+        "[]",
+        '{"alpha": {"pro": {"bolt": []}}}',
+        '{"alpha": {"pro": {"bolt": {"x": [0], "y": [1], "x_name": "a"}}}}',
+        '{"alpha": {"pro": {"bolt": {"x": [0], "y": [], "x_name": "a", "y_name": "b"}}}}',
+        '{"alpha": {"pro": {"bolt": {"x": [NaN], "y": [0], "x_name": "a", "y_name": "b"}}}}',
+        '{"alpha": {"pro": {"bolt": {"x": "a", "y": "b", "x_name": "a", "y_name": "b"}}}}',
+    ],
+)
+def test_a_damaged_file_of_curves_is_named_and_left_out(make_run, caplog, text):
+    (make_run("a", findings=False) / "curves.json").write_text(text)
+    ((run,), _) = find_runs([make_run("b").parent / "a"])
+    assert run.curves == run.curves == {}
+    assert caplog.text.count("curves.json is damaged") == 1
