@@ -35,6 +35,8 @@ Fraction = Annotated[float, Interval(ge=0, le=1)]
 Seed = Annotated[int, Interval(ge=0, lt=2**32)]
 """A seed, as numpy takes it."""
 Text = Annotated[str, MinLen(1)]
+PathText = Annotated[str, MinLen(1), "a path"]
+"""A path as it is typed; the constructors and functions that open it expand `~`."""
 
 _SCALARS = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
 _CONTAINERS = (list, tuple, set, frozenset, dict, Sequence, Mapping, Iterable)
@@ -168,7 +170,7 @@ def _strict(annotation: Any) -> Any:
 
 
 def describe(annotation: Any) -> str:
-    """What a declared value may be, in words.
+    """What a declared value may be, in words; text among an annotation's metadata replaces them.
 
     >>> describe(PositiveInt | Literal["auto"]), describe(Fraction | None)
     ('an integer of at least 1 or auto', 'a number from 0 to 1, or null')
@@ -183,7 +185,15 @@ def describe(annotation: Any) -> str:
     if annotation is Path:
         return "a path"
     if origin is Annotated:
-        return describe(arguments[0]) + _range(annotation.__metadata__)
+        own = [one for one in annotation.__metadata__ if isinstance(one, str)]
+        if own:
+            return own[-1]
+        text = describe(arguments[0])
+        if text.startswith("a list") and any(
+            isinstance(o, MinLen) for o in annotation.__metadata__
+        ):
+            return text.replace("a list", "a non-empty list", 1)
+        return text + _range(annotation.__metadata__)
     if origin is Literal:
         return _either([_word(one) for one in arguments])
     if origin in (Union, types.UnionType):
@@ -202,8 +212,6 @@ def _range(metadata: Sequence[Any]) -> str:
     for one in metadata:
         if isinstance(one, MinLen):
             return " that is not empty"
-        if isinstance(one, str):  # words of its own
-            return f" {one}"
         if (above := getattr(one, "gt", None)) is not None:
             low = f"above {above}"
         if (least := getattr(one, "ge", None)) is not None:
@@ -242,14 +250,36 @@ def shown(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def one_of(value: object, options: Iterable[object], what: str, key: str) -> None:
+def existing_file(path: str | Path, key: str, wanted: str) -> Path:
+    """The path of a file that must exist, with `~` expanded.
+
+    Args:
+        path: As it was typed.
+        key: Its key, for the error.
+        wanted: What the file is, for the error.
+
+    Raises:
+        UsageError: It does not exist or is a folder.
+
+    >>> existing_file("nowhere.ckpt", "resume", "a checkpoint")
+    Traceback (most recent call last):
+    crane.errors.UsageError: resume: nowhere.ckpt does not exist; give a checkpoint
+    """
+    file = Path(path).expanduser()
+    if file.is_file():
+        return file
+    problem = "is a folder" if file.is_dir() else "does not exist"
+    raise UsageError(f"{key}: {path} {problem}; give {wanted}", key=key)
+
+
+def one_of(value: object, options: Iterable[object], what: str, key: str | None = None) -> None:
     """Refuse a name that is not among those known.
 
     Args:
         value: What was given.
         options: What may be given.
         what: What it names, such as `attention`.
-        key: Its key.
+        key: Its key, if it has one.
 
     Raises:
         UsageError: Lists the options, and the nearest one first.
@@ -275,8 +305,10 @@ __all__ = [
     "Interval",
     "Le",
     "Lt",
+    "MinLen",
     "NonNegativeFloat",
     "NonNegativeInt",
+    "PathText",
     "PositiveFloat",
     "PositiveInt",
     "Seed",
@@ -285,6 +317,7 @@ __all__ = [
     "checked",
     "declared_values",
     "describe",
+    "existing_file",
     "one_of",
     "shown",
 ]

@@ -1,6 +1,7 @@
-"""Where the configuration lives, and how to compose it outside the command line."""
+"""Where the configuration lives, how to compose it outside the command line, and overrides."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 
@@ -39,6 +42,29 @@ def compose(command: str, overrides: Sequence[str] = ()) -> DictConfig:
             return hydra_compose(command, overrides=list(overrides))
     finally:
         GlobalHydra.instance().hydra = around
+
+
+def parse_override(text: str) -> Override:
+    """One override as Hydra understands it.
+
+    Raises:
+        HydraException: It is not of the form KEY=VALUE.
+    """
+    return _parser().parse_override(text)
+
+
+def overridden(overrides: Iterable[str]) -> set[str]:
+    """The keys and groups that overrides change.
+
+    >>> sorted(overridden(["seed=1", "dataset@source=[mvtec]", "~guide.features"]))
+    ['dataset', 'guide.features', 'seed']
+    """
+    return {str(parse_override(text).key_or_group) for text in overrides}
+
+
+@cache
+def _parser() -> OverridesParser:
+    return OverridesParser.create()
 
 
 def plain(config: DictConfig, *, resolve: bool = True) -> dict[str, Any]:

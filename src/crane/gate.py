@@ -94,7 +94,10 @@ def build(node: Any, key: str, **given: Any) -> Any:
     try:
         return instantiate(node, **given, _convert_="all")
     except InstantiationException as error:
-        raise _told(error, key) from error
+        mistake = _mistake(error, key)
+        if mistake is None:
+            raise
+        raise mistake from error
 
 
 def check(node: Any, key: str, given: Mapping[str, Any] | None = None) -> None:
@@ -108,17 +111,28 @@ def check(node: Any, key: str, given: Mapping[str, Any] | None = None) -> None:
     Raises:
         UsageError: As in `build`.
     """
-    _check(_resolved(node, key), key, given or {})
+    _check(resolved(node, key), key, given or {})
 
 
-def _resolved(node: Any, key: str) -> Any:
+def resolved(node: Any, key: str) -> Any:
+    """A part of a configuration as plain values, with what it refers to elsewhere filled in.
+
+    Args:
+        node: The part.
+        key: Where it stands, for errors.
+
+    Raises:
+        UsageError: It refers to something that does not exist, or lacks a required value.
+    """
     if not isinstance(node, (DictConfig, ListConfig)):
         return node
     try:
         return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"{error.full_key or key}: {reason}", key=error.full_key or key) from error
+        key, reason = str(error.full_key or key), str(error).splitlines()[0]
+        raise UsageError(
+            f"{key} has no value: {reason[:1].lower()}{reason[1:]}", key=key
+        ) from error
 
 
 def _check(node: Any, key: str, given: Mapping[str, Any]) -> None:
@@ -212,8 +226,8 @@ def _check_names(
         raise UsageError(f"{key}.{lacking[0]} is required", key=f"{key}.{lacking[0]}")
 
 
-def _told(error: InstantiationException, key: str) -> Exception:
-    """The user's mistake behind Hydra's error; anything else is a fault of ours and stays one."""
+def _mistake(error: InstantiationException, key: str) -> UsageError | None:
+    """The user's mistake behind Hydra's error; None if it is a fault of the program."""
     inside = f"{key}.{error_key}" if (error_key := _inner_key(error)) else key
     mistake = usage_error(error)
     if isinstance(mistake, InvalidValueError) and not str(mistake.key).startswith(f"{inside}."):
@@ -221,9 +235,7 @@ def _told(error: InstantiationException, key: str) -> Exception:
     if mistake is not None:
         return mistake
     cause = error.__cause__
-    if isinstance(cause, ImportError):
-        return UsageError(_reason(cause), key=inside)
-    return error
+    return UsageError(_reason(cause), key=inside) if isinstance(cause, ImportError) else None
 
 
 def _inner_key(error: InstantiationException) -> str:

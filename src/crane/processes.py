@@ -53,7 +53,7 @@ def local_rank(environment: Mapping[str, str] | None = None) -> int:
 
 def is_first() -> bool:
     """Whether this is the process that writes: the only one, or the first of all."""
-    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # Lightning sets LOCAL_RANK alone
+    names = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")  # Lightning sets LOCAL_RANK alone
     return all(os.environ.get(name, "0") in ("", "0") for name in names)
 
 

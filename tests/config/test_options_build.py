@@ -12,7 +12,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 import crane.backbones.clip
-from crane.cli.overrides import options
+from crane.cli.validation import options
 from crane.config import compose, conf_dir
 from crane.drawn import embedded_domain, writer
 from crane.errors import UsageError, usage_error

@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from crane.cli.main import COMMANDS
-from crane.cli.overrides import groups, options
+from crane.cli.validation import groups, options
 from crane.config import compose, conf_dir, plain
 
 GIVEN = {"test": ["checkpoint=a.ckpt"], "predict": ["checkpoint=a.ckpt", "input=photos"]}

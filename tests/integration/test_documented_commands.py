@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from crane.cli.arguments import Arguments
 from crane.cli.main import COMMANDS
-from crane.cli.overrides import check_overrides, with_quotes, with_short_names
-from crane.cli.words import with_words
+from crane.cli.validation import check_arguments
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
@@ -50,7 +50,7 @@ def test_there_are_commands_to_check():
 def test_every_documented_command_is_accepted(line):
     _, command, *arguments = shlex.split(line, comments=True)
     assert command in COMMANDS
-    check_overrides(command, with_quotes(with_short_names(with_words(command, arguments))))
+    check_arguments(Arguments(command, arguments))
 
 
 def test_every_documented_make_target_exists():

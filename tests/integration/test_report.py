@@ -96,7 +96,7 @@ def test_tests_of_a_sweeps_checkpoints_are_told_apart_by_their_trainings(
 @pytest.mark.parametrize(
     ("typed", "shown"),
     [
-        ((), "paths=… on the command line"),
+        ((), "paths is required: crane report paths=…"),
         (("nowhere",), "paths: nowhere is not a folder"),
         (("run/0_attention=vvx",), "paths: run/0_attention=vvx is not a folder"),
         (("0_attention=vvx", "figures=null"), "paths: 0_attention=vvx is not a folder"),
@@ -104,9 +104,9 @@ def test_tests_of_a_sweeps_checkpoints_are_told_apart_by_their_trainings(
             ("run", "columns=[image_aurok]"),
             "columns: unknown metric 'image_aurok'; did you mean image_auroc?",
         ),
-        (("run", "columns=[]"), "a list of metrics such as [image_auroc,aupro], but"),
-        (("run", "columns=aupro"), "a list such as [aupro]"),
-        (("paths=run",), "a list of folders such as [runs/train], but got 'run'"),
+        (("run", "columns=[]"), "columns must be a non-empty list"),
+        (("run", "columns=aupro"), "columns must be a list; type columns=[aupro]"),
+        (("paths=run",), "paths must be a list; type paths=[run]"),
         (
             ("run", "columns=[image_auroc]", "figures=gif"),
             "figures must be pdf, svg or png, or null, not 'gif'",

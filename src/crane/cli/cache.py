@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from crane.cache import BrokenEntryError, CacheFolder, Entry, age_text, size_text
-from crane.cli.words import CACHE_ACTIONS
+from crane.cli.arguments import CACHE_ACTIONS
 from crane.errors import UsageError
 
 DAY = 86400.0

@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from crane import prediction, training
-from crane.cli.cores import share_cores
+from crane.cli.launch import share_cores
 from crane.cli.recording import Recording
 from crane.config import plain
 from crane.data.loader import auto_num_workers
 from crane.errors import UsageError
-from crane.files import sha256
+from crane.files import sha256, shown_path
 from crane.gate import build
 from crane.methods import adopt_config, build_model, load_prompts, model_config, read_checkpoint
 from crane.prediction import (
@@ -81,18 +81,12 @@ def show(config: DictConfig, summary: RunSummary) -> None:
     if len(summary.results) > 1:
         means = mean_table({config.method.name: summary.results}, columns, title="Means")
         console.print(means)
-    console.print(f"prompts   {escape(shown(summary.checkpoint))}", soft_wrap=True)
+    console.print(f"prompts   {escape(shown_path(summary.checkpoint))}", soft_wrap=True)
     for gallery in (path for path in summary.overlays if path.name == "gallery.png"):
-        console.print(f"pictures  {escape(shown(gallery))}", soft_wrap=True)
+        console.print(f"pictures  {escape(shown_path(gallery))}", soft_wrap=True)
     files = [name for name in FILES if (summary.folder / name).is_file()]
-    place = escape(shown(summary.folder))
+    place = escape(shown_path(summary.folder))
     console.print(f"the rest  {place}: {', '.join(files)}", soft_wrap=True)
-
-
-def shown(path: Path) -> str:
-    """A path from the current folder where it lies below it."""
-    here = Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def predict(config: DictConfig) -> None:
@@ -182,10 +176,10 @@ def _show_prediction(config: DictConfig, summary: PredictSummary, output: Path) 
             f"{summary.num_missing} are left to other shards; the last to end writes all results",
             soft_wrap=True,
         )
-    console.print(f"scores    {escape(shown(summary.scores))}", soft_wrap=True)
+    console.print(f"scores    {escape(shown_path(summary.scores))}", soft_wrap=True)
     for name, kind in (("maps", config.maps), ("overlays", config.overlays)):
         if kind != "none":
-            console.print(f"{name:<9} {escape(shown(output / name))}", soft_wrap=True)
+            console.print(f"{name:<9} {escape(shown_path(output / name))}", soft_wrap=True)
 
 
 def _device(accelerator: str) -> torch.device:

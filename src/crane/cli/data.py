@@ -13,9 +13,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from crane.cli.commands import shown
-from crane.cli.overrides import groups
-from crane.cli.words import ACTIONS
+from crane.cli.arguments import ACTIONS
+from crane.cli.validation import groups
 from crane.config import compose, plain
 from crane.data import Index, index_auto, index_folder, index_meta_json
 from crane.data.loader import auto_num_workers
@@ -27,6 +26,7 @@ from crane.datasets.preparation import read_splits, write_images, write_meta
 from crane.datasets.statistics import measure, picture
 from crane.datasets.verification import Verification, faults_by_kind, verify
 from crane.errors import UsageError
+from crane.files import shown_path as shown
 from crane.gate import build
 
 MAX_SHOWN = 20

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from crane import training
-from crane.cli.commands import shown
 from crane.config import compose
+from crane.files import shown_path as shown
 from crane.runs import mean_table
 from crane.training import RunSummary, own_processes
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from crane.cli.overrides import groups
+from crane.cli.validation import groups
 from crane.config import conf_dir
 
 EXAMPLES = {

@@ -1,7 +1,6 @@
 """`crane COMMAND`: each command is a Hydra app."""
 
 import logging
-import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -17,15 +16,14 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from crane.cli.folders import own_folder
+from crane import __version__
+from crane.checks import one_of
+from crane.cli.arguments import Arguments
 from crane.cli.help import command_help, overview
-from crane.cli.job_names import job_folder, with_job_names
-from crane.cli.mistakes import check_complete, usage_error
-from crane.cli.objective import with_direction
-from crane.cli.overrides import check_overrides, check_sweep, with_quotes, with_short_names
-from crane.cli.words import with_words
+from crane.cli.launch import check_alone, job_folder, own_folder
+from crane.cli.validation import check_arguments, check_configuration
 from crane.config import conf_dir
-from crane.errors import UsageError
+from crane.errors import UsageError, usage_error
 
 Command = Callable[[DictConfig], float | None]
 
@@ -42,8 +40,6 @@ COMMANDS = {
     "cache": "crane.cli.cache",
 }
 """Command to the module that has a function of its name; imported when it runs."""
-
-MULTIRUN = ("-m", "--multirun")
 
 REMARKS = (
     r"Experiment logs directory",  # the logger and the results share a run's folder
@@ -74,29 +70,27 @@ OmegaConf.register_new_resolver("crane.own_folder", _own_folder, replace=True, u
 
 def main() -> None:
     """Run the command named first; exits with 2 on a user's mistake."""
-    name, arguments = (sys.argv[1] if len(sys.argv) > 1 else "--help"), sys.argv[2:]
+    name, typed = (sys.argv[1] if len(sys.argv) > 1 else "--help"), sys.argv[2:]
     if name in ("-h", "--help"):
         overview(COMMANDS)
         return
+    if name == "--version":
+        print(f"crane {__version__}")
+        return
     try:
-        if name not in COMMANDS:
-            raise UsageError(f"a command out of {', '.join(COMMANDS)}", name)
-        if {"-h", "--help"} & set(arguments):
+        one_of(name, COMMANDS, "command")
+        if {"-h", "--help"} & set(typed):
             command_help(name)
             return
-        is_multirun = bool(set(MULTIRUN) & set(arguments))
-        arguments = with_short_names(with_words(name, arguments))
-        arguments = with_quotes(arguments, at_commas=is_multirun)
-        # argparse would refuse -m between overrides.
-        arguments.sort(key=lambda argument: argument not in MULTIRUN)
-        check_overrides(name, arguments)
-        if is_multirun:
-            _check_alone()
-            check_sweep(arguments)
-            arguments = with_direction(with_job_names(arguments))
+        arguments = Arguments(name, typed)
+        check_arguments(arguments)
+        if arguments.is_multirun:
+            check_alone()
+            arguments.check_sweep()
     except UsageError as error:
         _refuse(error)
-    script, sys.argv = sys.argv[0], [f"crane {name}", *arguments]
+    script, sys.argv = sys.argv[0], [f"crane {name}", *arguments.for_hydra()]
+    is_multirun = arguments.is_multirun
     with import_module("crane.cli.sweeps").summed_up() if is_multirun else nullcontext():
         hydra.main(config_path=str(conf_dir()), config_name=name, version_base="1.3")(
             Job(name, script)
@@ -115,14 +109,12 @@ class Job:
     def __call__(self, config: DictConfig) -> float | None:
         """Run the command; a mistake of the user's ends with exit code 2."""
         _quieten()  # here, as this may be another process than that of `main`
-        command: Command = getattr(import_module(COMMANDS[self.name]), self.name)
-        config.run_dir = str(Path(config.run_dir).expanduser())
-        # Lightning starts further processes with these arguments; all are to do this one job.
-        sys.argv = [self.script, self.name, *HydraConfig.get().overrides.task]
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            sys.argv.append(f"run_dir={QuotedString(config.run_dir, Quote.single).with_quotes()}")
         try:
-            check_complete(config)
+            check_configuration(config, self.name)
+            config.run_dir = str(Path(config.run_dir).expanduser())
+            # Lightning starts further processes with these arguments; all do this one job.
+            sys.argv = [self.script, self.name, *_overrides(config.run_dir)]
+            command: Command = getattr(import_module(COMMANDS[self.name]), self.name)
             return command(config)
         except Exception as error:
             mistake = usage_error(error)
@@ -131,17 +123,13 @@ class Job:
             _refuse(mistake)
 
 
-def _check_alone() -> None:
-    """Refuse a multirun in each of several processes: all would do all jobs."""
-    num_processes = max(
-        int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
-    )
-    if num_processes > 1:
-        raise UsageError(
-            "one process for a multirun, which starts those of its jobs itself",
-            f"{num_processes} of them, started by torchrun or srun",
-            key="trainer.devices or hydra/launcher",
-        )
+def _overrides(run_dir: str) -> list[str]:
+    """The overrides of this run; the folder of a multirun's job is among them."""
+    overrides = list(HydraConfig.get().overrides.task)
+    if HydraConfig.get().mode != RunMode.MULTIRUN:
+        return overrides
+    own = [override for override in overrides if not override.startswith("run_dir=")]
+    return [*own, f"run_dir={QuotedString(run_dir, Quote.single).with_quotes()}"]
 
 
 def _quieten() -> None:

@@ -2,25 +2,24 @@
 
 import json
 import logging
+import math
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, open_dict
 
-from crane.cli.folders import alone_in
-from crane.cli.mistakes import usage_error
-from crane.cli.objective import check_columns, is_optimising, objective, worst_objective
-from crane.config import plain
+from crane.cli.launch import alone_in
+from crane.cli.validation import check_columns, optimises
+from crane.config import overridden, plain
 from crane.data import CraneDataModule
-from crane.errors import unwritable
+from crane.errors import UsageError, unwritable, usage_error
 from crane.files import sha256, write_json
 from crane.gate import build
 from crane.identity import OPTIONS, setting_of
@@ -137,7 +136,7 @@ class Recording:
 
     def _judge(self, values: Iterable[tuple[str, float]]) -> None:
         if is_optimising():
-            self.objective = objective(self.config.objective, dict(values))
+            self.objective = mean_objective(self.config.objective, dict(values))
 
     def _files(self) -> tuple[dict[str, str], dict[str, str]]:
         """Fingerprints of the data and sums of the weights that this run is about to read."""
@@ -205,7 +204,8 @@ class Recording:
 
     def _options(self) -> dict[str, str]:
         """The options chosen; what a checkpoint brought has no option's name."""
-        choices, typed = HydraConfig.get().runtime.choices, _keys(HydraConfig.get().overrides.task)
+        hydra = HydraConfig.get()
+        choices, typed = hydra.runtime.choices, overridden(hydra.overrides.task)
         known = [group for group in OPTIONS if not self.adopted or group in typed]
         return {group: str(choices[group]) for group in known if choices.get(group) is not None}
 
@@ -224,7 +224,7 @@ class Recording:
         constant = {*hydra.job.config.override_dirname.exclude_keys, "seed"}
         outcome = JobOutcome(
             number=int(hydra.job.num),
-            varies=tuple(o for o in hydra.overrides.task if not _keys([o]) & constant),
+            varies=tuple(o for o in hydra.overrides.task if not overridden([o]) & constant),
             seed=self.config.seed,
             status=status,
             run_id=run_id,
@@ -237,6 +237,34 @@ def _is_first_process() -> bool:
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
-def _keys(overrides: Sequence[str]) -> set[str]:
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
-    return {override.key_or_group for override in parsed}
+def is_optimising() -> bool:
+    """Whether this is a job of a multirun whose sweeper looks at what jobs measure."""
+    return HydraConfig.initialized() and optimises(HydraConfig.get().sweeper)
+
+
+def mean_objective(metric: str, values: Mapping[str, float]) -> float:
+    """The mean over the targets.
+
+    Args:
+        metric: The metric's name.
+        values: Target to its mean over classes.
+
+    Raises:
+        UsageError: There is no target, or one on which the metric is not defined.
+
+    >>> mean_objective("aupro", {"visa": 0.8, "btad": 0.6})
+    0.7
+    """
+    undefined = [name for name, value in values.items() if math.isnan(value)]
+    if undefined:
+        message = f"{metric} is not defined on {', '.join(undefined)}; choose another objective"
+        raise UsageError(message, key="objective")
+    if not values:
+        raise UsageError("an objective needs at least one target; add targets=[…]", key="objective")
+    return math.fsum(values.values()) / len(values)
+
+
+def worst_objective() -> float:
+    """What a failed job counts as, so that the sweeper goes on and searches elsewhere."""
+    direction = str(HydraConfig.get().sweeper.get("direction", "")).rpartition(".")[2].lower()
+    return math.inf if direction == "minimize" else -math.inf

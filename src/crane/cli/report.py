@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from crane.checks import NonNegativeInt, check_value, one_of
-from crane.cli.mistakes import listed
+from crane.cli.launch import listed
 from crane.errors import unwritable
 from crane.files import shown_path, write_text
 from crane.report import (

@@ -11,12 +11,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from crane.cli.commands import shown
-from crane.cli.folders import alone_in
-from crane.cli.mistakes import listed
+from crane.cli.launch import alone_in, listed
 from crane.config import compose, conf_dir
 from crane.datasets import Card
 from crane.errors import UsageError
+from crane.files import shown_path as shown
 from crane.files import write_text
 from crane.gate import build
 from crane.report.markup import heading

@@ -19,8 +19,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from crane.checks import shown
-from crane.cli.folders import alone_in
-from crane.cli.objective import check_objective
+from crane.cli.launch import alone_in
+from crane.cli.validation import check_objective
 from crane.errors import UsageError
 from crane.runs import (
     HEADINGS,

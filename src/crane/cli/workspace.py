@@ -5,7 +5,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from crane.checks import one_of
-from crane.cli.mistakes import listed
+from crane.cli.launch import listed
 from crane.runs.tables import HEADINGS
 from crane.training.wandb_workspace import build_workspace, save_workspace
 

@@ -2,8 +2,7 @@
 
 import pytest
 
-from crane.cli.mistakes import usage_error
-from crane.errors import UsageError
+from crane.errors import UsageError, usage_error
 
 
 @pytest.mark.parametrize(

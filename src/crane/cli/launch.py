@@ -1,0 +1,170 @@
+"""Starting a command's run: a folder of its own, a share of the cores, and no other run beside it.
+
+Imports neither torch nor pandas: every command passes through here before it says what is wrong.
+"""
+
+import itertools
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, ListConfig
+
+from crane import processes
+from crane.errors import UsageError, unwritable
+
+LOCK = ".lock"
+"""A file in a run's folder, held while the run writes there."""
+
+MAX_LENGTH = 100
+"""Characters in the name of a job's folder; file systems take 255 bytes."""
+
+
+def own_folder(name: str) -> str:
+    """Create a run's folder; a name that is taken, as by a run of the same second, is numbered.
+
+    Further processes of a run create nothing and use the name as it is.
+
+    Args:
+        name: The folder wanted.
+
+    Returns:
+        It, or the first of NAME_2, NAME_3, … that does not exist.
+
+    Raises:
+        UsageError: It cannot be created.
+    """
+    if not processes.is_first():
+        return name
+    for number in itertools.count(1):
+        folder = Path(name if number == 1 else f"{name}_{number}")
+        try:
+            folder.mkdir(parents=True)
+        except OSError as error:
+            if folder.is_dir():
+                continue
+            raise unwritable(folder, error, "hydra.run.dir") from error
+        return str(folder)
+    raise AssertionError
+
+
+def job_folder(number: object, varies: object) -> str:
+    """A job's folder in a multirun: its number and what varies, safe in shells and for Hydra.
+
+    >>> job_folder(3, "attention=vv,dataset@source=[mvtec,visa],seed=1")
+    '3_attention=vv_source=mvtec_visa_seed=1'
+    >>> len(job_folder(0, "x" * 500))
+    100
+    """
+    without_group = re.sub(r"\b\w+@", "", str(varies))
+    words = re.sub(r"[^\w=.+-]+", "_", re.sub(r"[\[\]'\"]", "", without_group))
+    return f"{number}_{words}"[:MAX_LENGTH].rstrip("._=")
+
+
+@contextmanager
+def alone_in(folder: Path, key: str) -> Iterator[None]:
+    """Lock a folder against other runs; the lock ends with the process.
+
+    Args:
+        folder: Where this run writes; created if it does not exist.
+        key: The key that names it.
+
+    Raises:
+        UsageError: Another run holds the lock, or the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        message = f"another run is writing to {folder}; wait for it or choose another {key}"
+        raise UsageError(message, key=key) from error
+    except OSError as error:
+        raise unwritable(folder, error, key) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def check_alone() -> None:
+    """Refuse a multirun in several processes, each of which would run every job.
+
+    Raises:
+        UsageError: torchrun or srun started more than one process.
+    """
+    launched = processes.launched()
+    if launched is not None and launched.size > 1:
+        raise UsageError(
+            f"a multirun starts the processes of its jobs itself, but torchrun or srun started "
+            f"{launched.size}; use trainer.devices or hydra/launcher instead"
+        )
+
+
+def listed(value: object, key: str, wanted: str) -> list[str]:
+    """The entries of a list that must not be empty.
+
+    Args:
+        value: The value in the configuration.
+        key: Its key.
+        wanted: What the entries are, for errors.
+
+    Raises:
+        UsageError: It is empty or no list.
+    """
+    if not isinstance(value, ListConfig) or not value:
+        shown = list(value) if isinstance(value, ListConfig) else repr(value)
+        raise UsageError(f"{key} must be a list of {wanted}, not {shown}", key=key)
+    return list(map(str, value))
+
+
+def share_cores(config: DictConfig) -> None:
+    """Divide the data-loading processes among the jobs of the joblib launcher if they are `auto`.
+
+    joblib itself divides the threads, unless OMP_NUM_THREADS is set.
+
+    Args:
+        config: The configuration of a command; changed if it loads data.
+    """
+    num_jobs = side_by_side()
+    if num_jobs == 1 or "data" not in config or config.data.get("num_workers") != "auto":
+        return
+    from crane.data.loader import auto_num_workers
+
+    devices = config.trainer.devices
+    num_processes = devices if isinstance(devices, int) and devices > 0 else 1
+    config.data.num_workers = auto_num_workers(num_jobs * num_processes)
+
+
+def side_by_side() -> int:
+    """How many jobs of this multirun may run on this machine at the same time."""
+    launcher = HydraConfig.get().launcher
+    if "joblib" not in launcher._target_:
+        return 1
+    num_jobs = int(launcher.n_jobs)  # joblib counts from all cores if it is negative
+    return num_jobs if num_jobs > 0 else max(1, (os.cpu_count() or 1) + 1 + num_jobs)
+
+
+class MultirunCallback(Callback):
+    """Hydra's callback for multiruns; `crane.cli.sweeps` is imported by the first one only.
+
+    Hydra creates it for every command.
+    """
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Check and lock the multirun's folder."""
+        from crane.cli.sweeps import SweepSummary
+
+        SweepSummary().on_multirun_start(config, **kwargs)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Print the summary."""
+        from crane.cli.sweeps import SweepSummary
+
+        SweepSummary().on_multirun_end(config, **kwargs)

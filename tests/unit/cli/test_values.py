@@ -1,0 +1,143 @@
+"""Values that do not fit end in one sentence that names the key, before anything is loaded."""
+
+import subprocess
+import sys
+
+import pytest
+
+INTEGER = "must be an integer of at least"
+SEED = "seed must be an integer from 0 to 4294967295, not"
+TRAIN = [
+    # text, truth values, null, fractions and numbers that are not finite
+    ("seed=one", f"{SEED} 'one'"),
+    ("seed=", f"{SEED} ''"),
+    ("seed='7'", f"{SEED} '7'"),
+    ("seed=1.5", f"{SEED} 1.5"),
+    ("seed=null", f"{SEED} null"),
+    ("seed=true", f"{SEED} true"),
+    ("seed=-1", f"{SEED} -1"),
+    ("seed=4294967296", f"{SEED} 4294967296"),
+    ("image_size=[112,224]", f"image_size {INTEGER} 1, not [112, 224]"),
+    ("image_size=0", f"image_size {INTEGER} 1, not 0"),
+    ("epoch=2.5", f"epoch {INTEGER} 1 or last or best, not 2.5"),
+    ("epoch=first", "not 'first'"),
+    ("epoch=0", "epoch must be"),
+    ("monitor=null", "monitor must be text that is not empty, not null"),
+    ("test=maybe", "test must be true or false, not 'maybe'"),
+    ("test=1", "test must be true or false, not 1"),
+    ("allow_download=flase", "allow_download must be true or false, not 'flase'"),
+    ("allow_download=null", "allow_download must be true or false, not null"),
+    ("skip_finished=no_way", "skip_finished must be true or false"),
+    ("objective=", "objective must be text that is not empty"),
+    ("compile=true", "compile must be none, default, reduce-overhead or max-autotune, not true"),
+    ("trainer.max_epochs=1.5", f"trainer.max_epochs {INTEGER} 1, not 1.5"),
+    ("trainer.max_epochs=null", f"trainer.max_epochs {INTEGER} 1, not null"),
+    ("trainer.max_epochs=-1", f"trainer.max_epochs {INTEGER} 1, not -1"),
+    ("trainer.limit_test_batches=1", "trainer.limit_test_batches must be null: every image"),
+    ("trainer.gradient_clip_val=-1", "trainer.gradient_clip_val must be a number of at least 0"),
+    ("data.batch_size=many", "data.batch_size must be a number, not 'many'"),
+    ("data.batch_size=true", "data.batch_size must be a number, not true"),
+    ("scoring.blur_sigma=nan", "scoring.blur_sigma must be a finite number, not nan"),
+    ("scoring.temperature=inf", "scoring.temperature must be a finite number, not inf"),
+    ("data.drop_last=often", "data.drop_last must be true or false, not 'often'"),
+    ("overlay.alpha=nan", "overlay.alpha must be a number from 0 to 1, not nan"),
+    ("overlay.num_normal=-1", f"overlay.num_normal {INTEGER} 0, not -1"),
+    ("overlay.gallery.num_normal=-1", f"overlay.gallery.num_normal {INTEGER} 0, not -1"),
+    ("overlay.choose=nice", "overlay.choose must be random, best or worst, not 'nice'"),
+    ("table_columns=aupro", "table_columns must be a list; type table_columns=[aupro]"),
+    ("optimizer.betas=large", "optimizer.betas must be a list; type optimizer.betas=[large]"),
+    # places
+    ("run_dir=", "run_dir must be a path, not ''"),
+    ("run_dir=null", "run_dir must be a path, not null"),
+    ("datasets_dir=", "datasets_dir must be a path"),
+    ("results_store=", "results_store must be a path, or null, not ''"),
+    ("resume=2024", "resume: 2024 does not exist; give the checkpoints/last.ckpt"),
+    # references, repetitions, keys that nothing reads
+    ("seed=${nope}", "seed has no value: interpolation key 'nope' not found"),
+    ("image_size=${nope.at.all}", "image_size has no value: interpolation key"),
+    ("scoring.blur_sigma=${oc.env:NO_SUCH_VARIABLE}", "scoring.blur_sigma has no value: "),
+    ("+experiment=foo", "unknown key experiment; nothing reads +experiment=foo"),
+    ("seed=1 seed=2", "seed is given more than once"),
+]
+PREDICT = [
+    ("checkpoint=null input=x", "checkpoint must be a path, not null"),
+    ("checkpoint=5 input=x", "checkpoint: 5 does not exist; give a checkpoint file"),
+    ("checkpoint=. input=x", "checkpoint: . is a folder; give a checkpoint file"),
+    ("input=null checkpoint=a", "input must be a path or a list"),
+    ("input= checkpoint=a", "input must be a path or a list"),
+    ("checkpoint=HERE input=2024", "input: 2024 does not exist; give an image, a folder, a glob"),
+    ("checkpoint=HERE input=[nowhere]", "input: nowhere does not exist"),
+    ("output=null checkpoint=a input=x", "output must be a path, not null"),
+    ("batch_size=2.5 checkpoint=a input=x", f"batch_size {INTEGER} 1, not 2.5"),
+    ("part_size=2.5 checkpoint=a input=x", f"part_size {INTEGER} 1, not 2.5"),
+    ("num_workers=banana checkpoint=a input=x", "num_workers must be an integer of at least 0 or"),
+    ("threshold=banana checkpoint=a input=x", "threshold must be a number from 0 to 1, or null"),
+    ("threshold=50 checkpoint=a input=x", "threshold must be a number from 0 to 1, or null"),
+    ("calibration.false_alarm_rate=nan checkpoint=a input=x", "calibration.false_alarm_rate must"),
+    ("maps=bmp checkpoint=a input=x", "maps must be png, npy or none, not 'bmp'"),
+    ("checkpoint=a", "input is required: crane predict input=…"),
+]
+OTHERS = [
+    ("cache prune max_gb=nan", "max_gb must be a number of at least 0, or null, not nan"),
+    ("cache prune max_gb=true", "max_gb must be a number of at least 0, or null, not true"),
+    ("cache prune unused_days=-1", "unused_days must be a number of at least 0, or null, not -1"),
+    ("data list num_workers=2.5", "num_workers must be an integer of at least 0 or auto, not 2.5"),
+    ("data list fast=quick", "fast must be true or false, not 'quick'"),
+    ("report x max_pictures=-1", f"max_pictures {INTEGER} 0, not -1"),
+    ("report x columns=[]", "columns must be a non-empty list"),
+    ("report x figures=bmp", "figures must be pdf, svg or png, or null, not 'bmp'"),
+    ("reproduce x seeds=[1.5]", "seeds must be a list, each entry an integer from 0 to"),
+    ("reproduce x plan_only=1", "plan_only must be true or false, not 1"),
+    ("workspace entity=null datasets=[a]", "entity must be text that is not empty, not null"),
+]
+REFUSED = [
+    *((f"train {typed}", said) for typed, said in TRAIN),
+    *((f"predict {typed}", said) for typed, said in PREDICT),
+    *OTHERS,
+]
+
+pytestmark = pytest.mark.usefixtures("composed_once")
+
+
+@pytest.mark.parametrize(("line", "said"), REFUSED, ids=[line for line, _ in REFUSED])
+def test_a_value_that_does_not_fit_names_its_key(crane, line, said):
+    words = line.replace("HERE", __file__).split()
+    outcome = crane(*words)
+    assert outcome.code == 2
+    assert said in outcome.err
+    assert outcome.err.startswith("crane: ")
+    assert outcome.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        *("input=2024", "output=2024", "run_dir=2024", "image_size=28", "threshold=1"),
+        *("num_workers=auto", "num_workers=0", "calibration.input=2024", "weights_dir=2024"),
+    ],
+)
+def test_a_value_that_fits_is_taken(check, tmp_path, monkeypatch, typed):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "2024").mkdir()
+    more = [] if typed.startswith("input") else ["input=2024"]
+    check("predict", f"checkpoint={__file__}", typed, *more)
+
+
+def test_nothing_heavy_is_loaded_before_a_mistake_is_reported(tmp_path):
+    lines = [REFUSED[0], *REFUSED[-3:], ("train sorce=[mvtec]", ""), ("--version", ""), ("-h", "")]
+    lines += [("test checkpoint=nowhere", ""), ("predict --help", "")]
+    code = f"""
+import sys
+from crane.cli.main import main
+for line in {[line for line, _ in lines]!r}:
+    sys.argv = ["crane", *line.split()]
+    try:
+        main()
+    except SystemExit:
+        pass
+print(sorted({{"torch", "pandas", "pyarrow", "lightning", "PIL", "numpy"}} & set(sys.modules)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
