@@ -37,7 +37,7 @@ def _seconds(work: Callable[[], object], repeats: int, device: str) -> float:
 def _measure(device: str, repeats: int) -> dict[str, float]:
     config = compose("test", ["backbone.model.weights=random"])
     model = build_model(config).to(device)
-    evaluation = instantiate(config.metrics)(num_classes=1, names=None).to(device)
+    evaluation = instantiate(config.metrics)(class_names=["all"]).to(device)
     image = torch.rand(1, 3, SIZE, SIZE, device=device)
     mask = np.zeros((SIZE, SIZE), dtype=bool)
     mask[100:180, 120:300] = mask[300:340, 50:90] = True

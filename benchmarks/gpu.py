@@ -165,7 +165,7 @@ def _judge(
     )
     data = instantiate(config.data)
     (index,) = data.targets.values()
-    evaluation = instantiate(config.metrics)(num_classes=len(index.class_names), names=None)
+    evaluation = instantiate(config.metrics)(class_names=index.class_names)
     maps = []
     for batch in data.test_dataloader()[0]:
         prediction = detect(batch["image"].to(options.device))
@@ -174,7 +174,7 @@ def _judge(
         truth = (batch[key] for key in ("label", "mask", "has_mask", "class_id", "index"))
         evaluation.update(score, anomaly_map, *truth)
     np.save(path.with_suffix(".npy"), np.concatenate(maps))
-    means = evaluation.compute().mean
+    means = evaluation.compute().means
     return {metric: 100 * float(means[metric]) for metric in METRICS}
 
 

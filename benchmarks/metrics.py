@@ -88,15 +88,15 @@ def _crane(option: str, folder: Path, clock: _Clock) -> dict[str, float]:
     settings.image_measures = {}
     build = hydra.utils.instantiate(settings)
     with clock:
-        evaluation = build(num_classes=1)
+        evaluation = build(class_names=["all"])
     for maps, masks in _batches(folder):
         labelled = torch.from_numpy(np.stack([label_regions(mask) for mask in masks]))
         with clock:
             evaluation.pixels.update(torch.from_numpy(maps), labelled)
     with clock:
         results = evaluation.compute()
-    largest = max(error for error in results.mean_error.values() if error == error)
-    return {"aupro": results.mean["aupro"], "error": largest}
+    largest = max(error for error in results.mean_bounds.values() if error == error)
+    return {"aupro": results.means["aupro"], "error": largest}
 
 
 def _published(folder: Path, clock: _Clock, once: bool) -> dict[str, float]:

@@ -52,7 +52,10 @@ def counts_of(scores: np.ndarray, masks: np.ndarray, steepness: float) -> Counts
 def draw_curve(ax: object, counts: Counts, title: str) -> None:
     """Draw the PRO curve, and the points the published evaluation sees of it."""
     curve = pro_curve(counts)
-    curve.thinned(3000).plot(ax, "every score a threshold")
+    drawn = curve.thinned(3000)
+    ax.plot(drawn.x, drawn.y, label="every score a threshold")
+    ax.set(xlabel="false positive rate", ylabel="region overlap", ylim=(-0.01, 1.01))
+    ax.grid(True, alpha=0.3)
     lowest, highest = counts.lower[-1], counts.upper[0]
     steps = lowest + np.arange(200) * ((highest - lowest) / 200)
     seen = np.searchsorted(-curve.threshold, -steps, side="left") - 1

@@ -211,7 +211,7 @@ def test_logger(option, tmp_path):
 @pytest.mark.parametrize("option", of("metrics"))
 def test_metrics(option):
     build = instantiate(compose("train", [f"metrics={option}"]).metrics)
-    evaluation = build(num_classes=1, names=["a.png", "b.png"])
+    evaluation = build(class_names=["nut"], names=["a.png", "b.png"])
     maps = torch.zeros(2, 64, 64)
     maps[1, 8:24, 8:24] = 0.9
     mask = (maps > 0).to(torch.int32)
@@ -224,7 +224,7 @@ def test_metrics(option):
         class_id=torch.tensor([0, 0]),
         index=torch.tensor([0, 1]),
     )
-    means = evaluation.compute().mean
+    means = evaluation.compute().means
     for name in compose("train").table_columns:
         assert means[name] == pytest.approx(1.0), name
     assert math.isnan(means["aupro_large"])

@@ -25,11 +25,11 @@ class Counts(NamedTuple):
     positives: Int[np.ndarray, " K"]
     """Anomalous pixels (or images) in each group."""
     regions: Float[np.ndarray, "S K"]
-    """Summed over regions, by size bin: the fraction of the region's pixels in each group."""
+    """By size bin, summed over regions: the fraction of the region's pixels in each group."""
     num_regions: Int[np.ndarray, " S"]
     """Number of regions in each size bin."""
     unit: str
-    """What is counted, as reasons name it: `image` or `pixel`."""
+    """What is counted, for the wording of reasons: `image` or `pixel`."""
 
     @property
     def tied(self) -> Bool[np.ndarray, " K"]:

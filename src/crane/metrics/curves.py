@@ -1,8 +1,6 @@
-"""Curves behind the metrics, to plot and to export."""
+"""The curves behind the metrics, to plot and to export."""
 
-import csv
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -11,32 +9,31 @@ from crane.metrics.counts import Counts, missing_label, missing_region
 
 
 class Curve(NamedTuple):
-    """A curve of one class over falling thresholds; without points where it is not defined.
+    """A curve of one class over falling thresholds; it has no points where it is undefined.
 
     >>> from crane.metrics.counts import group_scores
     >>> counts, _ = group_scores(np.array([0.1, 0.8]), np.array([False, True]), unit="image")
-    >>> roc_curve(counts).as_dict()
-    {'threshold': [inf, 0.8, 0.1],
-     'false_positive_rate': [0.0, 0.0, 1.0],
-     'recall': [0.0, 1.0, 1.0]}
+    >>> curve = roc_curve(counts)
+    >>> curve.x_name, curve.x.tolist(), curve.threshold.tolist()
+    ('false_positive_rate', [0.0, 0.0, 1.0], [inf, 0.8, 0.1])
     """
 
     x_name: str
+    """What `x` is, in small letters with underscores."""
     y_name: str
+    """What `y` is."""
     threshold: Float[np.ndarray, " T"]
     """Scores at or above it count as anomalous."""
     x: Float[np.ndarray, " T"]
+    """From 0 to 1."""
     y: Float[np.ndarray, " T"]
-
-    def as_dict(self) -> dict[str, list[float]]:
-        """Return the columns by name."""
-        columns = {"threshold": self.threshold, self.x_name: self.x, self.y_name: self.y}
-        return {name: column.tolist() for name, column in columns.items()}
+    """From 0 to 1."""
 
     def thinned(self, num_points: int) -> "Curve":
-        """At most `num_points` points, evenly along the curve, the ends among them.
+        """At most `num_points` points, both ends among them, evenly spaced along its length.
 
-        Evenly along the length of the curve: where it is steep as where it is flat.
+        Args:
+            num_points: How many to keep; a curve with fewer is returned as it is.
         """
         if len(self.x) <= num_points:
             return self
@@ -45,34 +42,6 @@ class Curve(NamedTuple):
         kept = np.unique(np.append(np.searchsorted(along, wanted), len(along) - 1))
         kept = kept[kept < len(along)]
         return self._replace(threshold=self.threshold[kept], x=self.x[kept], y=self.y[kept])
-
-    def to_csv(self, path: Path) -> None:
-        """Write the columns, one row a point."""
-        columns = self.as_dict()
-        with path.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(columns)
-            writer.writerows(zip(*columns.values(), strict=True))
-
-    def plot(self, ax: Any = None, label: str | None = None) -> tuple[Any, Any]:
-        """Draw the curve.
-
-        Args:
-            ax: Axes to draw on; None for new ones.
-            label: Name of the curve in the legend.
-
-        Returns:
-            Figure and axes.
-        """
-        if ax is None:
-            from matplotlib import pyplot  # only those who plot wait for it
-
-            _, ax = pyplot.subplots()
-        ax.plot(self.x, self.y, label=label)
-        ax.set(xlabel=self.x_name.replace("_", " "), ylabel=self.y_name.replace("_", " "))
-        ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
-        ax.grid(True, alpha=0.3)
-        return ax.figure, ax
 
 
 def roc_curve(counts: Counts) -> Curve:

@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -15,6 +14,9 @@ from crane.metrics.curves import Curve, pr_curve, pro_curve, roc_curve
 from crane.metrics.images import ImageScores
 from crane.metrics.pixels import PixelState
 
+MEAN = "mean"
+"""What stands in the place of a class name for the mean over classes."""
+
 _CURVES: dict[str, tuple[str, Callable[[Counts], Curve]]] = {
     "image_roc": ("images", roc_curve),
     "image_pr": ("images", pr_curve),
@@ -25,55 +27,145 @@ _CURVES: dict[str, tuple[str, Callable[[Counts], Curve]]] = {
 
 
 @dataclass(frozen=True)
-class Results:
-    """What the metrics of one data set come to. All fractions, not percent."""
+class DatasetResult:
+    """What was measured on one data set. All values are fractions, not percent.
 
-    per_class: dict[str, list[float]]
-    """Metric name -> value of each class, NaN where it has none."""
-    mean: dict[str, float]
-    """Metric name -> mean over the classes that have a value; NaN if none has."""
-    error: dict[str, list[float]]
-    """Metric name -> bound on the discretisation error of each class's value."""
-    mean_error: dict[str, float]
-    """Metric name -> bound on the discretisation error of the mean."""
-    reasons: dict[str, dict[int, str]]
-    """Metric name -> class id -> why that class has no value; only metrics that lack some."""
+    Raises:
+        UsageError: A metric, bound or count does not have one entry per class, or NaN comes
+            without its reason.
+
+    >>> DatasetResult(
+    ...     dataset="mvtec",
+    ...     class_names=("bottle", "cable"),
+    ...     values={"image_auroc": (0.9, 0.8)},
+    ...     means={"image_auroc": 0.85},
+    ...     num_normal=(20, 58),
+    ...     num_anomalous=(63, 92),
+    ... ).rows()[-1]
+    {'dataset': 'mvtec', 'class': 'mean', 'num_normal': 78, 'num_anomalous': 155,
+     'image_auroc': 0.85}
+    """
+
+    dataset: str
+    """Name of the data set."""
+    class_names: tuple[str, ...]
+    """Its classes; the tuples below have one entry for each, in this order."""
+    values: Mapping[str, tuple[float, ...]]
+    """Metric name to the value of each class; NaN where the metric is undefined."""
+    means: Mapping[str, float]
+    """Metric name to the mean over the classes where it is defined; NaN if there is none."""
+    num_normal: tuple[int, ...]
+    """Normal images of each class."""
+    num_anomalous: tuple[int, ...]
+    """Anomalous images of each class."""
+    reasons: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """(metric, class) to the reason why the value is NaN."""
+    bounds: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Metric name to a bound on the discretisation error of each class's value."""
+    mean_bounds: Mapping[str, float] = field(default_factory=dict)
+    """Metric name to a bound on the discretisation error of the mean."""
+
+    def __post_init__(self) -> None:
+        columns: list[tuple[str, Sequence[float]]] = [
+            *((f"values of {metric}", column) for metric, column in self.values.items()),
+            *((f"bounds of {metric}", column) for metric, column in self.bounds.items()),
+            ("num_normal", self.num_normal),
+            ("num_anomalous", self.num_anomalous),
+        ]
+        for name, column in columns:
+            if len(column) != len(self.class_names):
+                raise UsageError(f"{len(self.class_names)} classes, but {len(column)} {name}")
+        if set(self.means) != set(self.values):
+            differing = ", ".join(sorted(set(self.means) ^ set(self.values)))
+            raise UsageError(f"each metric needs values and a mean; one is missing for {differing}")
+        for metric, column in self.values.items():
+            for class_name, value in zip(self.class_names, column, strict=True):
+                if math.isnan(value) and (metric, class_name) not in self.reasons:
+                    raise UsageError(f"{metric} of {class_name} is NaN without a reason")
+
+    def rows(self) -> list[dict[str, str | int | float]]:
+        """One flat row per class and one for the mean, at full precision."""
+        rows: list[dict[str, str | int | float]] = [
+            {
+                "dataset": self.dataset,
+                "class": class_name,
+                "num_normal": self.num_normal[place],
+                "num_anomalous": self.num_anomalous[place],
+                **{metric: column[place] for metric, column in self.values.items()},
+            }
+            for place, class_name in enumerate(self.class_names)
+        ]
+        total: dict[str, str | int | float] = {
+            "dataset": self.dataset,
+            "class": MEAN,
+            "num_normal": sum(self.num_normal),
+            "num_anomalous": sum(self.num_anomalous),
+        }
+        return [*rows, {**total, **self.means}]
 
 
 class Evaluation(nn.Module):
     """The metrics of one target data set.
 
-    A value without a threshold of its own is named as in the configuration; a metric that finds a
-    threshold gets a second name, `<name>_threshold`. Applying a threshold gives the value reported,
-    and its bound is 0. It is a score of the data, and with binned pixels the lower edge of its bin.
+    Values are named as the metrics in the configuration; a metric that finds a threshold gets a
+    second name, `<name>_threshold`. Applying a threshold gives exactly the value reported, so its
+    bound is 0. It is a score of the data; with binned pixels it is the lower edge of its bin.
 
     Args:
-        num_classes: Number of classes of the data set.
+        class_names: The classes of the data set; class ids are positions in it.
         images: Builds the state of the image metrics, from `num_classes` and `names`.
         pixels: Builds the state of the pixel and region metrics, from the same.
-        image_measures: Metric name -> measure of the image counts.
-        pixel_measures: Metric name -> measure of the pixel counts.
+        image_measures: Metric name to the measure of the image counts.
+        pixel_measures: Metric name to the measure of the pixel counts.
+        dataset: Name of the data set, for its result.
         names: Name of each image by its index, for error messages.
 
     Raises:
-        UsageError: If an image metric and a pixel metric have one name.
+        UsageError: An image metric and a pixel metric share a name.
+
+    >>> import functools, torch
+    >>> from crane.metrics import BinnedPixels, ScoreScale, auroc
+    >>> evaluation = Evaluation(
+    ...     class_names=["nut"],
+    ...     images=functools.partial(ImageScores, max_images=100),
+    ...     pixels=functools.partial(BinnedPixels, scale=ScoreScale(10, 17)),
+    ...     image_measures={"image_auroc": auroc},
+    ...     pixel_measures={"pixel_auroc": auroc},
+    ... )
+    >>> mask = torch.zeros(2, 8, 8, dtype=torch.int32)
+    >>> mask[1, 2:4, 2:4] = 1  # the second image has one region
+    >>> evaluation.update(
+    ...     score=torch.tensor([0.1, 0.9]),
+    ...     map=mask * 0.5,
+    ...     label=torch.tensor([0, 1]),
+    ...     mask=mask,
+    ...     has_mask=torch.tensor([True, True]),
+    ...     class_id=torch.tensor([0, 0]),
+    ...     index=torch.arange(2),
+    ... )
+    >>> evaluation.compute().means
+    {'image_auroc': 1.0, 'pixel_auroc': 1.0}
     """
 
     def __init__(
         self,
-        num_classes: int,
+        class_names: Sequence[str],
         images: Callable[..., ImageScores],
         pixels: Callable[..., PixelState],
         image_measures: Mapping[str, Measure],
         pixel_measures: Mapping[str, Measure],
+        dataset: str = "",
         names: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         if shared := sorted(set(image_measures) & set(pixel_measures)):
-            raise UsageError("a name of its own for each metric", shared, key="metrics")
-        self.num_classes = num_classes
-        self.images = images(num_classes=num_classes, names=names)
-        self.pixels = pixels(num_classes=num_classes, names=names)
+            raise UsageError(
+                f"an image metric and a pixel metric are both named {shared[0]}; rename one",
+                key="metrics",
+            )
+        self.dataset, self.class_names = dataset, tuple(class_names)
+        self.images = images(num_classes=len(self.class_names), names=names)
+        self.pixels = pixels(num_classes=len(self.class_names), names=names)
         self.image_measures, self.pixel_measures = dict(image_measures), dict(pixel_measures)
 
     def update(
@@ -98,8 +190,8 @@ class Evaluation(nn.Module):
             index: Position of each image in its data set.
 
         Raises:
-            UsageError: If a score is NaN or infinite, an image comes twice, or an id is out of
-                range. On an accelerator `compute` raises it.
+            UsageError: A score is NaN or infinite, an image comes twice, or an id is out of range.
+                On an accelerator `compute` raises it.
         """
         self.images.update(score, label, index, class_id)
         self.pixels.update(map, mask, class_id, has_mask, index)
@@ -109,57 +201,49 @@ class Evaluation(nn.Module):
         self.images.reset()
         self.pixels.reset()
 
-    def compute(self) -> Results:
-        """Compute the results over all processes; every process must call it.
+    def compute(self) -> DatasetResult:
+        """Compute the result over all processes; every process must call it.
 
         Raises:
-            UsageError: If an image came to two processes, or a score was NaN or infinite.
+            UsageError: An image came to two processes, or a score was NaN or infinite.
         """
-        values: dict[str, list[Value]] = {}
+        found: dict[str, list[Value]] = {}
         image_counts, pixel_counts = self.images.compute(), self.pixels.compute()
         for counts, measures in (
             (image_counts, self.image_measures),
             (pixel_counts, self.pixel_measures),
         ):
             for name, measure in measures.items():
-                values |= _with_threshold(name, [measure(own) for own in counts])
-        return _results(values)
+                found |= _with_threshold(name, [measure(own) for own in counts])
+        values = {name: tuple(value.value for value in own) for name, own in found.items()}
+        bounds = {name: tuple(value.error for value in own) for name, own in found.items()}
+        return DatasetResult(
+            dataset=self.dataset,
+            class_names=self.class_names,
+            values=values,
+            means={name: _mean(own) for name, own in values.items()},
+            num_normal=tuple(int(counts.negatives.sum()) for counts in image_counts),
+            num_anomalous=tuple(int(counts.positives.sum()) for counts in image_counts),
+            reasons={
+                (metric, class_name): value.reason
+                for metric, own in found.items()
+                for class_name, value in zip(self.class_names, own, strict=True)
+                if value.reason
+            },
+            bounds=bounds,
+            mean_bounds={name: _mean(own) for name, own in bounds.items()},
+        )
 
     def curves(self) -> dict[str, list[Curve]]:
-        """Return image_roc, image_pr, pixel_roc, pixel_pr and pro -> the curve of each class."""
+        """The curves `image_roc`, `image_pr`, `pixel_roc`, `pixel_pr` and `pro` of each class."""
         counts = {"images": self.images.compute(), "pixels": self.pixels.compute()}
         return {
             name: [curve(own) for own in counts[state]] for name, (state, curve) in _CURVES.items()
         }
 
     def scores(self) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-        """Return index and score of every image over all processes; every process must call it."""
+        """Index and score of every image over all processes; every process must call it."""
         return self.images.scores()
-
-    def plot(
-        self, curve: str = "pro", ax: Any = None, class_names: Sequence[str] | None = None
-    ) -> tuple[Any, Any]:
-        """Draw one kind of curve, a line a class.
-
-        Args:
-            curve: One of the names `curves` gives.
-            ax: Axes to draw on; None for new ones.
-            class_names: Names for the legend; class numbers if None.
-
-        Returns:
-            Figure and axes.
-
-        Raises:
-            UsageError: If there is no such curve.
-        """
-        if curve not in _CURVES:
-            raise UsageError(f"one of {', '.join(_CURVES)}", curve)
-        figure = None
-        for class_id, own in enumerate(self.curves()[curve]):
-            label = class_names[class_id] if class_names else f"class {class_id}"
-            figure, ax = own.thinned(2000).plot(ax, label)
-        ax.legend()
-        return figure, ax
 
 
 def _with_threshold(name: str, values: list[Value]) -> dict[str, list[Value]]:
@@ -176,23 +260,7 @@ def _threshold(value: Value) -> Value:
     return Value(value.threshold, low=value.threshold, high=value.threshold)
 
 
-def _results(values: Mapping[str, list[Value]]) -> Results:
-    reasons = {
-        name: {class_id: value.reason for class_id, value in enumerate(own) if value.reason}
-        for name, own in values.items()
-    }
-    errors = {name: [value.error for value in own] for name, own in values.items()}
-    per_class = {name: [value.value for value in own] for name, own in values.items()}
-    return Results(
-        per_class=per_class,
-        mean={name: _mean(own) for name, own in per_class.items()},
-        error=errors,
-        mean_error={name: _mean(own) for name, own in errors.items()},
-        reasons={name: why for name, why in reasons.items() if why},
-    )
-
-
 def _mean(values: Sequence[float]) -> float:
-    """Mean of those that are numbers; NaN if none is."""
+    """Mean of the values that are not NaN; NaN if there are none."""
     numbers = [value for value in values if not math.isnan(value)]
     return math.fsum(numbers) / len(numbers) if numbers else math.nan

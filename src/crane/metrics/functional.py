@@ -1,8 +1,8 @@
 """Metrics of images or pixels as pure functions of one class's counts.
 
-Each returns a `Value`: the metric with every group of scores taken as tied, and the interval in
-which it must lie whatever the order of the scores inside the groups. Groups of one distinct score
-(exact mode; bins such as those of 0 and 1) add nothing to the interval.
+Each returns a `Value`: the metric with every group of scores treated as tied, and the interval in
+which it must lie, whatever the order of the scores inside the groups. Groups of one distinct score
+(exact mode; bins such as those of 0 and 1) do not widen the interval.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""The state of image metrics: one score and label an image, in a table of fixed size."""
+"""The state of image metrics: one score and label per image, in a table of fixed size."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,17 +8,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from crane.checks import PositiveInt, checked
 from crane.errors import UsageError
-from crane.metrics.checks import FiniteMetric, check_classes, image_name
 from crane.metrics.counts import Counts, group_scores
+from crane.metrics.state import FiniteMetric, check_classes, image_name
 
 
 class ImageScores(FiniteMetric):
-    """Scores and labels by sample index; image metrics from it are exact.
+    """Scores and labels by sample index, from which image metrics are exact.
 
-    The table has room for `max_images` images, 12 bytes each, whatever the number seen. Each image
-    belongs to one process, so tables of several processes merge by adding them, and an image seen
-    twice anywhere shows as a count of two.
+    The table has room for `max_images` images, 12 bytes each, however many are seen. Each image
+    belongs to one process, so the tables of several processes merge by addition, and an image seen
+    twice anywhere has a count of two.
 
     Args:
         num_classes: Number of classes of the data set.
@@ -27,8 +28,8 @@ class ImageScores(FiniteMetric):
         **metric_options: Options of `torchmetrics.Metric`.
 
     Raises:
-        UsageError: If an image comes twice, a score is NaN or infinite, a label is neither 0 nor
-            1, a class is not below `num_classes` or an index not below `max_images`.
+        UsageError: An image comes twice, a score is NaN or infinite, a label is neither 0 nor 1, a
+            class is not below `num_classes` or an index not below `max_images`.
 
     >>> images = ImageScores(num_classes=1, max_images=10)
     >>> images.update(torch.tensor([0.2, 0.7]), torch.tensor([0, 1]), torch.tensor([3, 8]))
@@ -36,23 +37,25 @@ class ImageScores(FiniteMetric):
     [0.7, 0.2]
     """
 
-    checked = "score"
+    scored = "score"
 
     times_seen: Tensor
     score: Tensor
     target: Tensor
 
+    @checked
     def __init__(
         self,
-        num_classes: int,
-        max_images: int,
+        num_classes: PositiveInt,
+        max_images: PositiveInt,
         names: Sequence[str] | None = None,
         **metric_options: Any,
     ) -> None:
         super().__init__(num_classes, names=names, **metric_options)
         if names is not None and len(names) > max_images:
             raise UsageError(
-                f"at most {max_images} images", len(names), key="metrics.images.max_images"
+                f"must be at least {len(names)}, the number of images, not {max_images}",
+                key="metrics.images.max_images",
             )
         self.max_images = max_images
         self.add_zeros("times_seen", (max_images,), np.int32)
@@ -89,14 +92,16 @@ class ImageScores(FiniteMetric):
     def _check_labels(self, label: Int[Tensor, " B"]) -> None:
         wrong = (label != 0) & (label != 1)
         if wrong.any():
-            raise UsageError("image labels 0 (normal) or 1 (anomalous)", label[wrong].tolist())
+            found = label[wrong].tolist()
+            raise UsageError(f"image labels must be 0 (normal) or 1 (anomalous), not {found}")
 
     def _check_new(self, index: Int[Tensor, " B"]) -> None:
         outside = (index < 0) | (index >= self.max_images)
         if outside.any():
+            found = index[outside].tolist()
             raise UsageError(
-                f"sample indices from 0 to {self.max_images - 1}",
-                index[outside].tolist(),
+                f"sample indices must be from 0 to {self.max_images - 1}, not {found}; "
+                "metrics.images.max_images sets how many there are",
                 key="metrics.images.max_images",
             )
         distinct, times = index.unique(return_counts=True)
@@ -105,13 +110,16 @@ class ImageScores(FiniteMetric):
     def _refuse_repeated(self, repeated: list[int]) -> None:
         if repeated:
             raise UsageError(
-                "each image once",
-                f"{image_name(repeated[0], self.names)} more than once",
-                hint="give each process its own images, without repeating some to even them out",
+                f"{image_name(repeated[0], self.names)} was evaluated more than once; give each "
+                "process its own images, without repeating some to even the shares out"
             )
 
     def compute(self) -> Any:
-        """Return the counts of each class, over all processes."""
+        """The counts of each class, over all processes.
+
+        Raises:
+            UsageError: An image came twice, or a score was NaN or infinite.
+        """
         self.refuse_broken()
         times_seen = self.times_seen.cpu().numpy()
         seen = np.flatnonzero(times_seen)
@@ -120,7 +128,7 @@ class ImageScores(FiniteMetric):
         return [self._class_counts(score, target, c) for c in range(self.num_classes)]
 
     def scores(self) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-        """Return index and score of every image seen, over all processes, rising by index."""
+        """Index and score of every image seen, over all processes, sorted by index."""
         with self.sync_context():
             seen = np.flatnonzero(self.times_seen.cpu().numpy())
             return seen, self.score.cpu().numpy()[seen]

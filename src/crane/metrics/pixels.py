@@ -1,4 +1,4 @@
-"""The streaming state of pixel and region metrics: counts of constant size."""
+"""The states of pixel and region metrics: streaming counts of constant size, or every score."""
 
 import itertools
 from abc import abstractmethod
@@ -9,58 +9,65 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
+from torchmetrics.utilities import dim_zero_cat
 
+from crane.checks import PositiveInt, checked
 from crane.errors import UsageError
-from crane.metrics.areas import anomalous_pixels, pixel_areas
-from crane.metrics.checks import FiniteMetric, check_classes
-from crane.metrics.counts import Counts
+from crane.metrics.counts import Counts, group_scores
+from crane.metrics.region import anomalous_pixels, pixel_areas
 from crane.metrics.scale import ScoreScale
+from crane.metrics.state import FiniteMetric, check_classes
 
 _CHUNK = (1 << 15) - 1
-"""Pixels binned at a time on the CPU: they stay in the cache, and torch does not spread so few over
-threads, which would wait for each other at every step wherever the cores are busy loading."""
+"""Pixels binned at a time on the CPU: they stay in the cache, and torch does not split so few among
+threads, which would wait for each other at every step while the cores are busy loading."""
 
 
 class Maps(NamedTuple):
-    """Maps that count, as the states take them in."""
+    """A checked batch of maps, as the states count them."""
 
     map: Float[Tensor, "B H W"]
+    """Anomaly score of each pixel."""
     mask: Int[Tensor, "B H W"]
+    """0 where normal, r > 0 on the r-th region of that image."""
     class_id: Int[Tensor, " B"]
+    """Class of each image."""
     counted: Bool[Tensor, " B"]
-    """False for maps without a mask; on the CPU these are gone already."""
+    """Whether the mask is known; on the CPU the others have already been removed."""
     lowest: Float[Tensor, " B"]
+    """Lowest score of each map."""
     highest: Float[Tensor, " B"]
+    """Highest score of each map."""
 
 
 class PixelState(FiniteMetric):
-    """What every pixel state shares: input, checks, and regions in bins of size.
+    """What every pixel state shares: its input, checks, and size bins of regions.
 
     Args:
         num_classes: Number of classes of the data set.
-        size_edges: Rising areas in pixels that cut regions into bins of size: the first bin holds
-            regions smaller than the first edge. Empty for a single bin.
+        size_edges: Increasing areas in pixels that divide regions into size bins: the first bin
+            holds regions smaller than the first edge. Empty for a single bin.
         names: Name of each image by its index, for error messages.
         **metric_options: Options of `torchmetrics.Metric`.
 
     Raises:
-        UsageError: If the edges are not rising and positive.
+        UsageError: The edges do not increase.
     """
 
-    checked = "map"
+    scored = "map"
 
+    @checked
     def __init__(
         self,
-        num_classes: int,
-        size_edges: Sequence[int] = (),
+        num_classes: PositiveInt,
+        size_edges: Sequence[PositiveInt] = (),
         names: Sequence[str] | None = None,
         **metric_options: Any,
     ) -> None:
         super().__init__(num_classes, names=names, **metric_options)
-        edges = [0, *size_edges]
-        if any(low >= high for low, high in itertools.pairwise(edges)):
+        if any(low >= high for low, high in itertools.pairwise(size_edges)):
             raise UsageError(
-                "rising positive areas", tuple(size_edges), key="metrics.pixels.size_edges"
+                f"must increase, but are {list(size_edges)}", key="metrics.pixels.size_edges"
             )
         self.size_edges = tuple(size_edges)
 
@@ -78,17 +85,21 @@ class PixelState(FiniteMetric):
             map: Anomaly score of each pixel.
             mask: 0 where normal, r > 0 on the r-th 8-connected region of that image (integers).
             class_id: Class of each image; None if there is one class.
-            has_mask: Whether the image's mask is known; one without is left out. None if all are.
-            index: Position of each image in its data set, as errors name it; None to name it by
-                its place in the batch.
+            has_mask: Whether the image's mask is known; images without one are left out. None if
+                all are known.
+            index: Position of each image in its data set, for error messages; None for its
+                position in the batch.
 
         Raises:
-            UsageError: If a map holds NaN or infinity, a class is not below `num_classes`, or a
-                mask has no region numbers.
+            UsageError: A map holds NaN or infinity, a class is not below `num_classes`, or masks
+                hold no region numbers.
         """
         device = map.device
         if mask.dtype == torch.bool or mask.is_floating_point():
-            raise UsageError("masks of region numbers (integers)", str(mask.dtype))
+            raise UsageError(
+                f"masks must hold region numbers as integers, not {mask.dtype}; label the regions "
+                "of each image first, as converting to integers would join them into one"
+            )
         if len(map) == 0:
             return
         ones = torch.ones(len(map), dtype=torch.bool, device=device)
@@ -112,15 +123,19 @@ class PixelState(FiniteMetric):
 
     @abstractmethod
     def class_counts(self, class_id: int) -> Counts:
-        """Return the counts of one class."""
+        """The counts of one class."""
 
     def compute(self) -> Any:
-        """Return the counts of each class, over all processes."""
+        """The counts of each class, over all processes.
+
+        Raises:
+            UsageError: A map held NaN or infinity.
+        """
         self.refuse_broken()
         return [self.class_counts(class_id) for class_id in range(self.num_classes)]
 
     def size_bins(self, area: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
-        """Return the size bin of each area."""
+        """The size bin of each area."""
         bins = torch.zeros_like(area)
         for edge in self.size_edges:
             bins.add_(area >= edge)
@@ -128,17 +143,17 @@ class PixelState(FiniteMetric):
 
 
 def _ends(scores: Float[Tensor, "B P"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
-    """Find the lowest and highest score of each map; NaN where it holds one."""
+    """The lowest and highest score of each map; NaN where it holds one."""
     if scores.device.type != "cpu":
         return scores.amin(dim=1), scores.amax(dim=1)
-    array = scores.numpy()  # whose one thread does not wait for busy cores
+    array = scores.numpy()  # uses one thread, which does not wait for busy cores
     return torch.from_numpy(array.min(axis=1)), torch.from_numpy(array.max(axis=1))
 
 
 class BinnedPixels(PixelState):
     """Streaming state: counts per class and bin of score, of constant size.
 
-    Bytes per class: 8 times the number of bins times 2 plus the number of size bins.
+    Takes 8 x bins x (2 + size bins) bytes per class.
 
     Args:
         num_classes: Number of classes of the data set.
@@ -157,9 +172,9 @@ class BinnedPixels(PixelState):
 
     def __init__(
         self,
-        num_classes: int,
+        num_classes: PositiveInt,
         scale: ScoreScale,
-        size_edges: Sequence[int] = (),
+        size_edges: Sequence[PositiveInt] = (),
         names: Sequence[str] | None = None,
         **metric_options: Any,
     ) -> None:
@@ -194,7 +209,7 @@ class BinnedPixels(PixelState):
     def _count_image(
         self, map: Float[Tensor, "H W"], mask: Shaped[Tensor, "H W"], class_id: Int[Tensor, ""]
     ) -> None:
-        """Add one map on the CPU, where picking out the anomalous pixels costs little."""
+        """Add one map on the CPU, where selecting the anomalous pixels costs little."""
         scores, one = map.flatten(), torch.ones(1, dtype=torch.int64)
         for part in scores.split(_CHUNK):
             self.total[class_id].index_add_(0, self.scale.bins(part), one.expand(len(part)))
@@ -221,7 +236,7 @@ class BinnedPixels(PixelState):
         area: Int[Tensor, " n"],
         counted: Int[Tensor, " n"],
     ) -> None:
-        """Add pixels of regions of an area, of a class each or of one class."""
+        """Add anomalous pixels, each with its region's area and its class, or all of one class."""
         num_bins, num_sizes = self.scale.num_bins, len(self.size_edges) + 1
         self.positives.view(-1).index_add_(0, bins + owner * num_bins, counted)
         row = owner * num_sizes + self.size_bins(area)
@@ -230,7 +245,7 @@ class BinnedPixels(PixelState):
         self.num_regions.view(-1).index_add_(0, row, weight)
 
     def class_counts(self, class_id: int) -> Counts:
-        """Return the occupied bins of one class, from the highest down."""
+        """The occupied bins of one class, from the highest down."""
         total = self.total[class_id].cpu().numpy()
         occupied = np.flatnonzero(total)[::-1]
         lower, upper = (edge[occupied].astype(np.float64) for edge in self.scale.edges())
@@ -243,4 +258,57 @@ class BinnedPixels(PixelState):
             regions=self.regions[class_id].cpu().numpy().take(occupied, axis=1),
             num_regions=self.num_regions[class_id].cpu().numpy().round().astype(np.int64),
             unit="pixel",
+        )
+
+
+class ExactPixels(PixelState):
+    """Exact state: every score is kept, and every distinct score is a threshold.
+
+    Grows by 12 bytes per pixel: for small data and for tests.
+
+    Args:
+        num_classes: Number of classes of the data set.
+        size_edges: See `PixelState`.
+        names: See `PixelState`.
+        **metric_options: Options of `torchmetrics.Metric`.
+    """
+
+    score: list[Tensor]
+    area: list[Tensor]
+    class_id: list[Tensor]
+
+    def __init__(
+        self,
+        num_classes: PositiveInt,
+        size_edges: Sequence[PositiveInt] = (),
+        names: Sequence[str] | None = None,
+        **metric_options: Any,
+    ) -> None:
+        super().__init__(num_classes, size_edges, names=names, **metric_options)
+        # All float32, as is the empty share that a process without images sends; float32 holds
+        # areas up to 2**24 exactly.
+        for name in ("score", "area", "class_id"):
+            self.add_state(name, [], dist_reduce_fx="cat")
+
+    def count(self, maps: Maps) -> None:
+        """Keep the scores of the maps, with the area of each pixel's region (0 where normal)."""
+        class_id = maps.class_id[:, None, None].expand(maps.map.shape)[maps.counted]
+        self.score.append(maps.map[maps.counted].flatten())
+        self.area.append(pixel_areas(maps.mask[maps.counted]).flatten().float())
+        self.class_id.append(class_id.flatten().float())
+
+    def class_counts(self, class_id: int) -> Counts:
+        """Every distinct score of one class, from the highest down."""
+        states = (self.score, self.area, self.class_id)
+        score, area, owner = (dim_zero_cat(s).cpu() if len(s) else torch.zeros(0) for s in states)
+        own = owner == class_id
+        size = self.size_bins(area[own].long()).numpy()
+        areas = area[own].numpy().astype(np.float64)
+        counts, group = group_scores(score[own].numpy(), areas > 0, unit="pixel")
+        weight = np.divide(1, areas, out=np.zeros_like(areas), where=areas > 0)
+        shape = (len(self.size_edges) + 1, len(counts.lower))
+        place = size * shape[1] + group
+        regions = np.bincount(place, weight, minlength=shape[0] * shape[1]).reshape(shape)
+        return counts._replace(
+            regions=regions, num_regions=regions.sum(axis=1).round().astype(np.int64)
         )

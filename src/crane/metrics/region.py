@@ -1,20 +1,28 @@
-"""Metrics of regions: AUPRO, exactly and as published, as pure functions of one class's counts.
+"""Regions of masks: their areas, and AUPRO, exactly and as published.
 
 The per-region overlap (PRO) at a threshold is the fraction of a region's pixels above it, averaged
 over regions, whatever their size. The average is linear in the pixels: a pixel of a region of A
 pixels counts 1/A. So sums of these weights per group of scores hold the whole curve.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Annotated, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+import torch
+from jaxtyping import Float, Int, Int64, Shaped
+from torch import Tensor
 
+from crane.checks import Ge, Interval, NonNegativeInt, PositiveInt, checked
 from crane.errors import UsageError
 from crane.metrics.counts import Counts, Value, missing_region, undefined
 
+Rate = Annotated[float, Interval(gt=0, le=1)]
+"""A false-positive rate up to which a curve counts."""
 
-def aupro(counts: Counts, limit: float, size_bin: int | None = None) -> Value:
+
+@checked
+def aupro(counts: Counts, limit: Rate, size_bin: NonNegativeInt | None = None) -> Value:
     """Area under the PRO curve up to a false-positive rate, divided by that rate.
 
     Every distinct score is a threshold; the curve is cut at the limit by linear interpolation.
@@ -25,9 +33,15 @@ def aupro(counts: Counts, limit: float, size_bin: int | None = None) -> Value:
         size_bin: Only regions of this size bin count; None for all regions.
 
     Raises:
-        UsageError: If the limit or the size bin is out of range.
+        UsageError: The limit or the size bin is out of range.
     """
-    _check(limit, size_bin, len(counts.num_regions))
+    num_size_bins = len(counts.num_regions)
+    if size_bin is not None and size_bin >= num_size_bins:
+        raise UsageError(
+            f"size_bin must be below {num_size_bins}, the number of size bins, not {size_bin}; "
+            "metrics.pixels.size_edges sets them",
+            key="metrics.pixels.size_edges",
+        )
     if reason := missing_region(counts, size_bin):
         return undefined(reason)
     reached = np.cumsum(counts.negatives)
@@ -49,16 +63,6 @@ def aupro(counts: Counts, limit: float, size_bin: int | None = None) -> Value:
     return Value(value, value - below, value + above)
 
 
-def _check(limit: float, size_bin: int | None, num_size_bins: int) -> None:
-    if not 0 < limit <= 1:
-        key = "limit of the AUPRO under metrics.pixel_measures"
-        raise UsageError("a false-positive rate above 0 and up to 1", limit, key=key)
-    if size_bin is not None and not 0 <= size_bin < num_size_bins:
-        raise UsageError(
-            f"a size bin from 0 to {num_size_bins - 1}", size_bin, key="metrics.pixels.size_edges"
-        )
-
-
 def _weights(counts: Counts, size_bin: int | None) -> Float[np.ndarray, " K"]:
     """How much each group adds to the mean overlap of the chosen regions."""
     chosen = slice(None) if size_bin is None else slice(size_bin, size_bin + 1)
@@ -76,14 +80,15 @@ class _Points(NamedTuple):
     pro_high: Float[np.ndarray, " T"]
 
 
-def aupro_steps(counts: Counts, limit: float, num_steps: int) -> Value:
+@checked
+def aupro_steps(counts: Counts, limit: Rate, num_steps: Annotated[int, Ge(2)]) -> Value:
     """AUPRO as the published evaluation computes it.
 
     `num_steps` equally spaced thresholds from the class's lowest score up to, not including, its
     highest; those with an FPR below the limit are kept; FPRs are rescaled to [0, 1] by their own
-    lowest and highest; trapezoids (spec: "Published evaluation"). Nothing stands for the curve
-    between its first kept point and FPR 0, nor between its last and the limit, so on saturated
-    maps, where few thresholds are kept, the value means little.
+    lowest and highest; the area is summed by trapezoids (spec: "Published evaluation"). Nothing
+    represents the curve between FPR 0 and its first kept point, nor between its last one and the
+    limit, so on saturated maps, where few thresholds are kept, the value means little.
 
     The thresholds need the class's lowest and highest score, which the streaming state holds
     beside the counts; no second pass is needed. A threshold inside a bin leaves open how many of
@@ -95,11 +100,8 @@ def aupro_steps(counts: Counts, limit: float, num_steps: int) -> Value:
         num_steps: Number of thresholds, at least 2.
 
     Raises:
-        UsageError: If the limit or the number of steps is out of range.
+        UsageError: The limit or the number of steps is out of range.
     """
-    _check(limit, None, len(counts.num_regions))
-    if num_steps < 2:
-        raise UsageError("at least 2 thresholds", num_steps, key="num_steps of aupro_200")
     if reason := missing_region(counts, None):
         return undefined(reason)
     lowest, highest = float(counts.lower[-1]), float(counts.upper[0])
@@ -167,3 +169,72 @@ def _rescale(
 
 def _area(x: Float[np.ndarray, " T"], y: Float[np.ndarray, " T"]) -> float:
     return float((np.diff(x) * (y[1:] + y[:-1])).sum() / 2)
+
+
+def anomalous_pixels(
+    mask: Shaped[Tensor, "H W"],
+) -> tuple[Int64[Tensor, " n"], Int64[Tensor, " n"]]:
+    """Find the anomalous pixels of one mask on the CPU.
+
+    Args:
+        mask: 0 where normal, r > 0 on the r-th region (integers).
+
+    Returns:
+        Their positions in the flattened mask, and the areas of their regions in pixels.
+
+    >>> [found.tolist() for found in anomalous_pixels(torch.tensor([[1, 0, 2], [1, 0, 0]]))]
+    [[0, 2, 3], [2, 1, 2]]
+    """
+    flat = mask.flatten().numpy()
+    where = np.flatnonzero(flat != 0)
+    numbers = flat[where]
+    areas = np.bincount(numbers)[numbers] if len(where) else np.zeros(0, dtype=np.int64)
+    return torch.from_numpy(where), torch.from_numpy(areas)
+
+
+def pixel_areas(mask: Shaped[Tensor, "B H W"]) -> Int64[Tensor, "B H W"]:
+    """The area of each pixel's region in pixels, 0 where normal.
+
+    No shape depends on the values, so the host need not wait for an accelerator.
+
+    Args:
+        mask: 0 where normal, r > 0 on the r-th region of that image (integers).
+
+    >>> pixel_areas(torch.tensor([[[1, 0, 2], [1, 0, 0]]]))
+    tensor([[[2, 0, 1],
+             [2, 0, 0]]])
+    """
+    num_images, height, width = mask.shape
+    # 8-connected regions have a gap between them: at most one in each 2 x 2 block.
+    num_numbers = ((height + 1) // 2) * ((width + 1) // 2) + 1
+    first = torch.arange(num_images, device=mask.device) * num_numbers
+    region = (mask.long() + first[:, None, None]).flatten()
+    areas = torch.zeros(num_images * num_numbers, dtype=torch.int64, device=mask.device)
+    areas.index_add_(0, region, (mask > 0).flatten().long())
+    return areas.take(region).view(mask.shape)
+
+
+@checked
+def quantile_edges(
+    areas: Sequence[int] | Int[np.ndarray, " n"], num_bins: PositiveInt
+) -> tuple[int, ...]:
+    """Edges in pixels that divide regions into bins of about equal number.
+
+    Quantiles need all areas beforehand, from a pass over the masks; streaming metrics then take
+    the edges in pixels.
+
+    Args:
+        areas: Area of each region, in pixels.
+        num_bins: Number of bins; fewer are returned where many areas are equal.
+
+    Raises:
+        UsageError: There is no area, or `num_bins` is less than 1.
+
+    >>> quantile_edges([10, 20, 30, 40, 50, 60], num_bins=3)
+    (27, 44)
+    """
+    if len(areas) == 0:
+        raise UsageError("quantiles of areas need at least one region")
+    cuts = np.quantile(areas, np.arange(1, num_bins) / num_bins)
+    smallest = min(areas)
+    return tuple(sorted({int(np.ceil(cut)) for cut in cuts if cut > smallest}))

@@ -9,13 +9,14 @@ scores share a bin only if they share all three.
 
 import functools
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int32
 from torch import Tensor
 
-from crane.errors import UsageError
+from crane.checks import Interval, checked
 
 _MANTISSA_BITS = 23
 _EXPONENT_BIAS = 127
@@ -27,6 +28,7 @@ _FINE_OCTAVES = (-40, 8)
 _MIRRORED_OCTAVES = (-24, -1)  # 1 - 2**-24 is the float32 below 1: nothing lies closer
 
 
+@checked
 @dataclass(frozen=True)
 class ScoreScale:
     """Bins over all finite float32 scores, in their order.
@@ -47,7 +49,7 @@ class ScoreScale:
         linear_bits: Logarithm (base 2) of the number of bins over [0, 1], from 0 to 22.
 
     Raises:
-        UsageError: If a number of bits is out of range.
+        UsageError: A number of bits is out of range.
 
     >>> scale = ScoreScale(octave_bits=10, linear_bits=17)
     >>> scale.num_bins
@@ -57,15 +59,8 @@ class ScoreScale:
     True
     """
 
-    octave_bits: int
-    linear_bits: int
-
-    def __post_init__(self) -> None:
-        for name, low, high in (("octave_bits", _COARSE_BITS, 16), ("linear_bits", 0, 22)):
-            bits = getattr(self, name)
-            if not low <= bits <= high:
-                key = f"metrics.pixels.scale.{name}"
-                raise UsageError(f"{name} from {low} to {high}", bits, key=key)
+    octave_bits: Annotated[int, Interval(ge=_COARSE_BITS, le=16)]
+    linear_bits: Annotated[int, Interval(ge=0, le=22)]
 
     @property
     def num_bins(self) -> int:

@@ -1,129 +1,28 @@
-"""The numbers of a test, per class and in the mean, as data and as files."""
+"""The numbers of a run as files: results.csv and results.json."""
 
 import csv
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from crane.errors import UsageError
 from crane.files import write_json, write_text
-from crane.metrics import Results
-
-MEAN = "mean"
-"""Name of the last row of a data set, where a class name stands in the others."""
-
-
-@dataclass(frozen=True)
-class DatasetResult:
-    """What was measured on one data set.
-
-    Raises:
-        UsageError: when a metric, bound or count does not have one entry for each class, or when a
-            NaN comes without its reason.
-
-    >>> DatasetResult(
-    ...     dataset="mvtec",
-    ...     class_names=("bottle", "cable"),
-    ...     values={"image_auroc": (0.9, 0.8)},
-    ...     means={"image_auroc": 0.85},
-    ...     num_normal=(20, 58),
-    ...     num_anomalous=(63, 92),
-    ... ).rows()[-1]
-    {'dataset': 'mvtec', 'class': 'mean', 'num_normal': 78, 'num_anomalous': 155,
-     'image_auroc': 0.85}
-    """
-
-    dataset: str
-    """Name of the data set."""
-    class_names: tuple[str, ...]
-    """Its classes, in the order of all that follows."""
-    values: Mapping[str, tuple[float, ...]]
-    """Metric name to one value a class; NaN where the metric is not defined."""
-    means: Mapping[str, float]
-    """Metric name to the mean over the classes where it is defined; NaN if there is none."""
-    num_normal: tuple[int, ...]
-    """Normal images of each class."""
-    num_anomalous: tuple[int, ...]
-    """Anomalous images of each class."""
-    reasons: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    """(metric, class) to the reason why the value is NaN."""
-    bounds: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    """Metric name to a bound on the discretisation error of each class's value."""
-    mean_bounds: Mapping[str, float] = field(default_factory=dict)
-    """Metric name to a bound on the discretisation error of the mean."""
-
-    def __post_init__(self) -> None:
-        columns: list[tuple[str, Sequence[float]]] = [
-            *((f"values of {metric}", column) for metric, column in self.values.items()),
-            *((f"bounds of {metric}", column) for metric, column in self.bounds.items()),
-            ("num_normal", self.num_normal),
-            ("num_anomalous", self.num_anomalous),
-        ]
-        for name, column in columns:
-            if len(column) != len(self.class_names):
-                raise UsageError(f"{len(self.class_names)} {name}, one a class", len(column))
-        if set(self.means) != set(self.values):
-            raise UsageError(f"means of {', '.join(self.values)}", ", ".join(self.means))
-        for metric, column in self.values.items():
-            for class_name, value in zip(self.class_names, column, strict=True):
-                if math.isnan(value) and (metric, class_name) not in self.reasons:
-                    raise UsageError(
-                        f"a reason why {metric} of {class_name} is not defined", "none"
-                    )
-
-    @classmethod
-    def from_metrics(
-        cls,
-        dataset: str,
-        class_names: Sequence[str],
-        results: Results,
-        *,
-        num_normal: Sequence[int],
-        num_anomalous: Sequence[int],
-    ) -> "DatasetResult":
-        """Name the classes of what an `Evaluation` computed."""
-        return cls(
-            dataset=dataset,
-            class_names=tuple(class_names),
-            values={metric: tuple(column) for metric, column in results.per_class.items()},
-            means=dict(results.mean),
-            num_normal=tuple(num_normal),
-            num_anomalous=tuple(num_anomalous),
-            reasons={
-                (metric, class_names[class_id]): why
-                for metric, lacking in results.reasons.items()
-                for class_id, why in lacking.items()
-            },
-            bounds={metric: tuple(column) for metric, column in results.error.items()},
-            mean_bounds=dict(results.mean_error),
-        )
-
-    def rows(self) -> list[dict[str, str | int | float]]:
-        """Give one flat row a class and one for the mean, at full precision."""
-        rows: list[dict[str, str | int | float]] = [
-            {
-                "dataset": self.dataset,
-                "class": class_name,
-                "num_normal": self.num_normal[place],
-                "num_anomalous": self.num_anomalous[place],
-                **{metric: column[place] for metric, column in self.values.items()},
-            }
-            for place, class_name in enumerate(self.class_names)
-        ]
-        total: dict[str, str | int | float] = {
-            "dataset": self.dataset,
-            "class": MEAN,
-            "num_normal": sum(self.num_normal),
-            "num_anomalous": sum(self.num_anomalous),
-        }
-        return [*rows, {**total, **self.means}]
+from crane.metrics.evaluation import MEAN, DatasetResult
 
 
 def write_results_csv(results: Sequence[DatasetResult], path: Path) -> Path:
-    """Write one row a class and one `mean` row a data set; what is not defined is `nan`."""
+    """Write a row per class and a `mean` row per data set; undefined values are `nan`.
+
+    Args:
+        results: The data sets tested; they may have different metrics.
+        path: The file.
+
+    Returns:
+        `path`.
+    """
     rows = [row for result in results for row in result.rows()]
     columns = list(dict.fromkeys(column for row in rows for column in row))
     text = io.StringIO(newline="")
@@ -134,23 +33,30 @@ def write_results_csv(results: Sequence[DatasetResult], path: Path) -> Path:
 
 
 def write_results_json(results: Sequence[DatasetResult], path: Path) -> Path:
-    """Write values, means, error bounds, counts and reasons; what is not defined is `null`."""
+    """Write values, means, error bounds, counts and reasons; undefined values are `null`.
+
+    Args:
+        results: The data sets tested.
+        path: The file.
+
+    Returns:
+        `path`.
+    """
     return write_json(path, {"datasets": [_as_json(result) for result in results]})
 
 
 def read_results_json(path: Path) -> tuple[DatasetResult, ...]:
-    """Read what `write_results_json` wrote, to the last bit.
+    """Read what `write_results_json` wrote, equal to the last bit.
 
     Raises:
-        UsageError: for a file that holds something else.
+        UsageError: The file cannot be read or holds something else.
     """
     try:
         datasets = json.loads(path.read_text(encoding="utf-8"))["datasets"]
         return tuple(_from_json(one) for one in datasets)
-    except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(
-            "a results.json that a test wrote", str(path), hint=f"{error!r}"
-        ) from error
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UsageError(f"{path} is not the results.json of a test ({reason})") from error
 
 
 def _as_json(result: DatasetResult) -> dict[str, object]:
@@ -171,8 +77,8 @@ def _as_json(result: DatasetResult) -> dict[str, object]:
     }
 
 
-def _from_json(content: dict) -> DatasetResult:
-    classes: dict[str, dict] = content["classes"]
+def _from_json(content: dict[str, Any]) -> DatasetResult:
+    classes: dict[str, dict[str, Any]] = content["classes"]
     each = classes.values()
     bounded = dict.fromkeys(metric for one in each for metric in one["error_bounds"])
     return DatasetResult(
@@ -194,3 +100,6 @@ def _null(value: float) -> float | None:
 
 def _nan(value: float | None) -> float:
     return math.nan if value is None else value
+
+
+__all__ = ["MEAN", "DatasetResult", "read_results_json", "write_results_csv", "write_results_json"]

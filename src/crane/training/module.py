@@ -3,7 +3,7 @@
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -16,16 +16,14 @@ from crane.data import CraneDataModule
 from crane.errors import UsageError
 from crane.methods import Crane, CraneLoss
 from crane.methods.checkpoint import PROMPTS
-from crane.metrics import Curve, Evaluation
-from crane.runs import DatasetResult
-from crane.training.results import dataset_result
+from crane.metrics import Curve, DatasetResult, Evaluation
 from crane.types import Batch, Prediction, TokenBatch, VisionTokens
 
 logger = logging.getLogger(__name__)
 
 NAN = math.nan
-Evaluate = Callable[[int, Sequence[str] | None], Evaluation]
-"""Number of classes, and the images' names where known, to the metrics of one data set."""
+Evaluate = Callable[..., Evaluation]
+"""`class_names` to the metrics of one data set; takes its name and the images' names too."""
 
 
 class CraneModule(LightningModule):
@@ -139,8 +137,8 @@ class CraneModule(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Begin the metrics of the held-out source."""
-        names = self._data.source_class_names
-        self.evaluations = nn.ModuleList([self.evaluate(len(names), None)]).to(self.device)
+        evaluation = self.evaluate(class_names=self._data.source_class_names)
+        self.evaluations = nn.ModuleList([evaluation]).to(self.device)
         self._text = self.model.static_text()
 
     def validation_step(self, batch: Batch | TokenBatch, batch_idx: int) -> None:
@@ -149,17 +147,20 @@ class CraneModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over classes; `val/mean` is that of image AUROC and AUPRO."""
-        means = self._evaluation(0).compute().mean
+        means = self._evaluation(0).compute().means
         chosen = [means[k] for k in ("image_auroc", "aupro") if not math.isnan(means.get(k, NAN))]
         mean = math.fsum(chosen) / len(chosen) if chosen else NAN
         self.log_dict({f"val/{name}": value for name, value in {**means, "mean": mean}.items()})
 
     def on_test_start(self) -> None:
         """Begin the metrics of each target."""
-        targets = self._data.targets.values()
         self.evaluations = nn.ModuleList(
-            self.evaluate(len(index.class_names), [str(s.image) for s in index.samples])
-            for index in targets
+            self.evaluate(
+                class_names=index.class_names,
+                dataset=name,
+                names=[str(sample.image) for sample in index.samples],
+            )
+            for name, index in self._data.targets.items()
         ).to(self.device)
         self._text = self.model.static_text()
 
@@ -171,10 +172,8 @@ class CraneModule(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Compute the results of every target, and log their means over classes."""
-        targets = self._data.targets
         self.results = tuple(
-            dataset_result(name, index, self._evaluation(number).compute())
-            for number, (name, index) in enumerate(targets.items())
+            self._evaluation(number).compute() for number in range(len(self.evaluations))
         )
         for result in self.results:
             self.log_dict({f"test/{result.dataset}/{k}": v for k, v in result.means.items()})

@@ -1,6 +1,6 @@
 """Whole runs: train on one data set and test on many, or test a checkpoint."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from crane.files import sha256
 from crane.gate import build
 from crane.methods import Crane, build_model, compile_towers, load_prompts, model_config
 from crane.methods.checkpoint import PromptCheckpoint, read_checkpoint
-from crane.metrics import Evaluation
 from crane.pictures import PanelStyle
 from crane.runs import (
     DatasetResult,
@@ -211,12 +210,7 @@ def _end(config: DictConfig, trainer: Trainer, record: RunRecord) -> None:
 
 
 def _module(config: DictConfig, model: Crane, **parts: Any) -> CraneModule:
-    build_metrics = build(config.metrics, "metrics")
-
-    def evaluate(num_classes: int, names: Sequence[str] | None) -> Evaluation:
-        evaluation: Evaluation = build_metrics(num_classes=num_classes, names=names)
-        return evaluation
-
+    evaluate = build(config.metrics, "metrics")
     return CraneModule(
         model, evaluate=evaluate, seed=config.seed, config=model_config(config), **parts
     )

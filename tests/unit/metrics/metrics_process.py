@@ -37,7 +37,7 @@ PIXELS = {
 
 def build(mode, group):
     return Evaluation(
-        num_classes=3,
+        class_names=["nut", "bolt", "none"],
         images=functools.partial(ImageScores, max_images=50, process_group=group),
         pixels=functools.partial(PIXELS[mode], process_group=group),
         image_measures={"image_auroc": auroc, "image_ap": average_precision},
@@ -74,7 +74,12 @@ def evaluate(mode, group, share):
     if len(share):
         evaluation.update(**batch(share))
     results = evaluation.compute()
-    return {"per_class": results.per_class, "mean": results.mean, "error": results.error}
+    return {
+        "values": results.values,
+        "means": results.means,
+        "bounds": results.bounds,
+        "num_images": [results.num_normal, results.num_anomalous],
+    }
 
 
 def repeated(group):
@@ -99,7 +104,8 @@ def main(rank, folder):
             results["repeated"] = repeated(group) if num_processes > 1 else ""
             (folder / f"{num_processes}_{rank}.json").write_text(json.dumps(results))
     # The package is to be usable without the rest of the project.
-    heavy = {"lightning", "pytorch_lightning", "hydra", "open_clip", "timm"} & set(sys.modules)
+    others = {"lightning", "pytorch_lightning", "hydra", "omegaconf", "open_clip", "timm"}
+    heavy = (others | {"pandas", "pyarrow"}) & set(sys.modules)
     assert not heavy, heavy
     distributed.barrier()
     distributed.destroy_process_group()

@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 from crane.data.regions import label_regions
 from crane.errors import UsageError
 from crane.metrics import quantile_edges
-from crane.metrics.areas import anomalous_pixels, pixel_areas
+from crane.metrics.region import anomalous_pixels, pixel_areas
 
 
 @settings(deadline=None, max_examples=40)
@@ -32,7 +32,10 @@ def test_quantile_edges_split_evenly_and_merge_equal_areas():
     assert quantile_edges([3, 4], 1) == ()
 
 
-@pytest.mark.parametrize(("areas", "num_bins"), [([], 2), ([1], 0)])
-def test_quantile_edges_need_areas_and_bins(areas, num_bins):
-    with pytest.raises(UsageError, match="at least one region"):
+@pytest.mark.parametrize(
+    ("areas", "num_bins", "message"),
+    [([], 2, "at least one region"), ([1], 0, "num_bins must be an integer of at least 1")],
+)
+def test_quantile_edges_need_areas_and_bins(areas, num_bins, message):
+    with pytest.raises(UsageError, match=message):
         quantile_edges(areas, num_bins)

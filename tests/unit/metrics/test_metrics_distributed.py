@@ -36,15 +36,17 @@ def results(tmp_path_factory):
 @pytest.mark.parametrize("process", ["2_0", "2_1", "3_0", "3_1", "3_2"])
 def test_any_number_of_processes_gives_the_values_of_one(results, mode, process):
     alone, shared = results["1_0"][mode], results[process][mode]
-    assert set(alone["mean"]) == set(shared["mean"])
-    for name, mean in alone["mean"].items():
-        assert shared["mean"][name] == pytest.approx(mean, abs=1e-9)
-        for what in ("per_class", "error"):
+    assert set(alone["means"]) == set(shared["means"])
+    for name, mean in alone["means"].items():
+        assert shared["means"][name] == pytest.approx(mean, abs=1e-9)
+        for what in ("values", "bounds"):
             assert shared[what][name] == pytest.approx(alone[what][name], abs=1e-9, nan_ok=True)
+    assert shared["num_images"] == alone["num_images"]
+    assert sum(map(sum, alone["num_images"])) == 10
 
 
 def test_the_values_are_numbers(results):
-    values = results["1_0"]["binned"]["per_class"]
+    values = results["1_0"]["binned"]["values"]
     assert len(values) == 8
     assert all(value == value for own in values.values() for value in own[:2])
     assert all(own[2] != own[2] for own in values.values())
@@ -52,4 +54,4 @@ def test_the_values_are_numbers(results):
 
 @pytest.mark.parametrize("process", ["2_0", "2_1", "3_0", "3_1", "3_2"])
 def test_an_image_two_processes_evaluate_is_named_on_all(results, process):
-    assert "image 4 more than once" in results[process]["repeated"]
+    assert "image 4 was evaluated more than once" in results[process]["repeated"]

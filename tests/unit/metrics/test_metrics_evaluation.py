@@ -1,46 +1,32 @@
-import dataclasses
 import functools
+import importlib
+import inspect
 import json
 import math
+import pkgutil
+import re
 from pathlib import Path
 
 import hydra
-import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from sklearn import metrics as sklearn
+from torchmetrics import MetricCollection
 
 from crane.data.regions import label_regions
 from crane.errors import UsageError
+from crane.gate import build
 from crane.metrics import BinnedPixels, Evaluation, ImageScores, ScoreScale, auroc, f1_max
 
-mpl.use("Agg")
 ROOT = Path(__file__).parents[3]
-NAMES = [
-    "image_auroc",
-    "image_ap",
-    "image_f1max",
-    "image_f1max_threshold",
-    "pixel_auroc",
-    "pixel_ap",
-    "pixel_f1max",
-    "pixel_f1max_threshold",
-    "pixel_iou_max",
-    "pixel_iou_max_threshold",
-    "aupro",
-    "aupro_05",
-    "aupro_200",
-    "aupro_small",
-    "aupro_medium",
-    "aupro_large",
-]
+CLASSES = ("nut", "bolt", "washer")
 
 
-def configured(option, num_classes, **given):
+def configured(option):
     with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = hydra.compose(overrides=[f"+metrics={option}"])
-    return hydra.utils.instantiate(config.metrics)(num_classes=num_classes, **given)
+        return hydra.compose(overrides=[f"+metrics={option}"]).metrics
 
 
 def golden():
@@ -63,28 +49,65 @@ def batches(data, size=5):
         yield {name: values[start : start + size] for name, values in data.items()}
 
 
-@pytest.mark.parametrize("option", ["default", "exact"])
+OPTIONS = sorted(path.stem for path in (ROOT / "conf" / "metrics").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("option", OPTIONS)
 def test_configured_metrics_reproduce_the_golden_values(option):
     data, values = golden()
-    evaluation = configured(option, 3)
+    config = configured(option)
+    evaluation = hydra.utils.instantiate(config)(class_names=CLASSES)
     for batch in batches(data):
         evaluation.update(**batch)
-    results = evaluation.compute()
-    assert list(results.mean) == list(results.per_class) == list(results.error) == NAMES
+    result = evaluation.compute()
+    assert list(result.means) == list(result.values) == list(result.bounds)
+    named = [name for name in result.means if not name.endswith("_threshold")]
+    assert named == [*config.image_measures, *config.pixel_measures]
     theirs = {"aupro": "aupro_exact_8conn", "aupro_200": "aupro_official_200step"}
-    for name in (*NAMES[:3], "pixel_auroc", "pixel_ap", "pixel_f1max", *theirs):
+    golden_names = {name: theirs.get(name, name) for name in named}
+    golden_names = {ours: name for ours, name in golden_names.items() if name in values["0"]}
+    assert len(golden_names) >= 8
+    for ours, name in golden_names.items():
         for class_id in range(3):
-            wanted = values[str(class_id)][theirs.get(name, name)]
-            error = results.error[name][class_id]
+            error = result.bounds[ours][class_id]
             assert error < (1e-12 if option == "exact" else 0.01)
-            assert abs(results.per_class[name][class_id] - wanted) <= error + 1e-9, name
-        assert results.mean[name] == pytest.approx(np.mean(results.per_class[name]))
+            wanted = values[str(class_id)][name]
+            assert abs(result.values[ours][class_id] - wanted) <= error + 1e-9, ours
+        assert result.means[ours] == pytest.approx(np.mean(result.values[ours]))
     # The golden maps are 64 x 64: every region is small, and the other sizes say so.
-    assert results.reasons == {
-        name: dict.fromkeys(range(3), "no region of this size")
+    assert result.reasons == {
+        (name, class_name): "no region of this size"
         for name in ("aupro_medium", "aupro_large")
+        for class_name in CLASSES
     }
-    json.dumps(dataclasses.asdict(results))
+    labels, owner = data["label"], data["class_id"]
+    for class_id in range(3):
+        own = labels[owner == class_id]
+        counts = result.num_normal[class_id], result.num_anomalous[class_id]
+        assert counts == ((own == 0).sum(), (own == 1).sum())
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("pixel_measures.aupro.limit", 1.5, "must be a number above 0 and of at most 1, not 1.5"),
+        ("pixel_measures.aupro_small.size_bin", -1, "must be an integer of at least 0, or null"),
+        ("pixel_measures.aupro_200.num_steps", 1, "must be an integer of at least 2, not 1"),
+        ("pixels.scale.octave_bits", 10.5, "must be an integer from 4 to 16, not 10.5"),
+        ("pixels.scale.linear_bits", True, "must be an integer from 0 to 22, not true"),
+        ("pixels.size_edges", [0, 5], "must be a list, each entry an integer of at least 1"),
+        ("images.max_images", "many", "must be an integer of at least 1, not 'many'"),
+    ],
+)
+def test_wrong_settings_are_refused_by_their_key(key, value, message):
+    config = configured("default")
+    OmegaConf.update(config, key, value)
+    with pytest.raises(UsageError, match=re.escape(f"metrics.{key} {message}")):
+        build(config, "metrics")
+
+
+def test_every_metrics_option_shares_its_size_bins():
+    assert len({str(configured(option).pixels.size_edges) for option in OPTIONS}) == 1
 
 
 def small(**changed):
@@ -94,7 +117,7 @@ def small(**changed):
         "image_measures": {"image_auroc": auroc, "image_f1max": f1_max},
         "pixel_measures": {"pixel_auroc": auroc, "pixel_f1max": f1_max},
     }
-    return Evaluation(**{"num_classes": 3, **parts, **changed})
+    return Evaluation(**{"class_names": CLASSES, **parts, **changed})
 
 
 def one_label_data():
@@ -112,12 +135,16 @@ def test_classes_with_one_label_are_nan_left_out_and_explained():
     evaluation.update(**data)
     results = evaluation.compute()
     for name in ("image_auroc", "image_f1max", "image_f1max_threshold", "pixel_auroc"):
-        values = results.per_class[name]
+        values = results.values[name]
         assert [math.isnan(value) for value in values] == [False, True, True]
-        assert results.mean[name] == values[0]
-        assert results.mean_error[name] == results.error[name][0]
-    assert results.reasons["image_auroc"] == {1: "no anomalous image", 2: "no normal image"}
-    assert results.reasons["pixel_auroc"] == {1: "no anomalous pixel", 2: "no image with a mask"}
+        assert results.means[name] == values[0]
+        assert results.mean_bounds[name] == results.bounds[name][0]
+    assert results.reasons["image_auroc", "bolt"] == "no anomalous image"
+    assert results.reasons["image_auroc", "washer"] == "no normal image"
+    assert results.reasons["pixel_auroc", "bolt"] == "no anomalous pixel"
+    assert results.reasons["pixel_auroc", "washer"] == "no image with a mask"
+    assert not any(class_name == "nut" for _, class_name in results.reasons)
+    assert (results.num_normal[1:], results.num_anomalous[1:]) == ((8, 0), (0, 8))
 
 
 def test_images_without_masks_count_in_the_image_metrics():
@@ -127,10 +154,10 @@ def test_images_without_masks_count_in_the_image_metrics():
     results = evaluation.compute()
     own = data["class_id"] == 0
     wanted = sklearn.roc_auc_score(data["label"][own], data["score"][own])
-    assert results.per_class["image_auroc"][0] == pytest.approx(wanted)
+    assert results.values["image_auroc"][0] == pytest.approx(wanted)
     own &= data["has_mask"]
     wanted = sklearn.roc_auc_score(data["mask"][own].ravel() > 0, data["map"][own].ravel())
-    assert results.per_class["pixel_auroc"][0] == pytest.approx(wanted, abs=1e-3)
+    assert results.values["pixel_auroc"][0] == pytest.approx(wanted, abs=1e-3)
 
 
 def test_a_data_set_without_masks_has_nan_means_with_reasons():
@@ -138,10 +165,10 @@ def test_a_data_set_without_masks_has_nan_means_with_reasons():
     data["has_mask"][:] = False
     evaluation.update(**data)
     results = evaluation.compute()
-    assert math.isnan(results.mean["pixel_auroc"])
-    assert results.reasons["pixel_auroc"] == dict.fromkeys(range(3), "no image with a mask")
-    assert "pixel_f1max_threshold" not in results.mean
-    assert not math.isnan(results.mean["image_auroc"])
+    assert math.isnan(results.means["pixel_auroc"])
+    assert {results.reasons["pixel_auroc", name] for name in CLASSES} == {"no image with a mask"}
+    assert "pixel_f1max_threshold" not in results.means
+    assert not math.isnan(results.means["image_auroc"])
 
 
 def test_broken_maps_and_repeated_images_are_named():
@@ -149,7 +176,7 @@ def test_broken_maps_and_repeated_images_are_named():
     data, _ = golden()
     evaluation = small(names=names)
     evaluation.update(**data)
-    with pytest.raises(UsageError, match=r"image 0 \(0.png\) more than once"):
+    with pytest.raises(UsageError, match=r"image 0 \(0.png\) was evaluated more than once"):
         evaluation.update(**data)
     data["map"][9, 0, 0] = torch.nan
     with pytest.raises(UsageError, match=r"map of image 9 \(9.png\)"):
@@ -166,20 +193,49 @@ def test_reset_starts_anew():
     assert not evaluation.state_dict()
 
 
-def test_curves_and_plot():
+def test_curves_are_those_of_the_metrics():
     evaluation, data = small(), golden()[0]
     evaluation.update(**data)
     curves = evaluation.curves()
     assert set(curves) == {"image_roc", "image_pr", "pixel_roc", "pixel_pr", "pro"}
     area = sklearn.auc(curves["pixel_roc"][1].x, curves["pixel_roc"][1].y)
-    assert area == pytest.approx(evaluation.compute().per_class["pixel_auroc"][1])
-    figure, axes = evaluation.plot("pro", class_names=["a", "b", "c"])
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a", "b", "c"]
-    assert evaluation.plot("image_pr", axes) == (figure, axes)
-    with pytest.raises(UsageError, match="one of image_roc"):
-        evaluation.plot("roc")
+    assert area == pytest.approx(evaluation.compute().values["pixel_auroc"][1])
 
 
 def test_one_name_for_two_metrics_is_refused():
-    with pytest.raises(UsageError, match="a name of its own"):
+    with pytest.raises(UsageError, match="image metric and a pixel metric are both named auroc"):
         small(image_measures={"auroc": auroc}, pixel_measures={"auroc": auroc})
+
+
+def test_a_result_names_its_data_set_and_classes():
+    evaluation, data = small(dataset="mvtec"), golden()[0]
+    evaluation.update(**data)
+    result = evaluation.compute()
+    assert (result.dataset, result.class_names) == ("mvtec", CLASSES)
+
+
+def test_everything_public_is_documented():
+    import crane.metrics
+    import crane.runs
+
+    for package in (crane.metrics, crane.runs):
+        for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+            content = vars(importlib.import_module(module.name))
+            for name, value in content.items():
+                is_ours = getattr(value, "__module__", "") == module.name
+                if is_ours and not name.startswith("_") and callable(value):
+                    assert inspect.getdoc(value), f"{module.name}.{name}"
+                    members = vars(value).items() if inspect.isclass(value) else ()
+                    for own, member in members:
+                        if not own.startswith("_") and inspect.isfunction(member):
+                            assert inspect.getdoc(member), f"{module.name}.{name}.{own}"
+
+
+def test_the_examples_of_the_page_run():
+    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    names = {}
+    for example in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL):
+        exec(example, names)
+    metric = MetricCollection({"aupro": names["AUPRO"](num_classes=1, scale=ScoreScale(10, 17))})
+    metric.update(torch.rand(2, 64, 64), names["regions"])
+    assert 0 < float(metric.compute()["aupro"]) < 1

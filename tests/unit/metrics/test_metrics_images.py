@@ -37,7 +37,7 @@ def test_no_images():
 
 
 def test_more_images_than_there_is_room_for_are_refused_beforehand():
-    with pytest.raises(UsageError, match=r"at most 3 images, .* 4 .*metrics\.images\.max_images"):
+    with pytest.raises(UsageError, match=r"images\.max_images must be at least 4, .* not 3$"):
         ImageScores(1, 3, names=list("abcd"))
 
 
@@ -54,18 +54,18 @@ def test_a_repeated_image_is_named(earlier):
     score, label = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0, 1, 1])
     state.update(score[: len(earlier)], label[: len(earlier)], torch.tensor(earlier).long())
     repeated = torch.tensor([1, 2, 4] if earlier else [1, 4, 4])
-    with pytest.raises(UsageError, match="image 4 more than once"):
+    with pytest.raises(UsageError, match=r"^image 4 was evaluated more than once"):
         state.update(score, label, repeated)
 
 
 @pytest.mark.parametrize(
     ("label", "index", "class_id", "message"),
     [
-        (2, 0, 0, "labels 0"),
-        (1, 10, 0, "max_images"),
-        (1, -1, 0, "max_images"),
-        (1, 0, 2, "class ids from 0 to 1"),
-        (1, 0, -1, "class ids from 0 to 1"),
+        (2, 0, 0, r"labels must be 0 \(normal\) or 1 \(anomalous\), not \[2\]"),
+        (1, 10, 0, r"indices must be from 0 to 9, not \[10\]; metrics.images.max_images sets"),
+        (1, -1, 0, r"indices must be from 0 to 9, not \[-1\]"),
+        (1, 0, 2, r"class ids must be from 0 to 1, not \[2\]"),
+        (1, 0, -1, r"class ids must be from 0 to 1, not \[-1\]"),
     ],
 )
 def test_values_out_of_range_are_refused(label, index, class_id, message):

@@ -105,18 +105,28 @@ def test_not_finite_maps_name_the_image(which, value):
 
 def test_boolean_masks_and_unknown_classes_are_refused():
     maps, masks, class_id = batch()
-    with pytest.raises(UsageError, match="region numbers"):
+    with pytest.raises(UsageError, match=r"as integers, not torch\.bool; label the regions"):
         states()[0].update(maps, masks > 0, class_id)
-    with pytest.raises(UsageError, match="class ids from 0 to 2"):
+    with pytest.raises(UsageError, match="class ids must be from 0 to 2"):
         states()[0].update(maps, masks, class_id + 3)
-    with pytest.raises(UsageError, match="at least one class"):
+    with pytest.raises(UsageError, match=r"^num_classes must be an integer of at least 1, not 0$"):
         ExactPixels(0)
 
 
-@pytest.mark.parametrize("edges", [(0, 5), (5, 5), (9, 3), (-1,)])
-def test_edges_that_do_not_rise_are_refused(edges):
-    with pytest.raises(UsageError, match="rising positive areas"):
-        BinnedPixels(1, SCALE, edges)
+@pytest.mark.parametrize(
+    ("edges", "message"),
+    [
+        ((5, 5), r"metrics\.pixels\.size_edges must increase, but are \[5, 5\]"),
+        ((9, 3), r"metrics\.pixels\.size_edges must increase, but are \[9, 3\]"),
+        ((0, 5), "size_edges must be a list, each entry an integer of at least 1"),
+        ((-1,), "size_edges must be a list, each entry an integer of at least 1"),
+    ],
+)
+def test_edges_must_be_increasing_areas(edges, message):
+    for build in (BinnedPixels, ExactPixels):
+        scale = {"scale": SCALE} if build is BinnedPixels else {}
+        with pytest.raises(UsageError, match=message):
+            build(1, size_edges=edges, **scale)
 
 
 @pytest.mark.parametrize("which", [0, 1])

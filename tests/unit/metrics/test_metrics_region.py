@@ -286,13 +286,19 @@ def test_undefined_region_metrics_give_the_reason(masks, reason, mode):
         assert MEASURES[name](counts).reason == reason
 
 
-@pytest.mark.parametrize("wrong", [{"limit": 0.0}, {"limit": 1.1}, {"limit": 0.3, "size_bin": 2}])
-def test_settings_out_of_range_are_refused(wrong):
-    maps, masks = realistic(1, 32, 1)
-    with pytest.raises(UsageError):
-        aupro(exact(maps, masks), **wrong)
-
-
-def test_one_step_is_refused():
-    with pytest.raises(UsageError, match="at least 2 thresholds"):
-        aupro_steps(exact(*realistic(1, 32, 1)), limit=0.3, num_steps=1)
+@pytest.mark.parametrize(
+    ("measure", "wrong", "message"),
+    [
+        (aupro, {"limit": 0.0}, "limit must be a number above 0 and of at most 1, not 0.0"),
+        (aupro, {"limit": 1.1}, "limit must be a number above 0 and of at most 1, not 1.1"),
+        (aupro, {"limit": math.nan}, "limit must be a number above 0 and of at most 1, not nan"),
+        (aupro, {"limit": 0.3, "size_bin": -1}, "size_bin must be an integer of at least 0"),
+        (aupro, {"limit": 0.3, "size_bin": 2}, "size_bin must be below 2, .* not 2; metrics"),
+        (aupro_steps, {"limit": 2, "num_steps": 200}, "limit must be a number above 0"),
+        (aupro_steps, {"limit": 0.3, "num_steps": 1}, "num_steps must be .* of at least 2, not 1"),
+    ],
+)
+def test_settings_out_of_range_are_refused(measure, wrong, message):
+    counts = exact(*realistic(1, 32, 1))
+    with pytest.raises(UsageError, match=message):
+        measure(counts, **wrong)

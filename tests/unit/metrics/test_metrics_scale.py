@@ -66,7 +66,15 @@ def test_not_finite_scores_get_a_valid_bin():
     assert bins.max() < STANDARD.num_bins
 
 
-@pytest.mark.parametrize(("octave_bits", "linear_bits"), [(3, 17), (17, 17), (10, -1), (10, 23)])
-def test_bits_out_of_range_are_refused(octave_bits, linear_bits):
-    with pytest.raises(UsageError, match="bits from"):
+@pytest.mark.parametrize(
+    ("octave_bits", "linear_bits", "message"),
+    [
+        (3, 17, "octave_bits must be an integer from 4 to 16, not 3"),
+        (17, 17, "octave_bits must be an integer from 4 to 16, not 17"),
+        (10, -1, "linear_bits must be an integer from 0 to 22, not -1"),
+        (10, 23, "linear_bits must be an integer from 0 to 22, not 23"),
+    ],
+)
+def test_bits_out_of_range_are_refused(octave_bits, linear_bits, message):
+    with pytest.raises(UsageError, match=message):
         ScoreScale(octave_bits, linear_bits)

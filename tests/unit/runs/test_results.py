@@ -56,24 +56,28 @@ def test_data_sets_may_have_different_metrics(tmp_path: Path, make_result: MakeR
 
 
 def test_incomplete_results_are_refused() -> None:
-    with pytest.raises(UsageError, match="2 values of aupro"):
+    with pytest.raises(UsageError, match="2 classes, but 1 values of aupro"):
         DatasetResult("d", ("a", "b"), {"aupro": (0.1,)}, {"aupro": 0.1}, (1, 1), (1, 1))
-    with pytest.raises(UsageError, match="a reason why aupro of a"):
+    with pytest.raises(UsageError, match="aupro of a is NaN without a reason"):
         DatasetResult("d", ("a",), {"aupro": (math.nan,)}, {"aupro": math.nan}, (1,), (1,))
-    with pytest.raises(UsageError, match="means of aupro"):
+    with pytest.raises(UsageError, match="needs values and a mean; one is missing for aupro"):
         DatasetResult("d", ("a",), {"aupro": (0.1,)}, {}, (1,), (1,))
 
 
 def test_other_json_is_not_taken_for_results(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
-    path.write_text('{"a": 1}')
-    with pytest.raises(UsageError, match=r"results\.json"):
-        read_results_json(path)
+    for content in ('{"a": 1}', "[1]", '{"datasets": [1]}', '{"datasets": {"a": 1}}', "{"):
+        path.write_text(content)
+        with pytest.raises(UsageError, match=r"x\.json is not the results\.json of a test"):
+            read_results_json(path)
+    with pytest.raises(UsageError, match="FileNotFoundError"):
+        read_results_json(tmp_path / "none.json")
 
 
 def test_an_evaluation_becomes_a_result_and_its_files(tmp_path: Path) -> None:
     evaluation = Evaluation(
-        num_classes=2,
+        class_names=["nut", "bolt"],
+        dataset="mini",
         images=partial(ImageScores, max_images=8),
         pixels=ExactPixels,
         image_measures={"image_auroc": auroc, "image_f1max": f1_max},
@@ -88,9 +92,9 @@ def test_an_evaluation_becomes_a_result_and_its_files(tmp_path: Path) -> None:
         class_id=torch.tensor([0, 0, 1]),
         index=torch.arange(3),
     )
-    result = DatasetResult.from_metrics(
-        "mini", ["nut", "bolt"], evaluation.compute(), num_normal=[1, 1], num_anomalous=[1, 0]
-    )
+    result = evaluation.compute()
+    assert (result.dataset, result.class_names) == ("mini", ("nut", "bolt"))
+    assert (result.num_normal, result.num_anomalous) == ((1, 1), (1, 0))
     assert result.values["image_auroc"][0] == result.means["image_auroc"] == 1.0
     assert math.isnan(result.values["image_auroc"][1])
     assert result.reasons["image_auroc", "bolt"]

@@ -1,4 +1,4 @@
-"""Refusing input no metric can be computed from."""
+"""What the states of all metrics share: checks of their input, and large tensors of counts."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -9,6 +9,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from torchmetrics import Metric
 
+from crane.checks import PositiveInt, checked
 from crane.errors import UsageError
 
 _NONE = torch.iinfo(torch.int64).max
@@ -16,6 +17,10 @@ _NONE = torch.iinfo(torch.int64).max
 
 def image_name(index: int, names: Sequence[str] | None) -> str:
     """Name an image for an error message.
+
+    Args:
+        index: Its index.
+        names: Name of each image by its index; None if they have none.
 
     >>> image_name(1, ["a.png", "b.png"])
     'image 1 (b.png)'
@@ -26,43 +31,50 @@ def image_name(index: int, names: Sequence[str] | None) -> str:
 def check_classes(class_id: Int[Tensor, " B"], num_classes: int) -> None:
     """Refuse class ids outside the classes a metric was made for.
 
+    Args:
+        class_id: Class of each image.
+        num_classes: Number of classes.
+
     Raises:
-        UsageError: If a class id is negative or not below `num_classes`.
+        UsageError: A class id is negative or not below `num_classes`.
     """
     outside = (class_id < 0) | (class_id >= num_classes)
     if outside.any():
-        raise UsageError(f"class ids from 0 to {num_classes - 1}", class_id[outside].tolist())
+        found = class_id[outside].tolist()
+        raise UsageError(f"class ids must be from 0 to {num_classes - 1}, not {found}")
 
 
 class FiniteMetric(Metric):
-    """A metric that refuses NaN and infinite scores, naming the image.
+    """A metric that refuses NaN and infinite scores, and names the image.
 
     On the CPU `update` raises at once. On an accelerator, where reading a value back would make it
     wait, the first such image is kept and `compute` raises.
 
     Args:
-        num_classes: Number of classes, at least 1.
+        num_classes: Number of classes.
         names: Name of each image by its index, for error messages.
         **metric_options: Options of `torchmetrics.Metric`.
 
     Raises:
-        UsageError: If there is no class.
+        UsageError: `num_classes` is less than 1.
     """
 
     is_differentiable = False
     higher_is_better = True
     full_state_update = False
-    checked: ClassVar[str]
-    """What is checked, as the error calls it."""
+    scored: ClassVar[str]
+    """What holds the scores, for error messages."""
 
     first_broken: Tensor
 
+    @checked
     def __init__(
-        self, num_classes: int, names: Sequence[str] | None = None, **metric_options: Any
+        self,
+        num_classes: PositiveInt,
+        names: Sequence[str] | None = None,
+        **metric_options: Any,
     ) -> None:
         super().__init__(**metric_options)
-        if num_classes < 1:
-            raise UsageError("at least one class", num_classes)
         self.num_classes, self.names = num_classes, names
         self._zeros: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {}
         self.add_state("first_broken", torch.tensor(_NONE), dist_reduce_fx="min")
@@ -70,25 +82,34 @@ class FiniteMetric(Metric):
     def add_zeros(self, name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
         """Add a large state that starts at 0 and adds up over processes.
 
-        Its default is one number, not the copy that `add_state` would keep; and numpy's zeros take
-        memory only once they are written, where scores fall.
+        Its default is one number, not the copy that `add_state` would keep. The zeros come from
+        numpy, which takes memory only for the pages that are written.
+
+        Args:
+            name: The attribute that holds it.
+            shape: Its shape.
+            dtype: Its numpy type.
         """
         self._zeros[name] = (shape, dtype)
         self.add_state(name, torch.from_numpy(np.zeros((), dtype)), dist_reduce_fx="sum")
         setattr(self, name, torch.from_numpy(np.zeros(shape, dtype)))
 
     def reset(self) -> None:
-        """Start anew."""
+        """Forget all images."""
         super().reset()
         for name, (shape, dtype) in self._zeros.items():
             device = getattr(self, name).device
             setattr(self, name, torch.from_numpy(np.zeros(shape, dtype)).to(device))
 
     def note_broken(self, broken: Bool[Tensor, " B"], index: Int[Tensor, " B"]) -> None:
-        """Remember the first broken image; on the CPU, raise at once.
+        """Remember the first image with NaN or infinity; on the CPU, raise at once.
+
+        Args:
+            broken: Whether each image has such a score.
+            index: Position of each image in its data set.
 
         Raises:
-            UsageError: If there is such an image, on the CPU.
+            UsageError: There is such an image, on the CPU.
         """
         if len(index) == 0:
             return
@@ -98,12 +119,14 @@ class FiniteMetric(Metric):
             self.refuse_broken()
 
     def refuse_broken(self) -> None:
-        """Raise if a broken image is known.
+        """Raise if an image with NaN or infinity is known.
 
         Raises:
-            UsageError: Naming the image.
+            UsageError: Names the image.
         """
         index = int(self.first_broken)
         if index != _NONE:
-            got = f"NaN or infinity in the {self.checked} of {image_name(index, self.names)}"
-            raise UsageError("finite anomaly scores", got)
+            image = image_name(index, self.names)
+            raise UsageError(
+                f"anomaly scores must be finite; NaN or infinity in the {self.scored} of {image}"
+            )
