@@ -55,6 +55,8 @@ KEYS: tuple[Key, ...] = (
     *_rows(Effect.PLACE, "results_store", "resume", "input", "output", "checkpoints_dir"),
     *_rows(Effect.PLACE, "archive", "write_images", "published", "calibration.input"),
     *_rows(Effect.PLACE, "cache.folder", "folder", "logger.save_dir", "trainer.default_root_dir"),
+    # Texts about data sets, whose content is compared by fingerprints.
+    *_rows(Effect.DISPLAY, "*.card.*", "*.fetch"),
     # The model.
     *_rows(Effect.PROMPTS, "image_size", in_checkpoint=True),
     *_rows(

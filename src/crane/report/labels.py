@@ -57,14 +57,13 @@ def differences(runs: Sequence[Run]) -> dict[str, list[str]]:
 def label_runs(runs: Sequence[Run]) -> list[str]:
     """A short name for the setting of each run.
 
-    Names are the first of these that tell the settings apart: the overrides typed that differ, at
-    first without those of targets; the methods; the keys of the configuration that differ; the
-    folder of each setting's first run.
+    Names are the first of these that tell the settings apart: the overrides typed that differ, the
+    methods, the keys of the configuration that differ, the folder of each setting's first run.
     """
-    codes = [_code(setting) for setting in settings(runs)]
     columns = {_short(key): column for key, column in differences(runs).items()}
     groups: dict[str, list[Run]] = {}
     values: dict[str, dict[str, str]] = {}
+    codes = [_code(setting) for setting in settings(runs)]
     for place, code in enumerate(codes):
         groups.setdefault(code, []).append(runs[place])
         values[code] = {key: column[place] for key, column in columns.items()}
@@ -73,13 +72,13 @@ def label_runs(runs: Sequence[Run]) -> list[str]:
 
 
 def _names(groups: Sequence[Sequence[Run]], values: Sequence[Mapping[str, str]]) -> list[str]:
-    """The names of settings, from the runs and the keys of each."""
+    """The names of settings, from the runs and the differing values of each."""
     methods = [_method(runs[0]) for runs in groups]
     if len(groups) == 1:
         return [methods[0] or ONLY]
+    by_target = any(key.startswith("targets.") for key in values[0])
     candidates = (
-        _pairs([[_typed(run) for run in runs] for runs in groups]),
-        _pairs([[_typed(run, with_targets=True) for run in runs] for runs in groups]),
+        _pairs([[_typed(run, by_target) for run in runs] for runs in groups]),
         methods,
         _pairs([[one] for one in values]),
         [_folder_name(runs) for runs in groups],
@@ -102,25 +101,18 @@ def _pairs(groups: Sequence[Sequence[Mapping[str, str]]]) -> list[str]:
     return [", ".join(own) for own in parts]
 
 
-def _typed(run: Run, *, with_targets: bool = False) -> dict[str, str]:
-    """The overrides on a run's command line, and on its training's, that make its setting."""
-    own = {}
+def _typed(run: Run, by_target: bool) -> dict[str, str]:
+    """The overrides that make a run's setting, on its command line and on its training's."""
+    own = {} if run.training is None else _typed(run.training, by_target)
     for word in shlex.split(run.record.get("command") or ""):
         key, is_override, value = word.lstrip("+").removeprefix("dataset@").partition("=")
-        wanted = _makes_setting(key) or (with_targets and key.startswith("targets."))
-        if is_override and wanted and "hydra" not in key:
+        try:
+            is_wanted = effect_of(key) in DECIDES or (by_target and key.startswith("targets."))
+        except UsageError:  # a group, such as scoring
+            is_wanted = not key.startswith("hydra")
+        if is_override and is_wanted and not (key == "checkpoint" and run.training):
             own[key] = value.strip("[]'\"")
-    if run.training is None:
-        return own
-    own.pop("checkpoint", None)
-    return _typed(run.training, with_targets=with_targets) | own
-
-
-def _makes_setting(key: str) -> bool:
-    try:
-        return effect_of(key) in DECIDES
-    except UsageError:  # a whole group, such as scoring
-        return True
+    return own
 
 
 def _method(run: Run) -> str:
