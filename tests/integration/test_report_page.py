@@ -5,6 +5,10 @@ from shutil import which
 
 import pytest
 
+from crane.report import find_runs, read_published, summarise
+from crane.report.page import render_page
+from crane.runs import DatasetResult, write_results_json
+
 CHROMIUM = which("chromium") or which("chromium-browser") or which("google-chrome")
 pytest.importorskip("playwright", reason="playwright is not installed")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt install chromium")
@@ -15,9 +19,7 @@ DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 @pytest.fixture(scope="module")
 def report(tmp_path_factory, tiny, use) -> Path:
     """The page over two attentions and two seeds, with two targets and published numbers."""
-    from crane import report as reports
     from crane.config import compose
-    from crane.report.page import render_page
     from crane.training import train
 
     top = tmp_path_factory.mktemp("report")
@@ -27,13 +29,13 @@ def report(tmp_path_factory, tiny, use) -> Path:
             place = top / "runs" / f"{attention}_{seed}"
             typed = [f"attention={attention}", f"seed={seed}", f"run_dir={place}"]
             train(compose("train", [*tiny, *data, "logger=none", *typed]))
-    runs, _ = reports.find_runs([top / "runs"])
+    runs, _ = find_runs([top / "runs"])
     labels = [run.folder.name[:-2] for run in runs]
     (top / "published.csv").write_text(
         "level,metric,dataset,method,percent\nimage,auroc,gamma,Theirs,99.9\n"
     )
-    published = reports.read_published(top / "published.csv")
-    rows = published.beside(reports.summarise(runs, labels))
+    published = read_published(top / "published.csv")
+    rows = published.beside(summarise(runs, labels))
     html = render_page("A page", runs, labels, rows, ["image_auroc", "aupro"], max_pictures=100)
     page = top / "report.html"
     page.write_text(html, encoding="utf-8")
@@ -184,6 +186,29 @@ def test_more_pictures_are_shown_at_a_press(open_page):
     page.locator("#more").click()
     assert figures.count() > 24
     assert page.locator("#more").is_hidden()
+
+
+def test_names_are_text_in_the_charts_too(browser, tmp_path):
+    link = '<a href="https://example.org">x</a>'
+    result = DatasetResult(
+        dataset=link,
+        class_names=(link,),
+        values={"aupro": (0.5,)},
+        means={"aupro": 0.5},
+        num_normal=(1,),
+        num_anomalous=(1,),
+    )
+    write_results_json([result], tmp_path / "run" / "results.json")
+    runs, _ = find_runs([tmp_path])
+    rows = summarise(runs, [link])
+    html = render_page(link, runs, [link], rows, ["aupro"], max_pictures=0)
+    (tmp_path / "page.html").write_text(html, encoding="utf-8")
+    page = browser.new_page()
+    page.goto((tmp_path / "page.html").as_uri())
+    page.wait_for_selector("#classes .main-svg")
+    assert page.locator("svg a, a[href*=example]").count() == 0
+    assert page.locator("#classes svg text", has_text=link).count() == 1
+    page.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -15,6 +15,7 @@ const datasets = unique(data.rows.map((row) => row.dataset));
 const published = new Set(data.rows.filter((row) => row.published).map((row) => row.setting));
 const ours = settings.filter((setting) => !published.has(setting));
 const colour = (setting) => data.colours[setting];
+const plain = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;"); // for Plotly, which reads tags
 
 /* Results: sorting and filtering. */
 const body = $("table").tBodies[0];
@@ -44,7 +45,7 @@ function sortRows(column, heading) {
   const order = (a, b) => {
     const [x, y] = [key(a), key(b)];
     if (!isNumber) return sign * x.localeCompare(y, undefined, { numeric: true });
-    if (isNaN(x) || isNaN(y)) return isNaN(x) - isNaN(y); // what is not defined comes last
+    if (isNaN(x) || isNaN(y)) return isNaN(x) - isNaN(y); // undefined values come last
     return sign * (x - y);
   };
   body.append(...[...rows].sort(order));
@@ -55,8 +56,8 @@ for (const [column, heading] of [...$("table").tHead.rows[0].cells].entries()) {
 for (const id of ["search", "dataset-filter", "with-classes"]) $(id).addEventListener("input", filterRows);
 filterRows();
 
-/* Charts: each is drawn anew when what is chosen above it, or the settings shown, change. */
-const off = new Set(); // settings that the charts leave out
+/* Charts: each is redrawn when a choice above it or the settings shown change. */
+const off = new Set(); // settings hidden in the charts
 const visible = () => settings.filter((setting) => !off.has(setting));
 const isNarrow = () => innerWidth < 700;
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -78,9 +79,9 @@ function draw(id, traces, { width = 0, height = 340, ...layout }) {
     ...layout, ...Object.fromEntries(axes), height, width: Math.max($(id).clientWidth, width),
   }, { displaylogo: false, displayModeBar: false, scrollZoom: false });
 }
-/* A name on lines of some characters: it is broken at its commas, then cut. */
+/* A name on lines of limited length: broken at its commas, then cut. */
 const lines = (text, length) => text.split(", ")
-  .map((part) => part.length > length ? `${part.slice(0, length - 1)}…` : part).join("<br>");
+  .map((part) => plain(part.length > length ? `${part.slice(0, length - 1)}…` : part)).join("<br>");
 const dots = (setting) => ({ color: colour(setting), size: 5, opacity: 0.6 });
 
 function drawAblation() {
@@ -108,11 +109,11 @@ function drawAblation() {
       tickvals: shown.map((_, number) => number), showticklabels: column === 0, zeroline: false, ticklabelstandoff: 4,
       ticktext: shown.map((setting) => lines(setting, isNarrow() ? 18 : 34)),
     };
-    layout.annotations.push({ text: `<b>${dataset}</b>`, xref: `${x} domain`, yref: `${y} domain`, x: 0, y: 1, xanchor: "left", yanchor: "bottom", showarrow: false });
+    layout.annotations.push({ text: `<b>${plain(dataset)}</b>`, xref: `${x} domain`, yref: `${y} domain`, x: 0, y: 1, xanchor: "left", yanchor: "bottom", showarrow: false });
     for (const one of data.rows.filter((each) => each.mean && each.dataset === dataset)) {
       const [values, number] = [one.values[metric] ?? [], shown.indexOf(one.setting)];
       if (!values.length || number < 0) continue;
-      const common = { type: "scatter", mode: "markers", xaxis: x, yaxis: y, name: one.setting };
+      const common = { type: "scatter", mode: "markers", xaxis: x, yaxis: y, name: plain(one.setting) };
       if (values.length > 1) traces.push({ ...common, x: values, y: values.map(() => number + 0.24), marker: dots(one.setting), hoverinfo: "skip" });
       traces.push({ ...common, x: [mean(values)], y: [number], marker: { color: colour(one.setting), size: 10, symbol: one.published ? "diamond" : "circle" },
         error_x: { type: "data", array: [deviation(values)], visible: values.length > 1, thickness: 1.6, width: 4, color: colour(one.setting) },
@@ -121,8 +122,8 @@ function drawAblation() {
   }
   draw("ablation", traces, layout);
 }
-/* Bars of each setting beside each other in every group; positions are numbers, so that the dots
-   of single seeds stand on their bars. */
+/* Bars of all settings side by side in every group; positions are numbers, so that the dots of single
+   seeds are on their bars. */
 function bars(id, groups, valuesOf, title) {
   const shown = visible().filter((setting) => groups.some((group) => valuesOf(setting, group).length));
   const width = 0.8 / Math.max(1, shown.length);
@@ -131,20 +132,20 @@ function bars(id, groups, valuesOf, title) {
     const mine = groups.map((group, number) => [number - 0.4 + width * (place + 0.5), valuesOf(setting, group), group])
       .filter(([, values]) => values.length);
     traces.push({
-      type: "bar", name: setting, width: width * 0.92, x: mine.map(([x]) => x), y: mine.map(([, values]) => mean(values)),
-      marker: { color: colour(setting), opacity: 0.85 }, customdata: mine.map(([, , group]) => group),
+      type: "bar", name: plain(setting), width: width * 0.92, x: mine.map(([x]) => x), y: mine.map(([, values]) => mean(values)),
+      marker: { color: colour(setting), opacity: 0.85 }, customdata: mine.map(([, , group]) => plain(group)),
       error_y: { type: "data", array: mine.map(([, values]) => deviation(values)), thickness: 1.4, width: 3, color: css("--quiet"),
         visible: mine.some(([, values]) => values.length > 1) },
       hovertemplate: "%{customdata}: %{y:.1f}",
     });
     const seeds = mine.filter(([, values]) => values.length > 1).flatMap(([x, values]) => values.map((value) => [x, value]));
-    traces.push({ type: "scatter", mode: "markers", name: setting, x: seeds.map(([x]) => x), y: seeds.map(([, y]) => y),
+    traces.push({ type: "scatter", mode: "markers", name: plain(setting), x: seeds.map(([x]) => x), y: seeds.map(([, y]) => y),
       marker: { color: css("--card"), size: 6, line: { width: 1.5, color: colour(setting) } }, hoverinfo: "skip" });
   }
   draw(id, traces, {
     width: groups.length * (shown.length * 9 + 14) + 80, barmode: "overlay",
     yaxis: { title: { text: title }, rangemode: "tozero" },
-    xaxis: { range: [-0.5, groups.length - 0.5], tickvals: groups.map((_, number) => number), ticktext: groups, showgrid: false, zeroline: false },
+    xaxis: { range: [-0.5, groups.length - 0.5], tickvals: groups.map((_, number) => number), ticktext: groups.map(plain), showgrid: false, zeroline: false },
   });
 }
 function drawClasses() {
@@ -165,10 +166,10 @@ function drawCurves() {
   fill("curves-class", unique(ours.flatMap((setting) => Object.keys(of(setting)))).map((name) => [name, name]));
   const name = $("curves-class").value;
   const found = visible().filter((setting) => of(setting)[name]).map((setting) => [setting, of(setting)[name]]);
-  const words = (text) => (text ?? "").replaceAll("_", " ");
+  const words = (text) => plain(text ?? "").replaceAll("_", " ");
   const chance = { type: "line", x0: 0, y0: 0, x1: 1, y1: 1, layer: "below", line: { color: css("--quiet"), width: 1, dash: "dot" } };
   draw("curves", found.map(([setting, curve]) => ({
-    type: "scatter", mode: "lines", name: setting, x: curve.x, y: curve.y,
+    type: "scatter", mode: "lines", name: plain(setting), x: curve.x, y: curve.y,
     line: { color: colour(setting), width: 2 }, hovertemplate: "(%{x:.3f}, %{y:.3f})",
   })), {
     shapes: kind.endsWith("pr") ? [] : [chance],
@@ -211,14 +212,14 @@ $("chips-all").addEventListener("click", () => {
 press();
 dark.addEventListener("change", drawAll);
 let width = innerWidth;
-addEventListener("resize", () => { // phones say so whenever a bar of theirs slides away
+addEventListener("resize", () => { // phones resize whenever their address bar slides away
   if (innerWidth === width) return;
   width = innerWidth;
   requestAnimationFrame(drawAll);
 });
 
 /* Gallery. */
-const PAGE = 24; // pictures shown at first, and more at a press
+const PAGE = 24; // pictures shown at first, and added by each press
 const figures = [...document.querySelectorAll("figure")];
 const FILTERS = ["choice", "label", "setting", "dataset"];
 let room = PAGE;
