@@ -11,22 +11,24 @@ from uuid import uuid4
 
 
 @contextmanager
-def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
+def replacing(path: Path, *, durable: bool = False, suffix: str | None = None) -> Iterator[Path]:
     """Yield a temporary name in the folder of `path`, which replaces it when the block ends well.
 
     Whoever reads `path`, or resumes an interrupted run, finds the old file or the new one, never
     half a file. Missing folders are made.
 
     Args:
-        path: The file wanted. Its suffix is kept, since picture and array writers look at it.
+        path: The file wanted.
         durable: Whether to wait until the content is on the disk, so that it survives a crash of
             the machine.
+        suffix: What the temporary name ends with; that of `path` unless given, as writers of
+            pictures and arrays look at it.
 
     Yields:
         The name to write to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{uuid4().hex}.part{path.suffix}")
+    part = path.with_name(f".{uuid4().hex}.part{path.suffix if suffix is None else suffix}")
     try:
         yield part
         if durable:
@@ -39,7 +41,7 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
 
 def write_bytes(path: Path, content: bytes, *, durable: bool = False) -> Path:
     """Write a file whole or not at all, and return its path."""
-    with replacing(path, durable=durable) as part:
+    with replacing(path, durable=durable, suffix="") as part:
         part.write_bytes(content)
     return path
 

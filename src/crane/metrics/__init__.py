@@ -3,14 +3,19 @@
 Usable on its own: needs torch, torchmetrics, numpy, jaxtyping and pydantic only.
 """
 
-from crane.metrics.counts import Counts, Measure, Value, group_scores
-from crane.metrics.curves import Curve, pr_curve, pro_curve, roc_curve
-from crane.metrics.evaluation import MEAN, DatasetResult, Evaluation
-from crane.metrics.functional import auroc, average_precision, f1_max, iou_max
-from crane.metrics.images import ImageScores
-from crane.metrics.pixels import BinnedPixels, ExactPixels
-from crane.metrics.region import aupro, aupro_steps, quantile_edges
-from crane.metrics.scale import ScoreScale
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from crane.metrics.counts import Counts, Measure, Value, group_scores
+    from crane.metrics.curves import Curve, pr_curve, pro_curve, roc_curve
+    from crane.metrics.dataset_result import MEAN, DatasetResult
+    from crane.metrics.evaluation import Evaluation
+    from crane.metrics.functional import auroc, average_precision, f1_max, iou_max
+    from crane.metrics.images import ImageScores
+    from crane.metrics.pixels import BinnedPixels, ExactPixels
+    from crane.metrics.region import aupro, aupro_steps, quantile_edges
+    from crane.metrics.scale import ScoreScale
 
 __all__ = [
     "MEAN",
@@ -36,3 +41,19 @@ __all__ = [
     "quantile_edges",
     "roc_curve",
 ]
+
+_MODULES = (
+    *("dataset_result", "counts", "functional", "curves", "scale", "region"),
+    *("images", "pixels", "evaluation"),
+)
+"""Where the names are found; those that do not need torchmetrics, which is slow, come first."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name where it is first used."""
+    if name in __all__:
+        for module in _MODULES:
+            content = vars(import_module(f"{__name__}.{module}"))
+            if name in content:
+                return content[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

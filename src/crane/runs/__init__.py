@@ -11,7 +11,7 @@ from crane.runs.frame import (
     paired,
     spreads,
 )
-from crane.runs.record import RunRecord, begin_record, write_record
+from crane.runs.record import RunRecord, StoredRun, begin_record, write_record
 from crane.runs.results import (
     MEAN,
     DatasetResult,
@@ -21,7 +21,6 @@ from crane.runs.results import (
 )
 from crane.runs.store import (
     FinishedRun,
-    StoredRun,
     finished_runs,
     read_measurements,
     read_store,

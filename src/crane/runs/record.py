@@ -1,14 +1,15 @@
-"""What a result must carry beside its numbers to be understood and made again."""
+"""What is recorded beside the numbers of a run, so that they can be understood and reproduced."""
 
 import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
+from uuid import uuid4
 
 import yaml
 
@@ -28,14 +29,14 @@ PACKAGES: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class RunRecord:
-    """Where, when and from what a run was made; beside it goes its resolved configuration."""
+    """Where, when and from what a run was made; its resolved configuration is saved beside it."""
 
     command: str
     """The command line as typed."""
     seed: int
     """Seed of everything random."""
     device: str
-    """What it ran on, such as `cpu` or `cuda:0 (NVIDIA H100)`."""
+    """The device it ran on, such as `cpu` or `cuda:0 (NVIDIA H100)`."""
     data: Mapping[str, str]
     """Data set name to the fingerprint of its files."""
     weights: Mapping[str, str]
@@ -47,21 +48,74 @@ class RunRecord:
     versions: Mapping[str, str | None]
     """Python and package versions; None for crane when run without being installed."""
     machine: str
-    """Operating system and processor."""
+    """Operating system and architecture."""
+    processor: str
+    """Model of the processor; its instructions decide the last bits of the numbers."""
+    threads: int
+    """Threads of torch in this process, whose number decides the last bits too."""
     started: str
     """Start in UTC, ISO 8601."""
     ended: str | None = None
-    """End in UTC, ISO 8601; None for a run under way or interrupted."""
+    """End in UTC, ISO 8601; None for a run that is under way or was interrupted."""
 
     def finished(self) -> "RunRecord":
-        """Give the same record with the present moment as its end."""
+        """The same record with the present moment as its end."""
         return replace(self, ended=_now())
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """What the store keeps of a run, in each of its rows."""
+
+    setting: str
+    """What the run computes apart from its seed, see `crane.identity.setting_of`."""
+    command: str
+    """The command, such as `train`."""
+    status: str
+    """`finished` or `failed`."""
+    folder: str
+    """The run's folder."""
+    seed: int
+    """Its seed."""
+    overrides: Sequence[str]
+    """What was typed after the command."""
+    sources: Sequence[str]
+    """Data sets trained on."""
+    options: Mapping[str, str]
+    """Configuration group to the option chosen; groups missing here are null in the table."""
+    error: str | None = None
+    """Why the run failed."""
+    commit: str | None = None
+    """Git commit of the sources."""
+    dirty: bool | None = None
+    """Whether the sources differ from the commit."""
+    device: str | None = None
+    """The device it ran on."""
+    versions: Mapping[str, str | None] = field(default_factory=dict)
+    """Package to version."""
+    data: Mapping[str, str] = field(default_factory=dict)
+    """Data set to the fingerprint of its files."""
+    weights: Mapping[str, str] = field(default_factory=dict)
+    """Weights to their sha256."""
+    run_id: str = field(default_factory=lambda: uuid4().hex)
+    """The last part of its file's name."""
+    time: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
+    """When it was stored."""
 
 
 def begin_record(
     *, seed: int, device: str, data: Mapping[str, str], weights: Mapping[str, str]
 ) -> RunRecord:
-    """Record a run that begins now: the command line, sources, versions and machine are found."""
+    """Record a run that starts now; command line, sources, versions and machine are looked up.
+
+    Args:
+        seed: Seed of everything random.
+        device: The device it runs on.
+        data: Data set name to the fingerprint of its files.
+        weights: Weights to their sha256 or to `random, seed N`.
+    """
+    import torch
+
     commit, dirty = source_state(Path(__file__).resolve().parents[1])
     return RunRecord(
         command=shlex.join(sys.argv),
@@ -73,6 +127,8 @@ def begin_record(
         dirty=dirty,
         versions=package_versions(),
         machine=f"{platform.platform()}, {platform.machine()}",
+        processor=processor_name(),
+        threads=torch.get_num_threads(),
         started=_now(),
     )
 
@@ -80,16 +136,16 @@ def begin_record(
 def write_record(folder: Path, record: RunRecord, config: Mapping[str, object]) -> Path:
     """Write `record.json` and the resolved configuration, `config.yaml`, into a run's folder.
 
-    Written once at the start and again at the end, the record tells a whole run from one that
-    was interrupted.
+    It is called at the start and again at the end, so that a record without an end shows that the
+    run was interrupted.
 
     Args:
-        folder: the run's folder; made if missing.
-        record: the record.
-        config: the resolved configuration in plain dicts, lists, numbers, strings.
+        folder: The run's folder; made if missing.
+        record: The record.
+        config: The resolved configuration in plain dictionaries, lists, numbers and strings.
 
     Returns:
-        Path of `record.json`.
+        The path of `record.json`.
     """
     text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=100)
     write_text(folder / "config.yaml", text)
@@ -97,7 +153,7 @@ def write_record(folder: Path, record: RunRecord, config: Mapping[str, object]) 
 
 
 def package_versions() -> dict[str, str | None]:
-    """Give the versions of Python and of `PACKAGES`; None for what is not installed."""
+    """The versions of Python and of `PACKAGES`; None for those that are not installed."""
     return {
         "python": platform.python_version(),
         **{name: _version(distribution) for name, distribution in PACKAGES.items()},
@@ -111,16 +167,30 @@ def _version(distribution: str) -> str | None:
         return None
 
 
+def processor_name() -> str:
+    """The model of the processor, such as `Intel(R) Xeon(R) Platinum 8480C`.
+
+    >>> bool(processor_name())
+    True
+    """
+    try:  # Linux, where `platform.processor` is empty or names the architecture only
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine() or "unknown"
+
+
 def source_state(package: Path) -> tuple[str | None, bool | None]:
-    """Give the git commit of a package's sources and whether they differ from it.
+    """The git commit of a package's sources, and whether they differ from it.
 
     Args:
-        package: folder of an imported package. One that git does not track, such as an installed
-            copy in the virtual environment of some other project, has no commit.
+        package: Folder of an imported package. One that git does not track, such as a copy
+            installed in the virtual environment of another project, has no commit.
 
     Returns:
-        (commit, dirty), or (None, None) where there is no git or no commit. Only files of the
-        package count as changes: results written into the repository do not.
+        (commit, dirty), or (None, None) without git or without a commit. Only files of the package
+        count as changes; results written into the repository do not.
     """
     if not _git(package, "ls-files", "--", "."):
         return None, None

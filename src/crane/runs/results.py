@@ -10,7 +10,7 @@ from typing import Any
 
 from crane.errors import UsageError
 from crane.files import write_json, write_text
-from crane.metrics.evaluation import MEAN, DatasetResult
+from crane.metrics.dataset_result import MEAN, DatasetResult
 
 
 def write_results_csv(results: Sequence[DatasetResult], path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Results as tables to read."""
+"""Results as tables in the terminal."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,8 +7,9 @@ from types import MappingProxyType
 from rich.box import SIMPLE
 from rich.table import Table
 
+from crane.checks import one_of
 from crane.errors import UsageError
-from crane.runs.results import MEAN, DatasetResult
+from crane.metrics.dataset_result import MEAN, DatasetResult
 
 HEADINGS: Mapping[str, str] = MappingProxyType(
     {
@@ -30,23 +31,23 @@ HEADINGS: Mapping[str, str] = MappingProxyType(
         "aupro_large": "AUPRO, large",
     }
 )
-"""Column headings; a metric that is not named here has its own name as heading."""
+"""Column headings; other metrics have their name as heading."""
 
 SIZES = ("aupro_small", "aupro_medium", "aupro_large")
 """AUPRO by size of the region."""
 
 
 def class_table(result: DatasetResult, metrics: Sequence[str]) -> Table:
-    """Lay out one data set: a row a class and the mean, values in percent.
+    """Lay out one data set: a row per class and the mean, values in percent.
 
-    A value that is not defined is `-` with a number, and the caption says why.
+    An undefined value is `-` with the number of a footnote in the caption.
 
     Args:
-        result: the numbers.
-        metrics: which metrics to show, in this order.
+        result: The numbers.
+        metrics: The metrics to show, in this order.
 
     Raises:
-        UsageError: for a metric that was not computed.
+        UsageError: A metric was not computed.
     """
     notes = _Notes()
     table = _table(result.dataset)
@@ -73,13 +74,13 @@ def mean_table(
     """Lay out the means of several data sets, a row for each and for each method.
 
     Args:
-        results: method (or any name of a run) to its data sets. Rows of one data set stand
-            together, in the order in which the data sets are first met.
-        metrics: which metrics to show, in this order.
-        title: heading of the table.
+        results: Method, or any name of a run, to its data sets. Rows are grouped by data set, in
+            the order in which the data sets first occur.
+        metrics: The metrics to show, in this order.
+        title: Heading of the table.
 
     Raises:
-        UsageError: for a metric that was not computed.
+        UsageError: A metric was not computed, or there is no result.
     """
     notes = _Notes()
     table = _table(title)
@@ -87,7 +88,7 @@ def mean_table(
     table.add_column("method", no_wrap=True)
     first = next((result for each in results.values() for result in each), None)
     if first is None:
-        raise UsageError("at least one result to show", 0)
+        raise UsageError("there is no result to show")
     _add_metric_columns(table, first, metrics)
     names = dict.fromkeys(result.dataset for each in results.values() for result in each)
     for name in names:
@@ -112,13 +113,13 @@ def _table(title: str) -> Table:
 
 
 class _Notes:
-    """Footnotes: one number for each distinct reason."""
+    """Footnotes, one per distinct reason."""
 
     def __init__(self) -> None:
         self.numbers: dict[str, int] = {}
 
     def mark(self, shown: str, reason: str) -> str:
-        # The number stands before the value, so that the values' digits stay in line.
+        # The number comes before the value, so that the digits of values stay aligned.
         return f"({self.numbers.setdefault(reason, len(self.numbers) + 1)}) {shown}"
 
     def text(self) -> str | None:
@@ -134,8 +135,7 @@ def _add_metric_columns(table: Table, result: DatasetResult, metrics: Sequence[s
 
 def _check(result: DatasetResult, metrics: Sequence[str]) -> None:
     for metric in metrics:
-        if metric not in result.values:
-            raise UsageError(f"one of the metrics {', '.join(result.values)}", metric)
+        one_of(metric, result.values, "metric", "table_columns")
 
 
 def _mean_cells(result: DatasetResult, metrics: Sequence[str], notes: _Notes) -> list[str]:
@@ -145,7 +145,7 @@ def _mean_cells(result: DatasetResult, metrics: Sequence[str], notes: _Notes) ->
         reasons = {why for (name, _), why in result.reasons.items() if name == metric}
         if shown and reasons:
             used = sum(not math.isnan(value) for value in result.values[metric])
-            why = f"mean of the {used} classes of {len(result.class_names)} where it is defined"
+            why = f"mean of the {used} of {len(result.class_names)} classes where it is defined"
             shown = notes.mark(shown, why)
         cells.append(shown or notes.mark("-", "; ".join(sorted(reasons))))
     return cells

@@ -3,7 +3,7 @@ from collections.abc import Callable
 
 import pytest
 
-from crane.runs.results import DatasetResult
+from crane.runs import DatasetResult
 
 
 def _make_result(dataset: str = "mini", shift: float = 0.0) -> DatasetResult:

@@ -5,9 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
-from crane.runs.record import begin_record, source_state, write_record
+from crane.runs.record import (
+    PACKAGES,
+    begin_record,
+    processor_name,
+    source_state,
+    write_record,
+)
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -64,10 +71,10 @@ def test_record_holds_what_a_result_needs(tmp_path: Path) -> None:
     assert content["seed"] == 111
     assert content["data"] == {"mvtec": "ab12"}
     assert content["versions"]["numpy"] == np.__version__
-    assert set(content["versions"]) == {
-        "python", "crane", "torch", "lightning", "torchmetrics", "open_clip", "timm", "numpy",
-    }  # fmt: skip
+    assert set(content["versions"]) == {"python", *PACKAGES}
     assert content["command"]
+    assert content["threads"] == torch.get_num_threads()
+    assert content["processor"] == processor_name()
     saved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text(encoding="utf-8"))
     assert saved == config
     assert list(saved) == list(config)

@@ -1,6 +1,7 @@
 """The results store: whole rows, whole files, read alike by pandas, DuckDB and crane."""
 
 import math
+import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,7 +18,7 @@ from crane.identity import setting_of
 from crane.runs import StoredRun, finished_runs, read_measurements, read_store, store_run
 from crane.runs.frame import measurements
 from crane.runs.results import MEAN, DatasetResult
-from crane.runs.store import FAILED, FINISHED, OPTIONS, SCHEMA, stored_folder
+from crane.runs.store import FAILED, FINISHED, OPTIONS, TYPES, stored_folder
 
 NAN = math.nan
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "sweeps.md"
@@ -62,7 +63,7 @@ RESULT = DatasetResult(
 def test_every_number_is_a_row_with_its_bound_or_its_reason(tmp_path):
     store_run(tmp_path, run(), [RESULT])
     frame = read_store(tmp_path)
-    assert list(frame.columns) == SCHEMA.names
+    assert list(frame.columns) == list(TYPES)
     values = {(row["class"], row.metric): row.value for _, row in frame.iterrows()}
     assert values["candle", "image_auroc"] == 0.9
     assert values["mean", "image_auroc"] == 0.8
@@ -104,7 +105,7 @@ def test_pandas_and_duckdb_read_the_folder_as_one_table(tmp_path):
     for number in range(3):
         store_run(tmp_path, run(number, seed=number), [RESULT])
     store_run(tmp_path, run(3, status=FAILED, seed=3))  # its columns of numbers are all null
-    (tmp_path / ".left.part").write_bytes(b"half a file of a run that was killed")
+    (tmp_path / f".{'0' * 32}.part").write_bytes(b"half a file of a run that was killed")
     ours = read_store(tmp_path)
     assert len(ours) == 3 * 6 + 1
     theirs = pd.read_parquet(tmp_path).sort_values("time", kind="stable", ignore_index=True)
@@ -137,11 +138,12 @@ def test_many_may_write_while_others_read(tmp_path):
 
 
 def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
-    def break_off(table, file):
-        file.write(b"PAR1 and then the disk was full")
+    def fail(descriptor):
+        (part,) = tmp_path.iterdir()
+        assert part.suffix == ".part"  # readers of *.parquet do not see it
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(pq, "write_table", break_off)
+    monkeypatch.setattr(os, "fsync", fail)  # which also shows that it is written durably
     with pytest.raises(OSError, match="no space"):
         store_run(tmp_path, run(), [RESULT])
     assert list(tmp_path.iterdir()) == []
@@ -151,7 +153,7 @@ def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
 def test_a_store_that_does_not_exist_has_no_rows(tmp_path):
     frame = read_store(tmp_path / "none")
     assert frame.empty
-    assert list(frame.columns) == SCHEMA.names
+    assert list(frame.columns) == list(TYPES)
     assert finished_runs(tmp_path / "none", "s", 1) == []
 
 
@@ -159,14 +161,16 @@ def test_some_runs_can_be_read(tmp_path):
     for number in range(3):
         store_run(tmp_path, run(number), [RESULT])
     assert set(read_store(tmp_path, ["run2", "run0", "run2"])["run_id"]) == {"run0", "run2"}
-    with pytest.raises(UsageError, match="results_store"):
+    with pytest.raises(UsageError, match=r"results_store: there is no run run9 in "):
         read_store(tmp_path, ["run9"])
 
 
 def test_a_file_of_someone_else_is_refused_by_name(tmp_path):
     pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "theirs.parquet")
     for read in (read_store, lambda store: finished_runs(store, "s", 1)):
-        with pytest.raises(UsageError, match=r"theirs\.parquet.*results_store"):
+        with pytest.raises(
+            UsageError, match=r"theirs\.parquet is not .* a results store; results_store"
+        ):
             read(tmp_path)
 
 
@@ -266,23 +270,35 @@ def test_a_setting_is_what_is_computed_not_where_or_how_fast(change, is_another)
     assert (setting_of({**config, **change}, "train") != setting_of(config, "train")) == is_another
 
 
-def test_the_page_names_every_column_and_reads_the_store_as_it_says(tmp_path, monkeypatch, capfd):
-    page = PAGE.read_text(encoding="utf-8")
-    rows = page.split("| column | what it is |")[1].splitlines()[2:]
+def test_the_page_names_every_column():
+    rows = PAGE.read_text("utf-8").split("| column | what it is |")[1].splitlines()[2:]
     cells = [row.split("|")[1] for row in rows if row.startswith("|")]
-    assert set(re.findall(r"`(\w+)`", " ".join(cells))) == set(SCHEMA.names)
+    assert set(re.findall(r"`(\w+)`", " ".join(cells))) == set(TYPES)
 
-    for number, value in enumerate((0.5, 0.75)):
+
+def test_the_queries_of_the_page_average_the_seeds_of_a_setting(tmp_path, monkeypatch, capfd):
+    """Two seeds of a training, one of them twice, and three tested checkpoints, told apart."""
+    trained = [run(0, seed=0), run(1, seed=1), run(2, seed=1)]
+    checkpoints = [
+        run(number, setting=f"c{number}", seed=1, options={}, command="test")
+        for number in (3, 4, 5)
+    ]
+    values = (0.5, 0.1, 0.75, 0.2, 0.3, 0.4)
+    for one, value in zip((*trained, *checkpoints), values, strict=True):
         result = replace(RESULT, means={"image_auroc": value, "aupro": 0.5})
-        store_run(tmp_path / "runs" / "store", run(number, seed=number), [result])
+        store_run(tmp_path / "runs" / "store", one, [result])
     monkeypatch.chdir(tmp_path)
-    by_pandas, by_duckdb = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    by_pandas, by_duckdb = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     names = {}
     exec(by_pandas, names)
-    assert names["best"]["image_auroc"].to_dict() == {("vv", 0): 0.5, ("vv", 1): 0.75}
+    spread = names["spread"].xs("image_auroc", level="metric")
+    assert spread.loc[("s", "visa")].tolist() == pytest.approx([0.625, 0.1767767, 2])
+    alone = [spread.loc[(f"c{number}", "visa"), "mean"] for number in (3, 4, 5)]
+    assert alone == [0.2, 0.3, 0.4]
     exec(by_duckdb, {})
     printed = capfd.readouterr().out
-    assert re.search(r"vv\s+│ visa\s+│\s+0\.625 │ 0\.1767\d+ │\s+2 │", printed)
+    assert re.search(r"vv\s+│ .*│ visa\s+│\s+0\.625 │ 0\.1767\d+ │\s+2 │", printed)
+    assert len(re.findall(r"NULL\s+│ .*│ visa\s+│\s+0\.[234] │\s+NULL │\s+1 │", printed)) == 3
 
 
 def test_numbers_are_read_as_rows_of_the_long_frame(tmp_path):
