@@ -33,7 +33,7 @@ from crane.runs import (
     read_store,
     store_run,
 )
-from crane.runs.jobs import BEGUN, JOB_FILE, SKIPPED, JobOutcome
+from crane.runs.jobs import JOB_FILE, SKIPPED, STARTED, JobOutcome
 from crane.runs.store import FAILED, FINISHED
 from crane.training import RunSummary, weight_hashes
 
@@ -147,7 +147,7 @@ class Recording:
         return data.fingerprints(), weights
 
     def __enter__(self) -> "Recording":
-        self._note_job(BEGUN, None)
+        self._note_job(STARTED, None)
         return self
 
     def __exit__(

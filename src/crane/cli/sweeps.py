@@ -32,10 +32,10 @@ from crane.runs import (
     read_measurements,
     spreads,
 )
-from crane.runs.jobs import BEGUN, SKIPPED, JobOutcome, read_outcomes
+from crane.runs.jobs import SKIPPED, STARTED, JobOutcome, read_outcomes
 from crane.runs.store import FAILED, FINISHED
 
-STATES = {FINISHED: FINISHED, SKIPPED: SKIPPED, FAILED: FAILED, BEGUN: "unfinished"}
+STATES = {FINISHED: FINISHED, SKIPPED: SKIPPED, FAILED: FAILED, STARTED: "unfinished"}
 """How a job may end, with the word for it."""
 NAME_WIDTH = 22
 """Characters in a line of a setting's name: what six metrics leave of 80 columns."""
@@ -135,14 +135,14 @@ def summarise(config: DictConfig) -> bool:
     parts = [f"{counts[state]} {word}" for state, word in STATES.items() if counts[state]]
     console.print(f"{len(outcomes)} {'job' if len(outcomes) == 1 else 'jobs'}: {', '.join(parts)}")
     for outcome in outcomes:
-        if outcome.status in (FAILED, BEGUN):
+        if outcome.status in (FAILED, STARTED):
             label = f"job {outcome.number}, {outcome.name}, seed {outcome.seed}"
             reason = escape(outcome.error or "killed, or still running elsewhere")
             state = STATES[outcome.status]
             console.print(f"[red]{state}[/red] {escape(label)}: {reason}", soft_wrap=True)
     if config.results_store is not None:
         _print_tables(console, config, outcomes)
-    return not counts[FAILED] and not counts[BEGUN]
+    return not counts[FAILED] and not counts[STARTED]
 
 
 def _outcomes(config: DictConfig) -> dict[Path, JobOutcome]:

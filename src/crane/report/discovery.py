@@ -18,7 +18,7 @@ from crane.errors import UsageError
 from crane.files import sha256
 from crane.pictures import CURVES
 from crane.runs import MEAN, DatasetResult, read_results_json
-from crane.runs.jobs import BEGUN, JOB_FILE, SKIPPED, JobOutcome, read_outcome
+from crane.runs.jobs import JOB_FILE, SKIPPED, STARTED, JobOutcome, read_outcome
 from crane.runs.store import FAILED, stored_folder
 
 logger = logging.getLogger(__name__)
@@ -185,7 +185,7 @@ class _Reader:
             return self._add_earlier(folder, job)
         if job is not None and job.status == FAILED:
             return f"failed: {job.error or 'see its log'}".splitlines()[0]
-        if job is not None and job.status == BEGUN:
+        if job is not None and job.status == STARTED:
             return "under way or killed"
         if not (folder / RECORD).is_file() or _has_no_tests(folder):
             return None

@@ -1,16 +1,22 @@
 """How each job of a multirun ended, as a file in its folder says."""
 
 import json
+import logging
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from crane.checks import checked
 
+logger = logging.getLogger(__name__)
+
 JOB_FILE = "job.json"
 """The file in a job's folder, for summaries and reports."""
 
-BEGUN, SKIPPED = "begun", "skipped"
+STARTED, SKIPPED = "started", "skipped"
 """The state of a job until it ends, and of one whose run was finished before."""
+
+RENAMED = {"begun": STARTED}
+"""Earlier names of states, as files of version 0.1 have them."""
 
 
 @checked
@@ -25,7 +31,7 @@ class JobOutcome:
     seed: int
     """Its seed."""
     status: str
-    """`finished`, `failed` or `skipped`; `begun` if it is under way or was killed."""
+    """`finished`, `failed` or `skipped`; `started` if it is under way or was killed."""
     run_id: str | None = None
     """The run in the store, for a skipped job the earlier one; None without a store."""
     error: str | None = None
@@ -41,11 +47,19 @@ def read_outcomes(folder: Path, depth: int = 1) -> dict[Path, JobOutcome]:
     """How the jobs of a multirun ended, by the file that says so, in their order.
 
     Args:
-        folder: The folder of the multirun; other programs' files of that name are left out.
+        folder: The folder of the multirun; other programs' files of that name are left out, and so
+            are damaged ones, with a warning.
         depth: How many folders below it the jobs have theirs.
     """
-    paths = folder.glob("/".join(["*"] * depth + [JOB_FILE]))
-    found = {path: outcome for path in paths if (outcome := read_outcome(path)) is not None}
+    found = {}
+    for path in folder.glob("/".join(["*"] * depth + [JOB_FILE])):
+        try:
+            outcome = read_outcome(path)
+        except ValueError as error:
+            logger.warning("%s is damaged and left out (%s)", path, error)
+            continue
+        if outcome is not None:
+            found[path] = outcome
     return dict(sorted(found.items(), key=lambda one: one[1].number))
 
 
@@ -58,6 +72,7 @@ def read_outcome(path: Path) -> JobOutcome | None:
     content = json.loads(path.read_text("utf-8"))
     try:
         known = {one.name: content[one.name] for one in fields(JobOutcome) if one.name in content}
+        known["status"] = RENAMED.get(known["status"], known["status"])
         return JobOutcome(**{**known, "varies": tuple(content["varies"])})
     except (TypeError, KeyError):
         return None

@@ -19,7 +19,7 @@ from crane.cli.sweeps import (
 )
 from crane.errors import UsageError
 from crane.runs import MEAN, DatasetResult, Measurement, StoredRun, store_run
-from crane.runs.jobs import BEGUN, JOB_FILE, SKIPPED, JobOutcome, read_outcomes
+from crane.runs.jobs import JOB_FILE, SKIPPED, STARTED, JobOutcome, read_outcomes
 from crane.runs.store import FAILED, FINISHED
 
 VV, CLIP = ("attention=vv",), ("attention=clip",)
@@ -184,7 +184,7 @@ def test_a_sweep_that_went_well(sweep, capsys):
     ("status", "error", "shown"),
     [
         (FAILED, "out of memory", "failed job 3, attention=clip, seed 2: out of memory"),
-        (BEGUN, None, "unfinished job 3, attention=clip, seed 2: killed, or still running"),
+        (STARTED, None, "unfinished job 3, attention=clip, seed 2: killed, or still running"),
     ],
 )
 def test_a_job_that_did_not_end_well_is_named_and_the_others_counted(
@@ -275,7 +275,7 @@ def test_a_sweep_that_ends_early_is_summed_up_too(sweep, capsys):
     @summed_up()
     def interrupted():
         SweepSummary().on_multirun_start(config)
-        write_jobs(config, [*jobs[:2], replace(jobs[2], status=BEGUN, run_id=None)])
+        write_jobs(config, [*jobs[:2], replace(jobs[2], status=STARTED, run_id=None)])
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

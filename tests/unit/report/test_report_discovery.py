@@ -9,7 +9,7 @@ from crane.errors import UsageError
 from crane.files import write_json
 from crane.report import differences, find_runs, label_runs, summarise
 from crane.runs import StoredRun, store_run
-from crane.runs.jobs import BEGUN, JOB_FILE, SKIPPED, JobOutcome
+from crane.runs.jobs import JOB_FILE, SKIPPED, STARTED, JobOutcome
 from crane.runs.store import FAILED, FINISHED
 
 
@@ -105,7 +105,7 @@ def test_jobs_that_left_nothing_are_named_with_the_reason(make_run, make_job, tm
     store(tmp_path, tmp_path / "gone")
     jobs = [
         make_job(0, FAILED, error="out of memory\nmore of it"),
-        make_job(1, BEGUN),
+        make_job(1, STARTED),
         make_job(2, SKIPPED, run_id="earlier"),
         make_job(3, SKIPPED, run_id="another"),
         make_job(4, SKIPPED),
@@ -246,7 +246,7 @@ def test_a_run_with_a_damaged_file_is_named_and_left_out(make_run, name, text):
     "text", ["{half", '{"number": "one", "varies": [], "seed": 1, "status": "x"}']
 )
 def test_a_damaged_job_file_is_named(make_run, make_job, text):
-    job = make_job(0, BEGUN)
+    job = make_job(0, STARTED)
     (job / JOB_FILE).write_text(text)
     _, left_out = find_runs([job.parent, make_run("whole", findings=False)])
     assert [one.folder for one in left_out] == [job]

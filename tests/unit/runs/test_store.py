@@ -3,6 +3,8 @@
 import math
 import os
 import re
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -313,3 +315,9 @@ def test_numbers_are_read_as_rows_of_the_long_frame(tmp_path):
     every = read_measurements(tmp_path, [(first.run_id, "a")])
     expected = measurements(RESULT, "a", 1, first.run_id)
     assert sorted(map(repr, every)) == sorted(map(repr, expected))
+
+
+def test_reading_runs_does_not_wait_for_torch_or_pandas():
+    code = "import sys, crane.runs; print({'torch', 'pandas', 'pyarrow'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -46,13 +46,9 @@ def test_mean_table_puts_methods_of_one_data_set_together(make_result: MakeResul
 
 
 def test_a_metric_nobody_computed_is_an_error(make_result: MakeResult) -> None:
-    with pytest.raises(
-        UsageError, match="unknown metric 'pixel_auroc'; .* one of image_auroc, aupro"
-    ):
+    with pytest.raises(UsageError, match="unknown metric 'pixel_auroc'"):
         class_table(make_result(), ["pixel_auroc"])
-    with pytest.raises(
-        UsageError, match="unknown metric 'pixel_auroc'; .* one of image_auroc, aupro"
-    ):
+    with pytest.raises(UsageError, match="unknown metric 'pixel_auroc'"):
         mean_table({"Crane": [make_result()]}, ["pixel_auroc"], title="t")
     with pytest.raises(UsageError, match="there is no result to show"):
         mean_table({"Crane": []}, ["aupro"], title="t")
