@@ -1,15 +1,12 @@
 """`crane report`: tables, figures and a page from any set of runs."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
 
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.markup import escape
 
-from crane.checks import NonNegativeInt, check_value, one_of
-from crane.cli.launch import listed
+from crane.checks import one_of
 from crane.errors import unwritable
 from crane.files import shown_path, write_text
 from crane.report import (
@@ -23,22 +20,14 @@ from crane.report import (
     summarise,
 )
 
-VALUES: Mapping[str, Any] = {
-    "max_pictures": NonNegativeInt,
-    "figures": Literal["pdf", "svg", "png"] | None,
-}
-"""Keys with what they may be, checked before any run is read."""
 FIGURES = "figures"
 """The folder of the figures for papers, beside the page."""
 
 
 def report(config: DictConfig) -> None:
     """Write the report and print its tables."""
-    for key, kind in VALUES.items():
-        check_value(config[key], kind, key)
-    paths = listed(config.paths, "paths", "folders such as [runs/train]")
-    columns = listed(config.columns, "columns", "metrics such as [image_auroc,aupro]")
-    runs, left_out = find_runs(paths)
+    columns = list(config.columns)
+    runs, left_out = find_runs(list(config.paths))
     labels = label_runs(runs)
     rows = summarise(runs, labels)
     if config.published is not None:
@@ -50,8 +39,7 @@ def report(config: DictConfig) -> None:
     from crane.report.figures import write_figures
     from crane.report.page import render_page
 
-    title, folder = str(config.title), Path(config.output).expanduser()
-    first = first_runs(runs, labels)
+    title, folder = config.title, Path(config.output).expanduser()
     page = render_page(
         title, runs, labels, rows, columns, max_pictures=config.max_pictures, left_out=left_out
     )
@@ -66,6 +54,7 @@ def report(config: DictConfig) -> None:
     try:
         written = [write_text(folder / name, text) for name, text in contents.items()]
         if config.figures is not None:
+            first = first_runs(runs, labels)
             figures = write_figures(rows, columns, first, folder / FIGURES, config.figures)
     except OSError as error:
         raise unwritable(folder, error, "output") from error

@@ -5,7 +5,6 @@ from rich.console import Console
 from rich.markup import escape
 
 from crane.checks import one_of
-from crane.cli.launch import listed
 from crane.runs.tables import HEADINGS
 from crane.training.wandb_workspace import build_workspace, save_workspace
 
@@ -14,16 +13,15 @@ def workspace(config: DictConfig) -> None:
     """Save the workspace, and print its sections and its address.
 
     Raises:
-        UsageError: `datasets` is not a list, or a panel names an unknown metric.
+        UsageError: A panel names an unknown metric.
     """
-    datasets = listed(config.datasets, "datasets", "data sets such as [visa]")
     for metric in config.panels:
         one_of(metric, HEADINGS, "metric", "panels")
     built = build_workspace(
         entity=config.entity,
         project=config.project,
         name=config.name,
-        datasets=datasets,
+        datasets=list(config.datasets),
         metrics=list(config.panels),
     )
     address = save_workspace(built)

@@ -151,6 +151,8 @@ def reading(path: Path) -> Iterator[None]:
     try:
         yield
     except UNREADABLE as error:
+        if isinstance(error, UsageError) and path.name in str(error):
+            raise
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise UsageError(f"{path.name} is damaged or not written by crane ({reason})") from error
 
