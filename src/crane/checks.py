@@ -272,6 +272,20 @@ def existing_file(path: str | Path, key: str, wanted: str) -> Path:
     raise UsageError(f"{key}: {path} {problem}; give {wanted}", key=key)
 
 
+def existing_folder(path: str | Path, key: str, wanted: str) -> Path:
+    """The path of a folder that must exist, with `~` expanded; see `existing_file`.
+
+    >>> existing_folder("nowhere", "paths", "a folder of runs")
+    Traceback (most recent call last):
+    crane.errors.UsageError: paths: nowhere does not exist; give a folder of runs
+    """
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return folder
+    problem = "is not a folder" if folder.exists() else "does not exist"
+    raise UsageError(f"{key}: {path} {problem}; give {wanted}", key=key)
+
+
 def one_of(value: object, options: Iterable[object], what: str, key: str | None = None) -> None:
     """Refuse a name that is not among those known.
 
@@ -318,6 +332,7 @@ __all__ = [
     "declared_values",
     "describe",
     "existing_file",
+    "existing_folder",
     "one_of",
     "shown",
 ]

@@ -97,9 +97,9 @@ def test_tests_of_a_sweeps_checkpoints_are_told_apart_by_their_trainings(
     ("typed", "shown"),
     [
         ((), "paths is required: crane report paths=…"),
-        (("nowhere",), "paths: nowhere is not a folder"),
-        (("run/0_attention=vvx",), "paths: run/0_attention=vvx is not a folder"),
-        (("0_attention=vvx", "figures=null"), "paths: 0_attention=vvx is not a folder"),
+        (("nowhere",), "paths: nowhere does not exist; give folders of runs"),
+        (("run/0_attention=vvx",), "paths: run/0_attention=vvx does not exist"),
+        (("0_attention=vvx", "figures=null"), "paths: 0_attention=vvx does not exist"),
         (
             ("run", "columns=[image_aurok]"),
             "columns: unknown metric 'image_aurok'; did you mean image_auroc?",

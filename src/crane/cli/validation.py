@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from crane import schema
-from crane.checks import existing_file, one_of, shown
+from crane.checks import existing_file, existing_folder, one_of, shown
 from crane.cli.arguments import SHORT_NAMES, Arguments
 from crane.config import compose, conf_dir, flat, plain
 from crane.errors import UsageError
@@ -322,6 +322,9 @@ def check_files(config: DictConfig, command: str) -> None:
         existing_file(config.checkpoint, "checkpoint", "a checkpoint file")
     if config.get("resume") is not None:
         existing_file(config.resume, "resume", "the checkpoints/last.ckpt of a training")
+    if command == "report":
+        for path in config.paths:
+            existing_folder(path, "paths", "folders of runs, or folders that hold some")
     if command == "predict":
         for key in ("input", "calibration.input"):
             spec = OmegaConf.select(config, key)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from crane.checks import check_value
+from crane.checks import check_value, existing_folder
 from crane.config import flat
 from crane.errors import UsageError
 from crane.files import sha256
@@ -30,7 +30,7 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """PyYAML's parser in C, if it has one, is ten times as fast."""
 MAX_NAMED = 5
 """Most files or runs that a message names."""
-HINT = "give folders of runs, or folders that hold some"
+WANTED = "folders of runs, or folders that hold some"
 RECORD_TYPES: Mapping[str, Any] = {
     "seed": int | None,
     "data": dict[str, str],
@@ -117,18 +117,14 @@ def find_runs(paths: Sequence[str | Path]) -> tuple[list[Run], list[LeftOut]]:
     """
     reader = _Reader()
     for path in paths:
-        top = Path(path).expanduser()
-        if not top.is_dir():
-            raise UsageError(f"{path} is not a folder; {HINT}", key="paths")
+        top = existing_folder(path, "paths", WANTED)
         for folder in sorted({file.parent for name in FILES for file in top.rglob(name)}):
             reader.visit(folder)
     left_out = [LeftOut(*one) for one in reader.left_out.items() if one[0] not in reader.runs]
     if not reader.runs:
-        reasons = [f"{one.folder}: {one.reason}" for one in left_out[:MAX_NAMED]] or [HINT]
-        where = ", ".join(map(str, paths)) or "no folder"
-        raise UsageError(
-            f"found no {RESULTS} to show in {where}; {'; '.join(reasons)}", key="paths"
-        )
+        named = [f"{one.folder}: {one.reason}" for one in left_out[:MAX_NAMED]]
+        where, why = ", ".join(map(str, paths)), "; ".join(named or [f"give {WANTED}"])
+        raise UsageError(f"found no {RESULTS} to show in {where}; {why}", key="paths")
     runs = reader.runs.values()
     return sorted(runs, key=lambda run: (run.record.get("started") or "", run.folder)), left_out
 

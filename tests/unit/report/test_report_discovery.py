@@ -205,7 +205,7 @@ def test_results_alone_are_a_run(make_run):
 
 
 def test_a_path_that_is_no_folder_and_one_without_runs_are_refused(tmp_path):
-    with pytest.raises(UsageError, match=r"paths: .*nowhere is not a folder"):
+    with pytest.raises(UsageError, match=r"paths: .*nowhere does not exist"):
         find_runs([tmp_path / "nowhere"])
     with pytest.raises(UsageError, match=r"paths: found no results\.json to show in"):
         find_runs([tmp_path])
