@@ -10,6 +10,7 @@ import functools
 import inspect
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Number
 from pathlib import Path
 from typing import (
     Annotated,
@@ -98,6 +99,8 @@ def check_value(value: object, annotation: Any, key: str) -> None:
         validate = _validator.__wrapped__(annotation)
     if validate is None:
         return
+    if isinstance(value, Number) and hasattr(value, "item"):  # of numpy
+        value = value.item()
     try:
         validate(value)
     except ValueError as error:  # pydantic's ValidationError is one
@@ -121,8 +124,13 @@ def _declared(function: Callable[..., Any]) -> Mapping[str, Any]:
         hints = get_type_hints(function, include_extras=True)
     except (NameError, TypeError, AttributeError):  # another library's, with names of its own
         return {}
-    hints.pop("return", None)
-    return {name: hint for name, hint in hints.items() if _is_plain(hint)}
+    repeated = {
+        name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    }
+    left_out = {"return", *repeated}
+    return {n: hint for n, hint in hints.items() if n not in left_out and _is_plain(hint)}
 
 
 def _is_plain(annotation: Any) -> bool:

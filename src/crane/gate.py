@@ -9,11 +9,12 @@ it was typed. What comes out of a file, such as a checkpoint's configuration, fi
 import inspect
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 from hydra.errors import InstantiationException
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -177,22 +178,39 @@ def _describes_object(value: object) -> bool:
 def _located(target: object, key: str) -> Callable[..., Any]:
     name = str(target)
     try:
-        built = get_object(name)
+        built = _imported(name.split("."))
     except ImportError as error:
+        if name.startswith(error.name or "."):  # this very module, not one that it imports
+            raise _unknown(name, key) from error
         raise UsageError(f"cannot import {name}: {_reason(error)}", key=key) from error
-    except Exception as error:
-        new = renamed(name)
-        hint = f"it is now {new}" if new != name else f"{type(error).__name__}: {error}"
-        raise UsageError(f"there is no {name}; {hint}".splitlines()[0], key=key) from error
+    except AttributeError as error:
+        raise _unknown(name, key) from error
     if not callable(built):
         raise UsageError(f"{name} is no function or class", key=key)
     return built
 
 
+def _imported(parts: Sequence[str]) -> Any:
+    """What a dotted name stands for; Hydra's own look-up logs an error as well."""
+    found: Any = import_module(parts[0])
+    for place, part in enumerate(parts[1:], start=2):
+        if not hasattr(found, part):
+            import_module(".".join(parts[:place]))
+        found = getattr(found, part)
+    return found
+
+
+def _unknown(name: str, key: str) -> UsageError:
+    new = renamed(name)
+    return UsageError(
+        f"there is no {name}" + (f"; it is now {new}" if new != name else ""), key=key
+    )
+
+
 def _reason(error: BaseException) -> str:
-    missing = getattr(error, "name", None) or ""
-    extra = EXTRAS.get(missing.partition(".")[0])
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    missing = getattr(error, "name", None) or reason
+    extra = next((extra for package, extra in EXTRAS.items() if package in missing), None)
     return f"{reason}; pip install '{extra}'" if extra else reason
 
 

@@ -61,7 +61,7 @@ KEYS: tuple[Key, ...] = (
     *_rows(Effect.PROMPTS, "image_size", in_checkpoint=True),
     *_rows(
         Effect.PROMPTS,
-        *("method.*", "backbone.*", "guide", "guide.*", "attention", "attention.*", "prompt.*"),
+        *("method.*", "backbone.*", "guide.*", "attention", "attention.*", "prompt.*"),
         *("scoring.temperature", "scoring.fusion_weight"),
         in_checkpoint=True,
         in_store=True,
@@ -70,7 +70,7 @@ KEYS: tuple[Key, ...] = (
     *_rows(Effect.PROMPTS, "checkpoint"),
     # The training.
     *_rows(Effect.PROMPTS, "loss.*", in_store=True),
-    *_rows(Effect.PROMPTS, "optimizer", "optimizer.*", "source", "source.*"),
+    *_rows(Effect.PROMPTS, "optimizer.*", "source", "source.*"),
     *_rows(Effect.COPY, "data.source", "data.source.*", "data.targets", "data.targets.*"),
     *_rows(Effect.COPY, "data.image_size"),
     *_rows(Effect.SEED, "seed", "data.seed"),

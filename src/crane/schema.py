@@ -24,6 +24,8 @@ from crane.checks import (
 )
 
 Auto = Literal["auto"]
+StoredType = Literal["float32", "float16", "bfloat16"]
+When = Literal["never", "pays", "always"]
 Paths = PathText | Annotated[list[PathText], MinLen(1), "a list of paths"]
 Entries = Annotated[list[Text], MinLen(1)]
 
@@ -55,9 +57,9 @@ TYPES: Mapping[str, Any] = {
     "backbone.image_size": PositiveInt,
     "backbone.num_attention_blocks": NonNegativeInt,
     "cache.folder": PathText,
-    "cache.dtype": Literal["float32", "float16", "bfloat16"],
-    "cache.source": Literal["never", "pays", "always"],
-    "cache.targets": Literal["never", "pays", "always"],
+    "cache.dtype": StoredType,
+    "cache.source": When,
+    "cache.targets": When,
     "overlay.alpha": Fraction,
     "overlay.choose": Literal["random", "best", "worst"],
     "overlay.num_*": NonNegativeInt,
@@ -110,7 +112,10 @@ TYPES: Mapping[str, Any] = {
 }
 """A key, or a pattern of keys, and its type."""
 
-OF_COMMANDS: Mapping[str, Mapping[str, Any]] = {"data": {"image_size": PositiveInt | None}}
+OF_COMMANDS: Mapping[str, Mapping[str, Any]] = {
+    "data": {"image_size": PositiveInt | None},
+    "cache": {"dtype": StoredType, "source": When, "targets": When},
+}
 """The types that differ for one command."""
 
 

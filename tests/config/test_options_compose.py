@@ -1,48 +1,12 @@
 """Every option of every group composes with every command that has the group."""
 
-from itertools import zip_longest
-
 import pytest
 from omegaconf import OmegaConf
 
+from compositions import composed, compositions, places
 from crane.cli.main import COMMANDS
 from crane.cli.validation import groups, options
 from crane.config import compose, conf_dir, plain
-
-GIVEN = {"test": ["checkpoint=a.ckpt"], "predict": ["checkpoint=a.ckpt", "input=photos"]}
-
-
-def places(command):
-    """Where a command chooses options: `attention`, `dataset@source`, ..."""
-    found = []
-    for entry in OmegaConf.load(conf_dir() / f"{command}.yaml").defaults:
-        if OmegaConf.is_dict(entry):
-            found += [str(key).removeprefix("override ") for key in entry]
-        elif (conf_dir() / f"{entry}.yaml").is_file():
-            found += places(entry)
-    return list(dict.fromkeys(found))
-
-
-def choices(command):
-    """Overrides that together name each option of each of the command's groups."""
-    columns = []
-    for place in places(command):
-        group, _, node = place.partition("@")
-        names = options(conf_dir() / group)
-        assert names, f"{command} chooses from {group}, which has no options"
-        if node:
-            columns.append([f"{place}=[{','.join(names)}]"])
-        else:
-            columns.append([f"{group}={name}" for name in names])
-    return [[choice for choice in row if choice] for row in zip_longest(*columns)]
-
-
-def compositions():
-    return [
-        pytest.param(command, row, id=f"{command}-{number}")
-        for command in COMMANDS
-        for number, row in enumerate(choices(command))
-    ]
 
 
 def test_the_commands_have_the_groups_they_need():
@@ -57,9 +21,11 @@ def test_the_commands_have_the_groups_they_need():
     assert used == {*groups()}
 
 
-@pytest.mark.parametrize(("command", "row"), compositions())
+@pytest.mark.parametrize(
+    ("command", "row"), compositions(), ids=lambda value: value if isinstance(value, str) else ""
+)
 def test_every_option_composes(command, row):
-    config = compose(command, [*GIVEN.get(command, []), *row])
+    config = composed(command, row).copy()
     for place in places(command):
         node = place.partition("@")[2]
         for data_set in config[node].values() if node else ():
@@ -69,7 +35,10 @@ def test_every_option_composes(command, row):
     for choice in row:
         place, _, _ = choice.partition("=")
         if "@" in place:
-            assert list(config[place.partition("@")[2]]) == options(conf_dir() / "dataset")
+            every = options(conf_dir() / "dataset")
+            assert list(config[place.partition("@")[2]]) == (
+                [] if choice.endswith("=[]") else every
+            )
 
 
 @pytest.mark.parametrize("method", ["crane", "crane_plus"])

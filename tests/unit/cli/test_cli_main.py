@@ -9,7 +9,6 @@ from crane import __version__
 from crane.cli.main import COMMANDS
 from crane.cli.validation import groups
 from crane.config import compose, conf_dir
-from crane.errors import UsageError, usage_error
 
 
 def refused(outcome):
@@ -207,13 +206,3 @@ def test_python_dash_m_crane():
     assert done.returncode == 0
     assert "zero-shot anomaly detection" in done.stdout
     assert done.stderr == ""
-
-
-def test_the_mistake_behind_an_error_is_found_however_deep():
-    mistake = UsageError("this", "that")
-    error = RuntimeError("outer")
-    error.__cause__ = ValueError("middle")
-    error.__cause__.__context__ = mistake
-    assert usage_error(error) is mistake
-    assert usage_error(mistake) is mistake
-    assert usage_error(ValueError("no mistake")) is None

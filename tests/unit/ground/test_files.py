@@ -1,9 +1,11 @@
+"""Files that are written whole or not at all."""
+
 import json
 from pathlib import Path
 
 import pytest
 
-from crane.files import replacing, write_json, write_text
+from crane.files import replacing, sha256, shown_path, write_bytes, write_json, write_text
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -33,3 +35,25 @@ def test_json_is_standard(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Out of range"):
         write_json(tmp_path / "b.json", {"a": float("nan")})
     assert not (tmp_path / "b.json").exists()
+
+
+def test_a_durable_write_reaches_the_disk_first(tmp_path: Path, monkeypatch) -> None:
+    synced = []
+    monkeypatch.setattr("os.fsync", synced.append)
+    write_bytes(tmp_path / "a", b"1")
+    assert not synced
+    write_bytes(tmp_path / "a", b"2", durable=True)
+    assert len(synced) == 1
+    assert (tmp_path / "a").read_bytes() == b"2"
+
+
+def test_a_checksum_follows_the_file(tmp_path: Path) -> None:
+    path = write_bytes(tmp_path / "a", b"abc")
+    assert sha256(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert sha256(path) != sha256(write_bytes(path, b"abd"))
+
+
+def test_a_path_below_the_current_folder_is_shown_from_there(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert shown_path(tmp_path / "a" / "b") == "a/b"
+    assert shown_path(Path("/elsewhere")) == "/elsewhere"

@@ -1,0 +1,54 @@
+"""The text of a user's mistake, and how it travels."""
+
+import pickle
+
+import pytest
+
+from crane.errors import InvalidValueError, UsageError, unwritable, usage_error
+
+
+@pytest.mark.parametrize(
+    ("message", "key", "text"),
+    [
+        ("unknown attention 'foo'; choose vv", "attention", "unknown attention 'foo'; choose vv"),
+        ("no such file", "input", "input: no such file"),
+        ("must be an integer, not 2.5", "seed", "seed must be an integer, not 2.5"),
+        ("two keys disagree", None, "two keys disagree"),
+    ],
+)
+def test_the_sentence_names_its_key_once(message, key, text):
+    error = UsageError(message, key=key)
+    assert str(error) == text
+    assert error.key == key
+
+
+@pytest.mark.parametrize("kind", [UsageError, InvalidValueError])
+def test_it_survives_the_way_between_processes(kind):
+    error = kind("must be an integer, not 2.5", key="data.batch_size")
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is kind
+    assert (str(again), again.key) == (str(error), error.key)
+
+
+def test_the_key_of_a_value_is_completed_from_outside():
+    error = InvalidValueError("must be true or false, not 'x'", key="drop_last")
+    assert str(error.under("data")) == "data.drop_last must be true or false, not 'x'"
+    assert str(error.under("")) == "drop_last must be true or false, not 'x'"
+
+
+def test_the_mistake_behind_an_error_is_found_however_deep():
+    mistake = UsageError("this")
+    error = RuntimeError("outer")
+    error.__cause__ = ValueError("middle")
+    error.__cause__.__context__ = mistake
+    assert usage_error(error) is mistake
+    assert usage_error(mistake) is mistake
+    assert usage_error(ValueError("no mistake")) is None
+
+
+def test_a_folder_that_cannot_be_written():
+    error = unwritable("runs", PermissionError(13, "Permission denied"), "hydra.run.dir")
+    assert str(error) == "cannot write to runs: Permission denied; choose another hydra.run.dir"
+    assert str(unwritable("runs", OSError("no reason"), "output")).startswith(
+        "cannot write to runs"
+    )
