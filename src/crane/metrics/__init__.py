@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from crane.metrics.dataset_result import MEAN, DatasetResult
     from crane.metrics.evaluation import Evaluation
     from crane.metrics.functional import auroc, average_precision, f1_max, iou_max
-    from crane.metrics.images import ImageScores
+    from crane.metrics.image_scores import ImageScores
     from crane.metrics.pixels import BinnedPixels, ExactPixels
     from crane.metrics.region import aupro, aupro_steps, quantile_edges
     from crane.metrics.scale import ScoreScale
@@ -44,7 +44,7 @@ __all__ = [
 
 _MODULES = (
     *("dataset_result", "counts", "functional", "curves", "scale", "region"),
-    *("images", "pixels", "evaluation"),
+    *("image_scores", "pixels", "evaluation"),
 )
 """Where the names are found; those that do not need torchmetrics, which is slow, come first."""
 

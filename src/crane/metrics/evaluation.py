@@ -11,7 +11,7 @@ from crane.errors import UsageError
 from crane.metrics.counts import Counts, Measure, Value
 from crane.metrics.curves import Curve, pr_curve, pro_curve, roc_curve
 from crane.metrics.dataset_result import DatasetResult
-from crane.metrics.images import ImageScores
+from crane.metrics.image_scores import ImageScores
 from crane.metrics.pixels import PixelState
 
 _CURVES: dict[str, tuple[str, Callable[[Counts], Curve]]] = {

@@ -1,13 +1,10 @@
 """How each job of a multirun ended, as a file in its folder says."""
 
 import json
-import logging
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from crane.checks import checked
-
-logger = logging.getLogger(__name__)
 
 JOB_FILE = "job.json"
 """The file in a job's folder, for summaries and reports."""
@@ -35,7 +32,7 @@ class JobOutcome:
     run_id: str | None = None
     """The run in the store, for a skipped job the earlier one; None without a store."""
     error: str | None = None
-    """Why it failed."""
+    """Why it failed, or why its outcome is unknown."""
 
     @property
     def name(self) -> str:
@@ -47,17 +44,19 @@ def read_outcomes(folder: Path, depth: int = 1) -> dict[Path, JobOutcome]:
     """How the jobs of a multirun ended, by the file that says so, in their order.
 
     Args:
-        folder: The folder of the multirun; other programs' files of that name are left out, and so
-            are damaged ones, with a warning.
+        folder: The folder of the multirun; other programs' files of that name are left out.
         depth: How many folders below it the jobs have theirs.
+
+    Returns:
+        File to outcome. The job of a damaged file counts as unfinished, and its error says so.
     """
     found = {}
     for path in folder.glob("/".join(["*"] * depth + [JOB_FILE])):
         try:
             outcome = read_outcome(path)
         except ValueError as error:
-            logger.warning("%s is damaged and left out (%s)", path, error)
-            continue
+            reason = f"{path} is damaged ({error})"
+            outcome = JobOutcome(0, (path.parent.name,), 0, STARTED, error=reason)
         if outcome is not None:
             found[path] = outcome
     return dict(sorted(found.items(), key=lambda one: one[1].number))

@@ -214,6 +214,13 @@ def test_a_result_names_its_data_set_and_classes():
     assert (result.dataset, result.class_names) == ("mvtec", CLASSES)
 
 
+def test_only_images_that_were_evaluated_are_counted():
+    evaluation, data = small(), golden()[0]
+    evaluation.update(**{name: values[:3] for name, values in data.items()})
+    result = evaluation.compute()
+    assert sum(result.num_normal) + sum(result.num_anomalous) == 3
+
+
 def test_everything_public_is_documented():
     import crane.metrics
     import crane.runs

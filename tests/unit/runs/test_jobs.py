@@ -45,8 +45,10 @@ def test_files_of_other_programs_are_left_out(tmp_path, write, content):
 @pytest.mark.parametrize(
     "content", ["", "{", "\x00", json.dumps({**asdict(FIRST), "number": "first"})]
 )
-def test_a_damaged_file_is_named_and_left_out(tmp_path, write, content, caplog):
+def test_the_job_of_a_damaged_file_is_unfinished(tmp_path, write, content):
     write(1, content)
     write(2, json.dumps(asdict(SECOND)))
-    assert list(read_outcomes(tmp_path).values()) == [SECOND]
-    assert "job1" in caplog.text
+    broken, other = read_outcomes(tmp_path).values()
+    assert other == SECOND
+    assert (broken.status, broken.varies, broken.run_id) == (STARTED, ("job1",), None)
+    assert "job1/job.json is damaged" in broken.error
