@@ -19,7 +19,7 @@ import yaml
 from crane.config import compose
 from crane.methods import build_model
 from crane.reproduce import read_recipe
-from crane.reproduce.numbers import OUTSIDE, WITHIN, read_numbers
+from crane.reproduce.numbers import OUTSIDE, WITHIN, read_numbers, read_provenance
 from miniatures import MINIATURES, VARIANTS
 from reference.build import official_names
 from reproductions import EXPERIMENTS, SMALL, runs_of
@@ -110,8 +110,7 @@ def test_table_1_killed_and_resumed_fills_every_cell(table1, crane):
     assert len(numbers) == 4 * per_row
     assert {number.state for number in numbers} <= {WITHIN, OUTSIDE}
     assert all(0 <= number.percent <= 100 and number.seeds == "111" for number in numbers)
-    single = [number for number in numbers if not number.dataset.startswith("average")]
-    assert all(len(number.data) == 64 and number.device for number in single)
+    check_provenance(read_provenance(folder / "results.csv"))
     assert shown_beside_published(folder / "README.md") == list(published_lines(folder))
     for _, run in runs[runs["command"] == "test"].iterrows():
         check_protocol(Path(run["folder"]))
@@ -130,6 +129,18 @@ def test_table_1_killed_and_resumed_fills_every_cell(table1, crane):
     outcome = crane(*typed(table1, "plan_only=true"))
     assert "finished before: 52 tests" in outcome.out
     assert "to run: 0 trainings, 4 tests" in outcome.out
+
+
+def check_provenance(found: dict) -> None:
+    """Sources, machine and versions once; fingerprints of every data set, weights of every row."""
+    (run,) = found["runs"]
+    assert run["commit"]
+    assert run["processor"]
+    assert (run["device"], run["threads"]) == ("1 x 1 cpu", torch.get_num_threads())
+    assert run["versions"]["torch"] == torch.__version__
+    assert set(found["data"]) == set(DATASETS)
+    assert all(len(digest) == 64 for (digest,) in found["data"].values())
+    assert len(found["weights"]) == 4
 
 
 def check_protocol(folder: Path) -> None:
@@ -204,13 +215,16 @@ def test_a_plan_changes_nothing(crane, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["seeds=1"], "a list of seeds such as [1,2,3], but got 1 (change seeds)"),
-        (["seeds=[a]"], "a list of seeds"),
-        (["seeds=[]"], "a list of seeds"),
-        (["""overrides='a="b'"""], "no closing quotation"),
-        (["overrides='trainer=cpu seed=5'"], "seeds=[1,2] says which are run"),
-        (["train=trainer.max_epochs=abc"], "a number of epochs"),
-        (["suite.targets=btad"], "suite.targets"),
+        (["seeds=1"], "seeds must be a list of seeds from 0 to 4294967295, each once"),
+        (["seeds=[a]"], "seeds must be a list of seeds"),
+        (["seeds=[]"], "seeds must be a list of seeds"),
+        (["seeds=[1,1]"], "seeds must be a list of seeds"),
+        (["""overrides='a="b'"""], "overrides: No closing quotation"),
+        (["overrides='trainer=cpu seed=5'"], "seed=5 has no effect here; seeds=[1,2] says which"),
+        (["train=trainer.max_epochs=abc"], "trainer.max_epochs must be an integer of at least 1"),
+        (["overrides=trainer.devices=2"], "trainer.devices must be 1"),
+        (["suite.targets=btad"], "suite.targets must be a non-empty list"),
+        (["plan_only=perhaps"], "plan_only must be true or false, not 'perhaps'"),
     ],
 )
 def test_mistakes_are_refused_before_anything_runs(crane, words, message):
@@ -232,14 +246,14 @@ def test_a_metric_that_no_test_measures_is_refused_by_the_plan(crane, temperatur
     path.write_text(path.read_text().replace(" aupro,", " auprro,"))
     outcome = crane("reproduce", temperatures, "plan_only=true")
     assert outcome.code == 2
-    assert f"'auprro' (change metrics in {path}); did you mean aupro?" in outcome.err
+    assert f"metrics in {path}: unknown metric 'auprro'; did you mean aupro?" in outcome.err
 
 
 def test_results_of_another_suite_that_cannot_be_read_are_refused_by_the_plan(crane, temperatures):
     (temperatures / "results_mini.csv").write_text("<<<<<<< HEAD\nrow\n")
     outcome = crane("reproduce", temperatures, "plan_only=true")
     assert outcome.code == 2
-    assert "results that crane reproduce wrote" in outcome.err
+    assert "results_mini.csv is no results file of crane reproduce" in outcome.err
 
 
 def test_folders_are_told_apart(crane, temperatures, tmp_path, monkeypatch):
@@ -247,10 +261,10 @@ def test_folders_are_told_apart(crane, temperatures, tmp_path, monkeypatch):
     shutil.copytree(temperatures, other)
     outcome = crane("reproduce", temperatures, other, "plan_only=true")
     assert outcome.code == 2
-    assert "folders of different names" in outcome.err
+    assert "have the same name" in outcome.err
     monkeypatch.chdir(temperatures)
     outcome = crane("reproduce", ".", temperatures, "plan_only=true")
-    assert "each folder once" in outcome.err
+    assert f"{temperatures} is listed twice" in outcome.err
     outcome = crane("reproduce", ".", "plan_only=true", f"datasets_dir={tmp_path}")
     assert "Plan of ablation_temperature: " in outcome.out
 
@@ -258,7 +272,7 @@ def test_folders_are_told_apart(crane, temperatures, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["nowhere"], "expected a folder with recipe.yaml, but got 'nowhere'"),
+        (["nowhere"], "experiments: nowhere has no recipe.yaml"),
         ([], "experiments=…"),
         (["nowhere", "suite=small"], "suite"),
     ],

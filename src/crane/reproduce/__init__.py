@@ -1,33 +1,32 @@
-"""Published tables and ablations made again: recipes, plans, runs, and results beside the paper."""
+"""Published tables and ablations, reproduced: recipes, plans, runs, results beside the paper's."""
 
 from crane.reproduce.cells import Cell, Changes, expand
-from crane.reproduce.cost import Cost
-from crane.reproduce.folder import read_recipe
-from crane.reproduce.gather import Gathering, TableNames
-from crane.reproduce.numbers import Number, read_numbers, write_numbers
-from crane.reproduce.plan import Places, Plan, Planner
-from crane.reproduce.readme import readme
-from crane.reproduce.recipe import Recipe, Row
+from crane.reproduce.numbers import Number, collect, read_numbers, write_results
+from crane.reproduce.plan import Cost, Plan, Planner, estimate
+from crane.reproduce.readme import SuiteResults, read_results, readme
+from crane.reproduce.recipe import Recipe, Row, read_recipe
 from crane.reproduce.runner import Runner
-from crane.reproduce.suite import Suite
+from crane.reproduce.suite import Suite, suites
 
 __all__ = [
     "Cell",
     "Changes",
     "Cost",
-    "Gathering",
     "Number",
-    "Places",
     "Plan",
     "Planner",
     "Recipe",
     "Row",
     "Runner",
     "Suite",
-    "TableNames",
+    "SuiteResults",
+    "collect",
+    "estimate",
     "expand",
     "read_numbers",
     "read_recipe",
+    "read_results",
     "readme",
-    "write_numbers",
+    "suites",
+    "write_results",
 ]

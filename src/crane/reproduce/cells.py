@@ -1,17 +1,18 @@
 """From a recipe and a suite to cells: each a setting, a data set and a seed."""
 
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from crane.checks import check_value
 from crane.errors import UsageError
-from crane.reproduce.overrides import key_of
-from crane.reproduce.recipe import Recipe, Row, case_of
+from crane.reproduce.recipe import Recipe, Row, case_of, check_override, key_of
 from crane.reproduce.suite import Suite
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What one run of a test measures: a row's metrics on one data set, for one seed."""
+    """One test of a row on one data set with one seed."""
 
     row: str
     """The row of the recipe."""
@@ -20,28 +21,28 @@ class Cell:
     seed: int
     """The seed of training and test."""
     train: tuple[str, ...] | None = None
-    """Overrides of the `crane train` whose prompts are tested, its seed and targets left out; None
+    """Overrides of the `crane train` whose prompts are tested, without its seed and targets; None
     for a checkpoint."""
     checkpoint: str | None = None
-    """A checkpoint of someone else's, below `checkpoints_dir`."""
+    """A checkpoint of the authors, below `checkpoints_dir`."""
     epoch: int | None = None
-    """The epoch whose prompts are tested; None for the last one."""
+    """Epoch whose prompts are tested; None for the last one."""
     test: tuple[str, ...] = ()
-    """Overrides of the `crane test`, its checkpoint, seed and target left out."""
+    """Overrides of the `crane test`, without its checkpoint, seed and target."""
     excluded: str | None = None
-    """Why it is not run in this suite; None if it is."""
+    """Why it does not run in this suite; None if it runs."""
 
 
 @dataclass(frozen=True)
 class Changes:
-    """What the user wants otherwise than recipe and suite say."""
+    """What the command line changes in every recipe."""
 
     seeds: tuple[int, ...] | None = None
-    """In the place of the recipe's; None for these."""
+    """Seeds in place of the recipes'; None for the recipes'."""
     overrides: tuple[str, ...] = ()
-    """Of every run."""
+    """Overrides of every run."""
     train: tuple[str, ...] = ()
-    """Of every training."""
+    """Overrides of every training."""
 
 
 NO_CHANGES = Changes()
@@ -50,13 +51,8 @@ NO_CHANGES = Changes()
 def expand(recipe: Recipe, suite: Suite, changes: Changes = NO_CHANGES) -> list[Cell]:
     """Every cell of a recipe in a suite, row by row.
 
-    Args:
-        recipe: The recipe.
-        suite: Where it is run.
-        changes: What the user wants otherwise.
-
     Raises:
-        UsageError: A source has no stand-in in the suite, or an override cannot be read.
+        UsageError: The suite has no replacement for a source, or an override cannot be parsed.
     """
     targets = recipe.targets if suite.targets is None else tuple(suite.targets)
     seeds = recipe.seeds if changes.seeds is None else changes.seeds
@@ -64,38 +60,33 @@ def expand(recipe: Recipe, suite: Suite, changes: Changes = NO_CHANGES) -> list[
         _cell(recipe, row, suite, target, seed, changes)
         for row in recipe.rows
         for target in targets
-        # Prompts that are not trained here do not depend on a seed.
+        # A checkpoint's prompts do not depend on the seed.
         for seed in seeds[: 1 if row.checkpoint else None]
     ]
 
 
 def _cell(recipe: Recipe, row: Row, suite: Suite, target: str, seed: int, changes: Changes) -> Cell:
-    here = row.suites.get(suite.name)
-    if isinstance(here, str):
-        return Cell(row.name, target, seed, excluded=here)
+    own = row.suites.get(suite.name, row.overrides)
+    if isinstance(own, str):
+        return Cell(row.name, target, seed, excluded=own)
     case = case_of(target, recipe.protocol, row.protocol)
-    named = case.source or row.source or recipe.source
-    source = tuple(_source(name, suite) for name in named)
-    if target in source:
+    sources = [_source(name, suite) for name in case.source or row.source or recipe.source]
+    if target in sources:
         return Cell(row.name, target, seed, excluded="it is trained on")
-    epoch = row.epoch if case.epoch is None else case.epoch
-    own = row.overrides if here is None else here
+    epoch = case.epoch or row.epoch
     common = [*suite.overrides, *_replaced(own, suite)]
     test = joined(common, _replaced([*row.test, *case.test], suite), changes.overrides)
     if row.checkpoint is not None:
-        path = row.checkpoint.format(source="+".join(source), epoch=epoch)
+        path = row.checkpoint.format(source="+".join(sources), epoch=epoch)
         return Cell(row.name, target, seed, checkpoint=path, epoch=epoch, test=test)
-    trained_on = [f"dataset@source=[{','.join(source)}]"]
-    own_train = _replaced(row.train, suite)
-    asked = (*changes.overrides, *changes.train)
-    train = joined(common, suite.train, own_train, asked, trained_on)
-    return Cell(row.name, target, seed, train=train, epoch=epoch, test=test)
+    own_train = [*suite.train, *_replaced(row.train, suite)]
+    typed = [*changes.overrides, *changes.train, f"dataset@source=[{','.join(sources)}]"]
+    return Cell(row.name, target, seed, joined(common, own_train, typed), epoch=epoch, test=test)
 
 
 def _source(name: str, suite: Suite) -> str:
     if suite.sources and name not in suite.sources:
-        wanted = f"a stand-in for {name} in suite.sources"
-        raise UsageError(wanted, ", ".join(suite.sources), key=f"conf/suite/{suite.name}.yaml")
+        raise UsageError(f"suite.sources does not say what replaces {name}", key="suite.sources")
     return suite.sources.get(name, name)
 
 
@@ -104,7 +95,7 @@ def _replaced(overrides: Iterable[str], suite: Suite) -> list[str]:
 
 
 def joined(*groups: Iterable[str]) -> tuple[str, ...]:
-    """Overrides one after the other; of those for one key only the last is kept.
+    """Concatenate overrides, keeping only the last one of each key.
 
     >>> joined(["method=crane_plus", "guide=mini"], ["guide=none", "seed=1"])
     ('method=crane_plus', 'guide=none', 'seed=1')
@@ -118,3 +109,20 @@ def joined(*groups: Iterable[str]) -> tuple[str, ...]:
         last.pop(key, None)
         last[key] = override
     return tuple(last.values())
+
+
+def split(text: object, key: str) -> tuple[str, ...]:
+    """Split overrides typed as one text at its spaces, and check each.
+
+    Args:
+        text: The text; None for no overrides.
+        key: The key that holds it.
+
+    Raises:
+        UsageError: It is no text, a quotation mark is not closed, or an override is refused.
+    """
+    check_value(text, str | None, key)
+    try:
+        return tuple(map(check_override, shlex.split(str(text or ""))))
+    except ValueError as error:
+        raise UsageError(f"{key}: {error}", key=key) from error

@@ -1,44 +1,51 @@
-"""What a reproduction will do: which runs, which of them are finished, what is missing."""
+"""What a reproduction will do: which runs, what is missing for them, what they cost."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from hydra.errors import HydraException
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from crane.checks import PositiveInt, check_value, one_of
 from crane.config import compose, plain
 from crane.errors import UsageError
 from crane.identity import setting_of
 from crane.reproduce.cells import Cell
-from crane.reproduce.resources import DataSet, Lack, Resources, checkpoint_lack
+from crane.reproduce.recipe import Recipe
+from crane.reproduce.resources import (
+    DataSet,
+    Missing,
+    Resources,
+    distinct,
+    missing_checkpoint,
+)
+from crane.reproduce.suite import Suite
+from crane.weights import weights_needed
 
-
-@dataclass(frozen=True)
-class Places:
-    """Where things are looked for and kept."""
-
-    datasets_dir: str
-    weights_dir: str
-    checkpoints_dir: Path
-    """Checkpoints of someone else's."""
-    allow_download: bool
+MB_PER_EPOCH = 0.2
+"""A prompt file: 43,008 numbers of 4 bytes for ViT-L/14."""
+MB_PER_RUN = 2.0
+"""Results, record and pictures of a run, and a training's state to resume from."""
 
 
 @dataclass(eq=False)
-class Composed:
-    """A configuration that several runs share: all but the seed, and the targets of tests."""
+class Setting:
+    """A configuration that several runs share, without their seed."""
 
     config: DictConfig
-    """With every target of the plan, where it is of `crane test`."""
-    setting: str
-    """What names it: see `crane.runs.setting_of`."""
-    lacks: tuple[Lack, ...]
-    """Missing weights."""
+    """The composed configuration; of `crane test`, with every target of the plan."""
+    name: str
+    """Its name: see `crane.identity.setting_of`."""
+    weights: tuple[str, ...]
+    """The weight files it needs."""
+    missing: tuple[Missing, ...]
+    """Those that were not here when it was composed."""
 
     def of(self, seed: int, dataset: str | None = None) -> DictConfig:
-        """A copy for one seed, and of tests for one data set."""
+        """Copy the configuration for one seed, and for one target if it is a test's."""
         config = self.config.copy()
         with open_dict(config):
             config.seed = seed
@@ -49,32 +56,32 @@ class Composed:
 
 @dataclass(eq=False)
 class Training:
-    """One training; several tests may be of its prompts."""
+    """One training; several tests may use its prompts."""
 
     overrides: tuple[str, ...]
     seed: int
-    composed: Composed
+    setting: Setting
     sources: tuple[DataSet, ...]
 
     @property
     def name(self) -> str:
-        """Of its folder."""
-        return f"{self.composed.setting}-{self.seed}"
+        """Name of its folder."""
+        return f"{self.setting.name}-{self.seed}"
 
     @property
     def num_epochs(self) -> int:
-        """How many it trains."""
-        return int(self.composed.config.trainer.max_epochs)
+        """Epochs it trains."""
+        return int(self.setting.config.trainer.max_epochs)
 
     @property
-    def lacks(self) -> tuple[Lack, ...]:
+    def missing(self) -> tuple[Missing, ...]:
         """What is missing for it."""
-        return *(one.lack for one in self.sources if one.lack is not None), *self.composed.lacks
+        return *(one.missing for one in self.sources if one.missing), *self.setting.missing
 
     @property
     def num_images(self) -> int:
-        """Images trained on in all epochs; those of data sets of unknown size are not counted."""
-        data = self.composed.config.data
+        """Images trained on in all epochs, without data sets of unknown size."""
+        data = self.setting.config.data
         each = [
             data.k_shot * one.num_classes if data.k_shot else round(data.portion * one.num_images)
             for one in self.sources
@@ -89,37 +96,37 @@ class Test:
 
     overrides: tuple[str, ...]
     seed: int
-    composed: Composed
-    """The checkpoint's model is not yet in it."""
+    setting: Setting
+    """Without the checkpoint's model."""
     dataset: DataSet
     training: Training | None
-    """Whose prompts are tested; None where the checkpoint is someone else's."""
+    """Whose prompts are tested; None for a checkpoint of the authors."""
     epoch: int
     checkpoint: Path | None
-    """A checkpoint of someone else's."""
+    """A checkpoint of the authors."""
 
     @property
-    def lacks(self) -> tuple[Lack, ...]:
-        """What is missing for it and its training, each thing once."""
-        own = [one for one in (self.dataset.lack, _checkpoint_lack(self.checkpoint)) if one]
-        training = () if self.training is None else self.training.lacks
-        each = (*training, *own, *self.composed.lacks)
-        return tuple({(lack.kind, lack.name): lack for lack in each}.values())
+    def missing(self) -> tuple[Missing, ...]:
+        """What is missing for it and its training."""
+        checkpoint = None if self.checkpoint is None else missing_checkpoint(self.checkpoint)
+        training = () if self.training is None else self.training.missing
+        own = filter(None, (self.dataset.missing, checkpoint))
+        return distinct([*training, *own, *self.setting.missing])
 
     @property
     def num_images(self) -> int:
-        """Images tested; 0 where their number is not known."""
+        """Images tested; 0 if unknown."""
         return self.dataset.num_images or 0
 
 
 @dataclass
 class Plan:
-    """Every cell with the test behind it, tests and trainings that cells share being one."""
+    """Every cell with its test; cells share tests, and tests share trainings."""
 
     cells: Mapping[str, Sequence[Cell]]
     """Recipe to its cells."""
     tests: dict[tuple[str, Cell], Test] = field(default_factory=dict)
-    """Recipe and cell to the test, for the cells that are not excluded."""
+    """Recipe and cell to the test, without excluded cells."""
 
     @property
     def distinct_tests(self) -> list[Test]:
@@ -129,134 +136,152 @@ class Plan:
     @property
     def trainings(self) -> list[Training]:
         """Each training once, in the order of the cells."""
-        found = (test.training for test in self.distinct_tests if test.training is not None)
-        return list(dict.fromkeys(found))
+        return trainings_of(self.distinct_tests)
 
     def labels(self) -> dict[Test, str]:
-        """What each test is called: the first cell that it fills."""
+        """Test to the first cell that it fills, in words."""
         found: dict[Test, str] = {}
         for (recipe, cell), test in self.tests.items():
             text = f"{recipe}, {cell.row}, on {cell.dataset}, seed {cell.seed}"
             found.setdefault(test, text)
         return found
 
-    def lacks(self) -> list[Lack]:
-        """Everything that is missing, once."""
-        each = [lack for test in self.distinct_tests for lack in test.lacks]
-        return list({(lack.kind, lack.name): lack for lack in each}.values())
+    def missing(self) -> tuple[Missing, ...]:
+        """Everything that is missing."""
+        return distinct(one for test in self.distinct_tests for one in test.missing)
+
+    def check_metrics(self, recipe: Recipe) -> None:
+        """Refuse metrics of a recipe that its tests do not measure.
+
+        Raises:
+            UsageError: Names the nearest metric.
+        """
+        settings = {test.setting for (name, _), test in self.tests.items() if name == recipe.name}
+        for setting in settings:
+            metrics = setting.config.metrics
+            groups = (metrics.get(name) or () for name in ("image_measures", "pixel_measures"))
+            measured = [str(name) for group in groups for name in group]
+            for metric in recipe.metrics:
+                one_of(metric, measured, "metric", f"metrics in {recipe.path}")
 
 
-def missing(lacks: Iterable[Lack]) -> str | None:
-    """Why a cell cannot be filled, in one line; None if it can, be it after a download.
+def trainings_of(tests: Iterable[Test]) -> list[Training]:
+    """The trainings of some tests, each once."""
+    return list(dict.fromkeys(test.training for test in tests if test.training is not None))
 
-    >>> visa, clip = Lack("data", "visa", ""), Lack("weights", "clip", "", can_be_fetched=True)
-    >>> missing([visa, clip]), missing([clip])
-    ('data visa, weights clip', None)
-    """
-    found = list(lacks)
-    if all(lack.can_be_fetched for lack in found):
-        return None
-    kinds = dict.fromkeys(lack.kind for lack in found)
-    named = {kind: [lack.name for lack in found if lack.kind == kind] for kind in kinds}
-    return ", ".join(f"{kind} {' + '.join(names)}" for kind, names in named.items())
+
+class Cost(NamedTuple):
+    """Estimated cost of some runs."""
+
+    num_images: int
+    """Images through the towers: a training processes its images once per epoch."""
+    seconds: float
+    """Time."""
+    megabytes: float
+    """Disk space of what runs write, without data, weights and cached features."""
+
+    @property
+    def time(self) -> str:
+        """The time in a suitable unit.
+
+        >>> [Cost(0, seconds, 0).time for seconds in (40, 400, 40000)]
+        ['40 s', '7 min', '11.1 h']
+        """
+        if self.seconds < 120:
+            return f"{self.seconds:.0f} s"
+        minutes = self.seconds / 60
+        return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+
+
+def estimate(
+    trainings: Sequence[Training], tests: Sequence[Test], suite: Suite, device: str
+) -> Cost:
+    """Estimate the cost of distinct trainings and tests on a device, `cpu` or `gpu`."""
+    num_images = sum(run.num_images for run in trainings) + sum(run.num_images for run in tests)
+    num_runs = len(trainings) + len(tests)
+    seconds = num_images * suite.seconds_per_image[device] + num_runs * suite.seconds_per_run
+    num_epochs = sum(training.num_epochs for training in trainings)
+    return Cost(num_images, seconds, num_epochs * MB_PER_EPOCH + num_runs * MB_PER_RUN)
 
 
 class Planner:
-    """Makes plans, looking each thing up once.
+    """Makes plans; composes each configuration and looks up each file once.
 
     Args:
-        places: Where things are.
+        places: `datasets_dir`, `weights_dir` and `allow_download` of every run.
+        checkpoints_dir: The authors' checkpoints.
     """
 
-    def __init__(self, places: Places) -> None:
-        self.places = places
-        self.resources = Resources(places.weights_dir, allow_download=places.allow_download)
-        self._composed: dict[tuple[str, ...], Composed] = {}
+    def __init__(self, places: Mapping[str, Any], checkpoints_dir: Path) -> None:
+        self.places, self.checkpoints_dir = places, checkpoints_dir
+        self.resources = Resources(places["weights_dir"], allow_download=places["allow_download"])
+        self._settings: dict[tuple[str, ...], Setting] = {}
         self._trainings: dict[tuple[str, int], Training] = {}
         self._tests: dict[tuple[object, ...], Test] = {}
 
     def plan(self, cells: Mapping[str, Sequence[Cell]]) -> Plan:
-        """Compose and look up what each cell needs.
+        """Compose the configuration of each cell, and look up what it needs.
 
         Args:
             cells: Recipe to its cells.
 
         Raises:
-            UsageError: An override is no key of the configuration, or an epoch is not trained.
+            UsageError: An override does not fit the configuration, or an epoch is not trained.
         """
         plan = Plan(cells)
         targets = list(dict.fromkeys(cell.dataset for own in cells.values() for cell in own))
         for recipe, own in cells.items():
             for cell in own:
-                if cell.excluded is None:
-                    try:
-                        plan.tests[recipe, cell] = self._test(cell, targets)
-                    except (UsageError, HydraException, OmegaConfBaseException) as error:
-                        wanted = f"row {cell.row!r} of {recipe} to be configured"
-                        raise UsageError(wanted, str(error)) from error
+                if cell.excluded is not None:
+                    continue
+                try:
+                    plan.tests[recipe, cell] = self._test(cell, targets)
+                except (UsageError, HydraException, OmegaConfBaseException) as error:
+                    raise UsageError(f"row {cell.row!r} of {recipe}: {error}") from error
         return plan
 
     def _test(self, cell: Cell, targets: Sequence[str]) -> Test:
         training = None if cell.train is None else self._training(cell.train, cell.seed)
-        composed = self._compose("test", [*cell.test, f"dataset@targets=[{','.join(targets)}]"])
-        path = None if cell.checkpoint is None else self.places.checkpoints_dir / cell.checkpoint
+        setting = self._setting("test", [*cell.test, f"dataset@targets=[{','.join(targets)}]"])
+        path = None if cell.checkpoint is None else self.checkpoints_dir / cell.checkpoint
         epoch = cell.epoch or (0 if training is None else training.num_epochs)
         if training is not None and epoch > training.num_epochs:
-            raise UsageError(f"an epoch up to {training.num_epochs}", epoch, key="epoch")
+            raise UsageError(f"must be at most {training.num_epochs}, not {epoch}", key="epoch")
         trained = path if training is None else training.name
-        key = (trained, epoch, composed.setting, cell.dataset, cell.seed)
+        key = (trained, epoch, setting.name, cell.dataset, cell.seed)
         if key not in self._tests:
-            node, strict = composed.config.targets[cell.dataset], composed.config.data.strict
+            node, strict = setting.config.targets[cell.dataset], setting.config.data.strict
             dataset = self.resources.data_set(cell.dataset, node, strict=strict)
-            overrides = (*cell.test, f"dataset@targets=[{cell.dataset}]", f"seed={cell.seed}")
-            self._tests[key] = Test(
-                *(overrides, cell.seed, composed, dataset, training, epoch, path)
-            )
+            typed = (*cell.test, f"dataset@targets=[{cell.dataset}]", f"seed={cell.seed}")
+            self._tests[key] = Test(typed, cell.seed, setting, dataset, training, epoch, path)
         return self._tests[key]
 
     def _training(self, overrides: tuple[str, ...], seed: int) -> Training:
-        composed = self._compose("train", [*overrides, "dataset@targets=[]"])
-        key = (composed.setting, seed)
+        setting = self._setting("train", [*overrides, "dataset@targets=[]"])
+        key = (setting.name, seed)
         if key not in self._trainings:
-            strict = composed.config.data.strict
-            sources = [
+            strict = setting.config.data.strict
+            sources = tuple(
                 self.resources.data_set(str(name), node, strict=strict)
-                for name, node in composed.config.source.items()
-            ]
+                for name, node in setting.config.source.items()
+            )
             typed = (*overrides, "dataset@targets=[]", f"seed={seed}")
-            self._trainings[key] = Training(typed, seed, composed, tuple(sources))
+            self._trainings[key] = Training(typed, seed, setting, sources)
         return self._trainings[key]
 
-    def _compose(self, command: str, overrides: Sequence[str]) -> Composed:
+    def _setting(self, command: str, overrides: Sequence[str]) -> Setting:
         key = (command, *overrides)
-        if key not in self._composed:
+        if key not in self._settings:
             config = compose(command, overrides)
             with open_dict(config):
-                config.datasets_dir = self.places.datasets_dir
-                config.weights_dir = self.places.weights_dir
-                config.allow_download = self.places.allow_download
-            num_epochs = config.trainer.max_epochs
-            if type(num_epochs) is not int or num_epochs < 1:
-                raise UsageError(
-                    "a number of epochs from 1 on", num_epochs, key="trainer.max_epochs"
-                )
-            if config.trainer.devices != 1 or config.trainer.num_nodes != 1:
-                wanted = "one device, as runs are small and follow one another"
-                raise UsageError(wanted, config.trainer.devices, key="trainer.devices")
-            lacks = tuple(self.resources.lacking_weights(config))
-            self._composed[key] = Composed(config, setting(config, command), lacks)
-        return self._composed[key]
-
-
-def _checkpoint_lack(path: Path | None) -> Lack | None:
-    return None if path is None else checkpoint_lack(path)
-
-
-def setting(config: DictConfig, command: str) -> str:
-    """Name what a run computes apart from its seed: see `crane.identity.setting_of`.
-
-    Args:
-        config: As it is run; `checkpoint` is the sha256 of the file.
-        command: `train` or `test`.
-    """
-    return setting_of(plain(config), command)
+                config.update(self.places)
+            trainer = config.trainer
+            check_value(trainer.max_epochs, PositiveInt, "trainer.max_epochs")
+            if trainer.devices != 1 or trainer.num_nodes != 1:
+                raise UsageError("must be 1; runs are small and run in turn", key="trainer.devices")
+            content = plain(config)
+            weights = tuple(weights_needed(content))
+            missing = tuple(self.resources.missing_weights(weights))
+            name = setting_of(content, command)
+            self._settings[key] = Setting(config, name, weights, missing)
+        return self._settings[key]

@@ -1,223 +1,269 @@
-"""The README of an experiment: published, ours, difference, and why they differ."""
+"""README of an experiment: published values, ours, the difference, and why they differ."""
 
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from crane.report.markup import heading
-from crane.reproduce.notes import Notes
-from crane.reproduce.numbers import NOT_RUN, OUTSIDE, UNDEFINED, Number, gravest
-from crane.reproduce.published import published_metrics
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from crane.report.markup import heading, markdown_table
+from crane.reproduce.numbers import (
+    FAILED,
+    LEFT_OUT,
+    MISSING,
+    OUTSIDE,
+    UNDEFINED,
+    Number,
+    read_numbers,
+    read_provenance,
+    worst,
+)
 from crane.reproduce.recipe import Case, Recipe, Row
-from crane.reproduce.suite import Suite
+from crane.reproduce.suite import PAPER, Suite, suites
 
-OVER_ALL = "all data sets"
-"""Heading of the means over the data sets where a metric is defined."""
-LEVELS = {"image": "Detection (images)", "pixel": "Localisation (pixels)"}
+NOT_RUN = "not run"
 GAINED = Number("", "", "", NOT_RUN, reason="the recipe has gained it since these results")
-"""A cell that results are too old for."""
+"""A cell that the results are too old for."""
+LEVELS = {"image": "Detection (images)", "pixel": "Localisation (pixels)"}
+KINDS = ("data", "weights", "checkpoint")
+"""What may be missing."""
+IN_PART = {FAILED: "a seed failed", MISSING: "a seed missing"}
+"""State to what is said beside the value of the other seeds."""
 
 
-def readme(recipe: Recipe, results: Sequence[tuple[Suite, Sequence[Number]]], basis: str) -> str:
-    """Write the page.
+class SuiteResults(NamedTuple):
+    """What one suite measured for a recipe."""
 
-    Args:
-        recipe: The recipe.
-        results: The suites that were run, with their numbers.
-        basis: Where the hours of the recipe's cost come from.
+    suite: Suite
+    """The suite."""
+    numbers: Sequence[Number]
+    """Its numbers."""
+    provenance: Mapping[str, Any]
+    """Where they come from: see `read_provenance`."""
+
+
+class Footnotes:
+    """Formats table cells and collects numbered footnotes, each reason once."""
+
+    def __init__(self) -> None:
+        self._marks: dict[str, int] = {}
+
+    def cell(self, number: Number, difference: str = "") -> str:
+        """The value, or in short why there is none, with the mark of its footnote.
+
+        Args:
+            number: The number.
+            difference: Text after a value.
+
+        >>> Footnotes().cell(Number("Crane", "visa", "aupro", MISSING, reason="data visa + btad"))
+        'missing: data (1)'
+        >>> Footnotes().cell(Number("Crane", "visa", "aupro", FAILED, 61.2, reason="seed 3 failed"))
+        '61.2, a seed failed (1)'
+        """
+        if number.percent is not None:
+            text = number.text + difference
+            if number.note:
+                text += f", {IN_PART.get(number.state, 'not all seeds')} {self.mark(number)}"
+            return text
+        if number.state in (LEFT_OUT, UNDEFINED, FAILED, NOT_RUN):
+            return f"{number.state} {self.mark(number)}"
+        kinds = [kind for kind in KINDS if re.search(rf"(^|, ){kind} ", number.reason)]
+        return f"{number.state}: {', '.join(kinds) or number.reason} {self.mark(number)}"
+
+    def mark(self, number: Number) -> str:
+        """The mark of a number's footnote, such as `(1)`."""
+        return f"({self._marks.setdefault(number.note, len(self._marks) + 1)})"
+
+    def lines(self) -> list[str]:
+        """One line per footnote."""
+        return [f"({mark}) {text}" for text, mark in self._marks.items()]
+
+
+def read_results(recipe: Recipe, but: Suite | None = None) -> list[SuiteResults]:
+    """Read the results beside a recipe, of every suite that was run, except for one.
+
+    Raises:
+        UsageError: A file is damaged.
     """
-    where = f"experiments/{recipe.name}"
-    parts = [
-        f"<!-- Written by crane reproduce from recipe.yaml and the results: edit those. -->\n"
-        f"# {recipe.title}",
-        recipe.shows.strip(),
-        "```sh\n"
-        f"crane reproduce {where} plan_only=true   # what it needs, what is missing\n"
-        f"crane reproduce {where}\n"
-        f"crane reproduce {where} suite=mini       # in small, without downloads\n"
-        "```",
-        _rows(recipe),
+    files = {suite.name: recipe.folder / suite.results for suite in suites().values()}
+    return [
+        SuiteResults(suite, read_numbers(files[name]), read_provenance(files[name]))
+        for name, suite in suites().items()
+        if files[name].is_file() and (but is None or name != but.name)
     ]
-    for suite, numbers in results:
-        parts += [f"## {suite.title}", _summary(recipe, suite, numbers), _tables(recipe, numbers)]
-    parts += [
-        f"## Reading it\n\n{recipe.differs.strip()}",
-        f"## Cost\n\n{recipe.cost['images']:,} images through the towers in the paper's suite, "
-        f"about {recipe.cost['gpu_hours']:.1f} GPU hours. {basis.strip()}",
-    ]
-    return "\n\n".join(parts) + "\n"
 
 
-def _rows(recipe: Recipe) -> str:
-    lines = [_bar(["row", "what makes it"]), _bar(["---", "---"])]
-    lines += [_bar([row.name, _made_by(row)]) for row in recipe.rows]
-    seeds = ", ".join(map(str, recipe.seeds))
-    targets = ", ".join(f"`{name}`" for name in recipe.targets)
-    plural = "s" if len(recipe.seeds) > 1 else ""
-    about = f"Trained on `{' + '.join(recipe.source)}`, tested on {targets}; seed{plural} {seeds}."
-    cases = [
-        f"{', '.join(f'`{name}`' for name in case.targets)}: {_case(case)}"
-        for case in recipe.protocol
-    ]
-    exceptions = f" But {'; '.join(cases)}." if cases else ""
-    return f"{about}{exceptions}\n\n" + "\n".join(lines)
+def readme(recipe: Recipe, results: Sequence[SuiteResults]) -> str:
+    """Write the page as Markdown, from a recipe and the results of every suite that was run."""
+    loader = PackageLoader("crane.reproduce", "")
+    environment = Environment(
+        loader=loader, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters["code"] = "`{}`".format
+    rows = [[row.name, _described(row)] for row in recipe.rows]
+    return environment.get_template("readme.md.jinja").render(
+        recipe=recipe,
+        exceptions=[f"{_codes(case.targets)}: {_exception(case)}" for case in recipe.protocol],
+        rows=markdown_table(["row", "what makes it"], rows, numbers=False),
+        sections=[(one.suite, _summary(recipe, one), _tables(recipe, one)) for one in results],
+        basis=suites()[PAPER].basis,
+    )
 
 
-def _case(case: Case) -> str:
-    own = [f"trained on `{' + '.join(case.source)}`"] if case.source else []
-    own += [f"epoch {case.epoch}"] if case.epoch else []
-    return ", ".join([*own, *(f"`{one}`" for one in case.test)])
+def _codes(texts: Iterable[str]) -> str:
+    return ", ".join(f"`{text}`" for text in texts)
 
 
-def _made_by(row: Row) -> str:
+def _exception(case: Case) -> str:
+    source = f"trained on `{' + '.join(case.source)}`" if case.source else ""
+    epoch = f"epoch {case.epoch}" if case.epoch else ""
+    return ", ".join(filter(None, (source, epoch, _codes(case.test))))
+
+
+def _described(row: Row) -> str:
     parts = [f"`{one}`" for one in row.overrides]
     parts += [f"trained on `{' + '.join(row.source)}`"] if row.source else []
     parts += [f"`{one}` in training" for one in row.train]
     parts += [f"`{one}` in testing" for one in row.test]
     parts += [f"prompts `{row.checkpoint}`"] if row.checkpoint else []
-    parts += [f"on {', '.join(case.targets)}: {_case(case)}" for case in row.protocol]
+    parts += [f"on {', '.join(case.targets)}: {_exception(case)}" for case in row.protocol]
     return "; ".join(parts) or "as published"
 
 
-def _summary(recipe: Recipe, suite: Suite, numbers: Sequence[Number]) -> str:
-    counts = {
-        state: sum(n.state == state for n in numbers)
-        for state in dict.fromkeys(number.state for number in numbers)
-    }
+def _summary(recipe: Recipe, results: SuiteResults) -> str:
+    numbers, file = results.numbers, results.suite.results
+    counts = Counter(number.state for number in numbers)
     told = ", ".join(f"{count} {state}" for state, count in counts.items())
-    text = f"{len(numbers)} numbers: {told} ([{suite.results}]({suite.results}))."
-    measured = [number for number in numbers if number.percent is not None and number.commit]
-    if measured:
-        commits = sorted({c for number in measured for c in number.commit.split()})
-        devices = sorted({number.device for number in measured})
-        shown = ", ".join(f"`{commit[:12]}{'+' * commit.endswith('+')}`" for commit in commits)
-        seeds = list(dict.fromkeys(seed for n in measured for seed in n.seeds.split()))
-        if set(seeds) - set(map(str, recipe.seeds)):
-            text += f" Seeds {', '.join(seeds)}, other than the recipe's."
-        text += f" Commit {shown}, on {', '.join(devices)}. Per cent"
-        text += (
-            ", mean ± standard deviation over seeds." if any(n.spread for n in measured) else "."
+    text = f"{len(numbers)} numbers: {told} ([{file}]({file}))."
+    seeds = dict.fromkeys(seed for number in numbers for seed in number.seeds.split())
+    if set(seeds) - set(map(str, recipe.seeds)):
+        text += f" Seeds {', '.join(seeds)}, other than the recipe's."
+    runs = results.provenance.get("runs", ())
+    if runs:
+        commits = sorted(
+            {f"{run['commit'][:12]}{'+' * run['commit'].endswith('+')}" for run in runs}
         )
+        text += (
+            f" Commit {_codes(commits)}, on {', '.join(sorted({run['device'] for run in runs}))}."
+        )
+    if any(number.percent is not None for number in numbers):
+        has_spread = any(number.spread for number in numbers)
+        text += f" Per cent{', mean ± standard deviation over seeds' * has_spread}."
     return text
 
 
-def _tables(recipe: Recipe, numbers: Sequence[Number]) -> str:
-    notes = Notes()
+def _tables(recipe: Recipe, results: SuiteResults) -> list[str]:
+    notes, numbers = Footnotes(), results.numbers
     if any(number.published is not None for number in numbers):
-        tables = _beside_published(recipe, numbers, notes)
+        blocks = _beside_published(recipe, numbers, notes)
     else:
-        tables = _beside_baseline(recipe, numbers, notes)
-    return "\n\n".join([*tables, "  \n".join(notes.lines())]).rstrip()
+        blocks = _beside_baseline(recipe, numbers, notes)
+    return list(filter(None, [*blocks, "  \n".join(notes.lines())]))
 
 
-def _beside_published(recipe: Recipe, numbers: Sequence[Number], notes: Notes) -> list[str]:
-    """For each row and level a table: data sets down, published, ours and difference across."""
-    tables = []
-    could_be = set(recipe.metrics) & published_metrics(recipe)
-    gained = could_be - {number.metric for number in numbers}
+def _beside_published(recipe: Recipe, numbers: Sequence[Number], notes: Footnotes) -> list[str]:
+    """Per row and level a table: data sets down; published, ours and difference across."""
+    methods = {row.published for row in recipe.rows}
+    values = recipe.published_values.items()
+    known = {metric for (method, _), own in values if method in methods for metric in own}
+    gained = known - {number.metric for number in numbers}
+    blocks = []
     for row in recipe.rows:
-        tables.append(f"### {row.name}")
-        if all(number.row != row.name for number in numbers):
-            tables.append(f"{notes.cell(GAINED).capitalize()}.")
+        blocks.append(f"### {row.name}")
+        own = [number for number in numbers if number.row == row.name]
+        if not own:
+            blocks.append(f"{notes.cell(GAINED).capitalize()}.")
             continue
         if row.published is not None:
-            tolerance = recipe.tolerance_of(row)
-            tables.append(
+            blocks.append(
                 f"Published as {row.published}. Outside tolerance, marked **bold**, is what "
-                f"differs by more than {tolerance:g} points."
+                f"differs by more than {recipe.tolerance_of(row):g} points."
             )
+        shown = {number.metric for number in own} | gained
         for level, title in LEVELS.items():
-            own = [n for n in numbers if n.row == row.name and _level(n.metric) == level]
-            shown = {number.metric for number in own} | gained
             metrics = [m for m in recipe.metrics if m in shown and _level(m) == level]
-            if not metrics:
-                continue
-            names = list(dict.fromkeys(n.dataset for n in own or numbers if n.row == row.name))
-            found = {(n.dataset, n.metric): n for n in own}
-            head = [
-                title,
-                *(
-                    f"{heading(m)}: published" if i == 0 else text
-                    for m in metrics
-                    for i, text in enumerate(("", "ours", "difference"))
-                ),
-            ]
-            lines = [_bar(head), _bar(["---", *["---:"] * (len(head) - 1)])]
-            for name in names:
-                cells = [
-                    text
-                    for m in metrics
-                    for text in _three(GAINED if m in gained else found.get((name, m)), notes)
-                ]
-                lines.append(_bar([name.replace("_", " ") if "average" in name else name, *cells]))
-            tables.append("\n".join(lines))
-    return tables
+            if metrics:
+                of_level = [number for number in own if _level(number.metric) == level]
+                blocks.append(_level_table(title, metrics, of_level or own, notes))
+    return blocks
 
 
 def _level(metric: str) -> str:
     return "image" if metric.startswith("image_") else "pixel"
 
 
-def _three(number: Number | None, notes: Notes) -> tuple[str, str, str]:
+def _level_table(
+    title: str, metrics: Sequence[str], numbers: Sequence[Number], notes: Footnotes
+) -> str:
+    measured = {number.metric for number in numbers}
+    found = {(number.dataset, number.metric): number for number in numbers}
+    head = [title]
+    for metric in metrics:
+        head += [f"{heading(metric)}: published", "ours", "difference"]
+    lines = []
+    for name in dict.fromkeys(number.dataset for number in numbers):
+        line = [name.replace("_", " ") if "average" in name else name]
+        for metric in metrics:
+            number = found.get((name, metric)) if metric in measured else GAINED
+            line += _compared(number, notes)
+        lines.append(line)
+    return markdown_table(head, lines)
+
+
+def _compared(number: Number | None, notes: Footnotes) -> tuple[str, str, str]:
     if number is None:
         return "not published", "-", "-"
     published = "-" if number.published is None else f"{number.published:.1f}"
-    ours = notes.cell(number)
     if number.difference is None:
-        return published, ours, "-"
+        return published, notes.cell(number), "-"
     difference = f"{number.difference:+.1f}"
-    return published, ours, f"**{difference}**" if number.state == OUTSIDE else difference
+    is_outside = number.state == OUTSIDE
+    return published, notes.cell(number), f"**{difference}**" if is_outside else difference
 
 
-def _beside_baseline(recipe: Recipe, numbers: Sequence[Number], notes: Notes) -> list[str]:
+def _beside_baseline(recipe: Recipe, numbers: Sequence[Number], notes: Footnotes) -> list[str]:
     """A table over all data sets, and one for each: rows down, metrics across."""
     datasets = list(dict.fromkeys(number.dataset for number in numbers))
-    if all(number.percent is None for number in numbers):
-        datasets = []  # nothing to tell apart
-    head = ["row", *(heading(metric) for metric in recipe.metrics)]
-    tables = []
-    if recipe.baseline is not None and datasets:
-        tables.append(f"In brackets: the difference from *{recipe.baseline}*, in points.")
-    for dataset in [None, *(datasets if len(datasets) > 1 else [])]:
-        lines = [_bar([dataset or OVER_ALL, *head[1:]]), _bar(["---", *["---:"] * (len(head) - 1)])]
+    is_measured = any(number.percent is not None for number in numbers)
+    blocks = []
+    if recipe.baseline is not None and is_measured:
+        blocks.append(f"In brackets: the difference from *{recipe.baseline}*, in points.")
+    for dataset in [None, *(datasets if is_measured and len(datasets) > 1 else [])]:
+        lines = []
         for row in recipe.rows:
             own = [n for n in numbers if n.row == row.name and dataset in (None, n.dataset)]
-            cells = [
-                _mean_cell([n for n in own if n.metric == metric], notes)
-                for metric in recipe.metrics
-            ]
-            lines.append(_bar([row.name, *cells]))
-        tables.append("\n".join(lines))
-    return tables
+            line = [_mean_cell([n for n in own if n.metric == m], notes) for m in recipe.metrics]
+            lines.append([row.name, *line])
+        head = [dataset or "all data sets", *map(heading, recipe.metrics)]
+        blocks.append(markdown_table(head, lines))
+    return blocks
 
 
-def _mean_cell(numbers: Sequence[Number], notes: Notes) -> str:
-    """One number as it is; of several the mean over those that are defined."""
+def _mean_cell(numbers: Sequence[Number], notes: Footnotes) -> str:
+    """A single number, or the mean of several over those that are defined."""
     if not numbers:
         return notes.cell(GAINED)
+    if len(numbers) == 1:
+        return notes.cell(numbers[0], _difference(numbers))
     defined = [n for n in numbers if n.percent is not None]
     unmeasured = [n for n in numbers if n.percent is None and n.state != UNDEFINED]
-    if len(numbers) > 1 and unmeasured and defined:
-        text = f"{len(unmeasured)} of {len(numbers)} data sets: {unmeasured[0].text}"
-        return notes.cell(Number("", "", "", unmeasured[0].state, reason=text))
-    if len(numbers) == 1:
-        return notes.cell(numbers[0], _difference([numbers[0].to_baseline]))
+    if unmeasured and defined:
+        reason = f"{len(unmeasured)} of {len(numbers)} data sets: {unmeasured[0].text}"
+        return notes.cell(Number("", "", "", unmeasured[0].state, reason=reason))
     if not defined:
-        first = (unmeasured or numbers)[0]
-        reasons = dict.fromkeys(n.reason for n in numbers if n.state == first.state)
-        return notes.cell(Number("", "", "", first.state, reason="; ".join(reasons)))
-    mean = sum(n.percent for n in defined if n.percent is not None) / len(defined)
-    state = gravest(n.state for n in [n for n in defined if n.reason] or defined)
-    reasons = dict.fromkeys(f"{n.dataset}: {n.reason}" for n in defined if n.reason)
-    whole = Number("", "", "", state, mean, reason="; ".join(reasons))
-    return notes.cell(whole, _difference([n.to_baseline for n in defined]))
+        state = (unmeasured or numbers)[0].state
+        reasons = dict.fromkeys(n.reason for n in numbers if n.state == state)
+        return notes.cell(Number("", "", "", state, reason="; ".join(reasons)))
+    in_part = [n for n in defined if n.reason]
+    reasons = dict.fromkeys(f"{n.dataset}: {n.reason}" for n in in_part)
+    state = worst(n.state for n in in_part or defined)
+    mean = sum(n.percent or 0.0 for n in defined) / len(defined)
+    return notes.cell(
+        Number("", "", "", state, mean, reason="; ".join(reasons)), _difference(defined)
+    )
 
 
-def _difference(differences: Sequence[float | None]) -> str:
-    known = [one for one in differences if one is not None]
-    if not known or len(known) < len(differences):
-        return ""
-    return f" ({sum(known) / len(known):+.1f})"
-
-
-def _bar(cells: Sequence[str]) -> str:
-    escaped = (cell.replace("|", r"\|") for cell in cells)
-    return f"| {' | '.join(escaped)} |"
+def _difference(numbers: Sequence[Number]) -> str:
+    known = [n.to_baseline for n in numbers if n.to_baseline is not None]
+    return f" ({sum(known) / len(known):+.1f})" if known and len(known) == len(numbers) else ""

@@ -1,6 +1,7 @@
-"""What a run needs and whether it is here: data sets, weights, checkpoints."""
+"""What runs need and whether it is here: data sets, weights, checkpoints."""
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,47 +13,72 @@ from crane.data import Index
 from crane.datasets import Card
 from crane.errors import UsageError
 from crane.files import sha256
-from crane.gate import build
+from crane.gate import build, check
 from crane.methods import build_model
 from crane.weights import (
     PRESENT,
-    WeightFile,
     hub_code_address,
     hub_code_folder,
     is_hub_code,
     weight_status,
-    weights_needed,
 )
 
 
 @dataclass(frozen=True)
-class Lack:
-    """Something that a run needs and that is not here."""
+class Missing:
+    """A data set, weight file or checkpoint that a run needs and that is not here."""
 
     kind: str
     """`data`, `weights` or `checkpoint`."""
     name: str
-    """Which."""
+    """Its name."""
     help: str
     """Where to get it and where to put it."""
     size_mb: int | None = None
-    """How large it is, where known."""
-    can_be_fetched: bool = False
-    """Whether the first run that needs it fetches it."""
+    """Its size; None if unknown."""
+    downloadable: bool = False
+    """Whether the first run that needs it downloads it."""
+
+
+def why_missing(missing: Iterable[Missing]) -> str | None:
+    """Why a test cannot run, in one line; None if it can, perhaps after downloads.
+
+    >>> visa, clip = Missing("data", "visa", ""), Missing("weights", "clip", "", None, True)
+    >>> why_missing([visa, clip]), why_missing([clip])
+    ('data visa, weights clip', None)
+    """
+    found = list(missing)
+    if all(one.downloadable for one in found):
+        return None
+    names: dict[str, list[str]] = {}
+    for one in found:
+        names.setdefault(one.kind, []).append(one.name)
+    return ", ".join(f"{kind} {' + '.join(own)}" for kind, own in names.items())
+
+
+def distinct(missing: Iterable[Missing]) -> tuple[Missing, ...]:
+    """Each missing thing once."""
+    return tuple({(one.kind, one.name): one for one in missing}.values())
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """One data set as the plan knows it."""
+    """A data set as the plan knows it."""
 
     name: str
+    """Its name in the configuration."""
     num_images: int | None
-    """Of the split that is used; of the card where the data are not here; None where unknown."""
+    """Images of the split used, from the card if the data are not here; None if unknown."""
     num_classes: int
+    """Its classes."""
     fingerprint: str | None
-    """None where the data are not here."""
-    lack: Lack | None
-    """What is wrong; None if it can be used."""
+    """Fingerprint of its files; None if the data are not here."""
+    missing: Missing | None
+    """Why it cannot be used; None if it can."""
+    table_rows: tuple[str, ...] = ()
+    """Its names in published tables."""
+    average: str = ""
+    """The row of averages it counts towards in published tables."""
 
 
 class Resources:
@@ -60,97 +86,75 @@ class Resources:
 
     Args:
         weights_dir: The weights folder.
-        allow_download: Whether runs may fetch missing weights.
+        allow_download: Whether runs may download missing weights.
     """
 
     def __init__(self, weights_dir: str, *, allow_download: bool) -> None:
         self.weights_dir, self.allow_download = weights_dir, allow_download
         self._data: dict[str, DataSet] = {}
-        self._hashes: dict[Path, str] = {}
         self._built: dict[tuple[str, ...], str | None] = {}
 
     def data_set(self, name: str, node: DictConfig, *, strict: bool) -> DataSet:
-        """One data set of a configuration.
+        """Look up one data set of a configuration.
 
         Args:
-            name: What the configuration calls it.
-            node: What it says of it.
-            strict: Whether numbers of images other than the published ones are refused.
+            name: Its name in the configuration.
+            node: Its configuration.
+            strict: Whether it must have the published numbers of images.
         """
         key = json.dumps([name, plain(node), strict], sort_keys=True, default=str)
         if key not in self._data:
-            self._data[key] = self._look(name, node, strict)
+            self._data[key] = _data_set(name, node, strict)
         return self._data[key]
 
-    def _look(self, name: str, node: DictConfig, strict: bool) -> DataSet:
-        try:
-            index: Index = build(node, f"targets.{name}")
-        except UsageError as error:
-            return _from_card(name, node, Lack("data", name, str(error)))
-        lack = None
-        if strict and index.mismatches:
-            text = f"not the published one: {'; '.join(index.mismatches)} (data.strict)"
-            lack = Lack("data", name, text)
-        num_classes = len(index.class_names)
-        return DataSet(name, len(index.samples), num_classes, index.fingerprint(), lack)
+    def hashes(self, names: Sequence[str]) -> dict[str, str]:
+        """The sha256 of each of these weight files that is here, by name."""
+        found = {name: weight_status(name, self.weights_dir, verify=False).path for name in names}
+        return {name: sha256(path) for name, path in found.items() if path and path.is_file()}
 
-    def weights(self, config: DictConfig) -> dict[str, str]:
-        """The sha256 of each weight file of a configuration that is here, by name."""
-        found = {n: weight_status(n, self.weights_dir, verify=False) for n in _needed(config)}
-        return {n: self.sha256(s.path) for n, s in found.items() if s.path and s.path.is_file()}
-
-    def sha256(self, path: Path) -> str:
-        """The sha256 of a file, computed once."""
-        if path not in self._hashes:
-            self._hashes[path] = sha256(path)
-        return self._hashes[path]
-
-    def lacking_weights(self, config: DictConfig) -> list[Lack]:
-        """The weight files of a configuration that are not here."""
-        lacks = []
-        for name in _needed(config):
-            status = weight_status(name, self.weights_dir, verify=False)
+    def missing_weights(self, names: Sequence[str]) -> list[Missing]:
+        """Those of these weight files that are not here."""
+        statuses = {name: weight_status(name, self.weights_dir, verify=False) for name in names}
+        found = []
+        for name, status in statuses.items():
             if status.state == PRESENT:
                 continue
-            entry = status.entry
-            lacks.append(
-                Lack(
-                    *("weights", name, self._where(name, entry)),
-                    size_mb=None if entry is None else entry.size_mb,
-                    can_be_fetched=self.allow_download,
-                )
-            )
-        return lacks
+            if is_hub_code(name):
+                where = f"{hub_code_address(name)}; unpacked, its folder as {hub_code_folder(name)}"
+            elif status.entry is None:
+                where = f"a file of your own; into {self.weights_dir}"
+            else:
+                where = f"{status.entry.source}; into {self.weights_dir} as {status.entry.files[0]}"
+            size = None if status.entry is None else status.entry.size_mb
+            found.append(Missing("weights", name, where, size, self.allow_download))
+        return found
 
-    def _where(self, name: str, entry: WeightFile | None) -> str:
-        """Where to get a file or code that is not here, and where to put it."""
-        if is_hub_code(name):
-            return f"{hub_code_address(name)}; unpacked, its folder as {hub_code_folder(name)}"
-        if entry is None:
-            return f"a file of your own; into {self.weights_dir}"
-        return f"{entry.source}; into {self.weights_dir} as {entry.files[0]}"
+    def download(self, config: DictConfig, names: Sequence[str]) -> str | None:
+        """Download missing weights by building the model; each set of files is tried once.
 
-    def fetch(self, config: DictConfig) -> str | None:
-        """Have missing weights fetched by building the model; why that failed, None if it did not.
+        Args:
+            config: The configuration of the model.
+            names: Its weight files.
 
-        Each set of missing files is tried once.
+        Returns:
+            Why it failed; None if nothing is missing any more.
         """
-        names = tuple(lack.name for lack in self.lacking_weights(config))
-        if names and names not in self._built:
+        missing = tuple(one.name for one in self.missing_weights(names))
+        if missing and missing not in self._built:
             try:
                 build_model(config)
-                self._built[names] = None
+                self._built[missing] = None
             except (UsageError, InstantiationException, OSError, RuntimeError) as error:
                 cause = error.__cause__ or error
-                self._built[names] = (str(cause) or type(cause).__name__).splitlines()[0]
-        return self._built.get(names)
+                self._built[missing] = (str(cause) or type(cause).__name__).splitlines()[0]
+        return self._built.get(missing)
 
 
-def checkpoint_lack(path: Path) -> Lack | None:
-    """What to do about a checkpoint of someone else's; None if it is there."""
+def missing_checkpoint(path: Path) -> Missing | None:
+    """How to get a checkpoint of the authors; None if it is here."""
     if path.is_file():
         return None
-    return Lack(
+    return Missing(
         "checkpoint",
         f"{path.parent.name}/{path.name}",
         "the authors' prompts, linked from https://github.com/AlirezaSalehy/Crane; "
@@ -158,23 +162,36 @@ def checkpoint_lack(path: Path) -> Lack | None:
     )
 
 
-def _needed(config: DictConfig) -> list[str]:
-    return weights_needed(plain(config))
+def _data_set(name: str, node: DictConfig, strict: bool) -> DataSet:
+    card: Card | None = None
+    if node.get("card") is not None:
+        card = build(node.card, f"targets.{node.name}.card")
+    rows = () if card is None else tuple(card.table_rows)
+    average = f"average_{card.domain}" if card is not None and rows else ""
+    check(node, f"targets.{name}")  # a wrong configuration is no missing data set
+    try:
+        index: Index = build(node, f"targets.{name}")
+    except UsageError as error:
+        missing = Missing("data", name, str(error))
+        num_images, num_classes = (None, 0)
+        if card is not None:
+            num_images, num_classes = _num_images(card), len(card.class_names)
+        return DataSet(name, num_images, num_classes, None, missing, rows, average)
+    strange = f"not the published copy: {'; '.join(index.mismatches)} (data.strict)"
+    return DataSet(
+        name,
+        len(index.samples),
+        len(index.class_names),
+        index.fingerprint(),
+        Missing("data", name, strange) if strict and index.mismatches else None,
+        rows,
+        average,
+    )
 
 
-def _from_card(name: str, node: DictConfig, lack: Lack) -> DataSet:
-    """What is known of a data set that is not here."""
-    if "card" not in node:
-        return DataSet(name, None, 0, None, lack)
-    card: Card = build(node.card, f"targets.{node.name}.card")
-    return DataSet(name, images_of(card), len(card.class_names), None, lack)
-
-
-def images_of(card: Card) -> int | None:
-    """How many images the split with anomalies has, by the surest statement."""
-    for counts in card.of("test"):
-        if counts.totals is not None:
-            return sum(counts.totals)
-        if counts.num_images is not None:
-            return counts.num_images
-    return None
+def _num_images(card: Card) -> int | None:
+    """Images of the split with anomalies, by the most reliable statement of the card."""
+    counts = (
+        sum(one.totals) if one.totals is not None else one.num_images for one in card.of("test")
+    )
+    return next((count for count in counts if count is not None), None)

@@ -1,125 +1,121 @@
-"""Doing what a plan says: each training and each test once, whatever was finished before."""
+"""Runs a plan: each training and each test once, skipping what finished before."""
 
 import gc
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig, open_dict
 
 from crane import training
-from crane.identity import OPTIONS
+from crane.config import plain
+from crane.files import sha256
+from crane.identity import OPTIONS, setting_of
 from crane.methods import PromptCheckpoint, adopt_config, read_checkpoint
-from crane.reproduce.finished import Finished
-from crane.reproduce.plan import Composed, Plan, Planner, Test, Training, missing, setting
-from crane.runs import DatasetResult, StoredRun, store_run
+from crane.reproduce.plan import Plan, Planner, Setting, Test, Training
+from crane.reproduce.resources import why_missing
+from crane.runs import DatasetResult, StoredRun, finished_runs, store_run
 from crane.runs.store import FINISHED, StoredPlace
 
 logger = logging.getLogger(__name__)
 
 LAST = Path("checkpoints") / "last.ckpt"
-"""What an interrupted training goes on from, in its folder."""
+"""State in a training's folder that it resumes from."""
+PROMPTS = "prompts"
+"""Name of the tested prompts among the weights of a test; the setting covers them already."""
 
-Say = Callable[[str], None]
+Key = tuple[str, int, str, str]
 
 
 @dataclass
 class Outcomes:
-    """What came of the tests of a plan."""
+    """How the tests of a plan ended."""
 
     done: dict[Test, str] = field(default_factory=dict)
     """Test to its run in the results store."""
     missing: dict[Test, str] = field(default_factory=dict)
-    """Test to what it lacks."""
+    """Test to what is missing for it."""
     failed: dict[Test, str] = field(default_factory=dict)
-    """Test to why it, or its training, failed."""
+    """Test to the error of it or of its training."""
     num_runs: int = 0
-    """Trainings and tests that were run this time."""
+    """Trainings and tests that ran this time."""
 
 
 class Runner:
-    """Runs trainings and tests, and keeps them in the results store.
+    """Runs trainings and tests, and keeps their numbers in the results store.
 
     Args:
-        planner: Made the plan.
-        folder: Runs go below it, each into a folder named by its setting.
-        store: The results store.
-        say: Called with a line about each run.
+        planner: The planner that made the plan.
+        folder: Parent folder; one subfolder per run, named by its setting and seed.
+        store: The results store; it need not exist yet.
+        report: Called with a line about each run.
     """
 
-    def __init__(self, planner: Planner, folder: Path, store: Path, say: Say) -> None:
+    def __init__(
+        self, planner: Planner, folder: Path, store: Path, report: Callable[[str], None]
+    ) -> None:
         self.resources = planner.resources
-        self.folder, self.store, self.say = folder.absolute(), store, say
-        self.finished = Finished(store)
+        self.folder, self.store, self.report = folder.absolute(), store, report
+        self._finished: dict[Key, StoredPlace] = {}
+        for run in reversed(finished_runs(store)):
+            self._finished[_key(run.setting, run.seed, run.data, run.weights)] = run.place
         self._checkpoints: dict[Path, PromptCheckpoint] = {}
-        self._hashes: dict[Composed, Mapping[str, str]] = {}
 
-    def _weights(self, composed: Composed) -> Mapping[str, str]:
-        """The sha256 of the weight files of a configuration."""
-        if composed.lacks:  # they may have been fetched since
-            return self.resources.weights(composed.config)
-        if composed not in self._hashes:
-            self._hashes[composed] = self.resources.weights(composed.config)
-        return self._hashes[composed]
+    def _find(
+        self, name: str, seed: int, data: Mapping[str, str], setting: Setting
+    ) -> StoredPlace | None:
+        """The latest finished run of a setting and seed on the very files that are here."""
+        weights = self.resources.hashes(setting.weights)
+        return self._finished.get(_key(name, seed, data, weights))
 
     def trained(self, wanted: Training) -> Path | None:
-        """The folder of a training that was finished before; None if it is to be run."""
-        place = self.finished.find(
-            wanted.composed.setting,
-            wanted.seed,
-            _data_of(wanted),
-            self._weights(wanted.composed),
-        )
-        if place is None:
+        """Folder of a training that finished before; None if it has to run."""
+        place = self._find(wanted.setting.name, wanted.seed, _data(wanted), wanted.setting)
+        folder = None if place is None else Path(place.folder)
+        if folder is None or not _prompts(folder, wanted.num_epochs).is_file():
             return None
-        folder = Path(place.folder)
-        return folder if _prompts(folder, wanted.num_epochs).is_file() else None
+        return folder
 
     def tested(self, wanted: Test) -> StoredPlace | None:
-        """The run of a test that was finished before; None if it is to be run."""
+        """Run of a test that finished before; None if it has to run."""
         folder = None if wanted.training is None else self.trained(wanted.training)
         path = wanted.checkpoint if folder is None else _prompts(folder, wanted.epoch)
-        if path is None or not path.is_file() or wanted.dataset.lack is not None:
+        if path is None or not path.is_file() or wanted.dataset.missing is not None:
             return None
         _, name = self._ready(wanted, path)
-        return self._find(wanted, name)
+        return self._find(name, wanted.seed, _data(wanted), wanted.setting)
 
     def run(self, plan: Plan) -> Outcomes:
-        """Run all that can be run.
-
-        Returns:
-            What came of every test. A failed run is reported, and the others go on.
-        """
+        """Run everything that can run; after a failure, continue with the other tests."""
         outcomes = Outcomes()
         tests, labels = plan.distinct_tests, plan.labels()
         for place, test in enumerate(tests, 1):
-            reason = missing(test.lacks)
+            reason = why_missing(test.missing)
             if reason is not None:
                 outcomes.missing[test] = reason
                 continue
             try:
-                self._one(test, outcomes, f"[{place}/{len(tests)}] {labels[test]}")
+                self._run(test, outcomes, f"[{place}/{len(tests)}] {labels[test]}")
             except Exception as error:
                 logger.exception("the run failed")
                 text = f"{type(error).__name__}: {error}".splitlines()[0]
-                self.say(f"failed: {text}")
-                others = [
-                    t for t in tests if t.training is test.training and t not in outcomes.done
-                ]
-                failed_training = test.training is not None and self.trained(test.training) is None
-                for one in others if failed_training else [test]:
-                    outcomes.failed[one] = text
+                self.report(f"failed: {text}")
+                failed = [test]
+                if test.training is not None and self.trained(test.training) is None:
+                    failed = [t for t in tests if t.training is test.training]
+                outcomes.failed |= {t: text for t in failed if t not in outcomes.done}
         return outcomes
 
-    def _one(self, test: Test, outcomes: Outcomes, label: str) -> None:
-        """Train if need be, then test if need be."""
+    def _run(self, test: Test, outcomes: Outcomes, label: str) -> None:
+        """Train if necessary, then test if necessary."""
         if test in outcomes.failed:
             return
-        why = self.resources.fetch(test.composed.config)
+        why = self.resources.download(test.setting.config, test.setting.weights)
         if why is not None:
             outcomes.missing[test] = f"weights, as fetching them failed ({why})"
             return
@@ -127,73 +123,63 @@ class Runner:
         if test.training is not None:
             folder = self.trained(test.training)
             if folder is None:
-                folder = self._train(test.training, outcomes, label)
+                folder = self._train(test.training, label)
+                outcomes.num_runs += 1
             path = _prompts(folder, test.epoch)
         assert path is not None
         config, name = self._ready(test, path)
-        place = self._find(test, name)
+        place = self._find(name, test.seed, _data(test), test.setting)
         if place is None:
-            place = self._test(test, config, name, outcomes, label)
+            place = self._test(test, config, name, label)
+            outcomes.num_runs += 1
         outcomes.done[test] = place.run_id
-
-    def _find(self, test: Test, name: str) -> StoredPlace | None:
-        data = {f"targets.{test.dataset.name}": str(test.dataset.fingerprint)}
-        return self.finished.find(name, test.seed, data, self._weights(test.composed))
 
     def _ready(self, test: Test, path: Path) -> tuple[DictConfig, str]:
         """A test's configuration with the checkpoint's model in it, and its setting."""
         if path not in self._checkpoints:
             self._checkpoints[path] = read_checkpoint(path)
-        config = test.composed.of(test.seed, test.dataset.name)
+        config = test.setting.of(test.seed, test.dataset.name)
         config = adopt_config(config, self._checkpoints[path], test.overrides)
         with open_dict(config):
-            config.checkpoint = self.resources.sha256(path)
-            name = setting(config, "test")
             config.checkpoint = str(path)
-        return config, name
+        return config, setting_of({**plain(config), "checkpoint": sha256(path)}, "test")
 
-    def _train(self, wanted: Training, outcomes: Outcomes, label: str) -> Path:
+    def _train(self, wanted: Training, label: str) -> Path:
         folder = self.folder / "trainings" / wanted.name
-        config = wanted.composed.of(wanted.seed)
+        config = wanted.setting.of(wanted.seed)
         with open_dict(config):
             config.run_dir = str(folder)
             config.resume = str(folder / LAST) if self._was_interrupted(folder, wanted) else None
-        go_on = "" if config.resume is None else ", from where it was interrupted"
+        resumed = "" if config.resume is None else ", resumed from its last epoch,"
         started = time.monotonic()
         summary = training.train(config)
-        name = wanted.composed.setting
-        run = self._keep(config, "train", wanted.overrides, name, summary.results)
-        self.finished.add(run)
-        outcomes.num_runs += 1
-        self._end(f"{label}: trained{go_on}", started)
+        self._keep(config, "train", wanted.overrides, wanted.setting.name, summary.results)
+        self._end(f"{label}: trained{resumed}", started)
         return folder
 
     def _was_interrupted(self, folder: Path, wanted: Training) -> bool:
         """Whether a training of this setting, on these very files, stopped before its end."""
         if not (folder / LAST).is_file():
             return False
-        record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
-        files = self._weights(wanted.composed)
-        same = record["data"] == _data_of(wanted) and files.items() <= record["weights"].items()
+        record = _record(folder)
+        files = self.resources.hashes(wanted.setting.weights)
+        same = record["data"] == _data(wanted) and files.items() <= record["weights"].items()
         return same and record["ended"] is None
 
-    def _test(
-        self, wanted: Test, config: DictConfig, name: str, outcomes: Outcomes, label: str
-    ) -> StoredPlace:
+    def _test(self, wanted: Test, config: DictConfig, name: str, label: str) -> StoredPlace:
         with open_dict(config):
             config.run_dir = str(self.folder / "tests" / f"{name}-{wanted.seed}")
         started = time.monotonic()
         summary = training.test(config, self._checkpoints[Path(config.checkpoint)])
-        run = self._keep(config, "test", wanted.overrides, name, summary.results)
-        outcomes.num_runs += 1
+        place = self._keep(config, "test", wanted.overrides, name, summary.results)
         self._end(f"{label}: tested", started)
-        return self.finished.add(run)
+        return place
 
     def _end(self, text: str, started: float) -> None:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        self.say(f"{text} in {time.monotonic() - started:.1f} s")
+        self.report(f"{text} in {time.monotonic() - started:.1f} s")
 
     def _keep(
         self,
@@ -201,10 +187,12 @@ class Runner:
         command: str,
         overrides: tuple[str, ...],
         name: str,
-        results: tuple[DatasetResult, ...],
-    ) -> StoredRun:
-        """Put a run into the store."""
-        record = json.loads((Path(config.run_dir) / "record.json").read_text(encoding="utf-8"))
+        results: Sequence[DatasetResult],
+    ) -> StoredPlace:
+        """Put a run that just ended into the store."""
+        record = _record(Path(config.run_dir))
+        pairs = (override.partition("=") for override in overrides)
+        about = ("commit", "dirty", "device", "versions", "data", "weights")
         run = StoredRun(
             setting=name,
             command=command,
@@ -213,15 +201,23 @@ class Runner:
             seed=config.seed,
             overrides=overrides,
             sources=list(config.source),
-            options=_options(overrides),
-            **{name: record[name] for name in ("commit", "dirty", "device", "versions", "data")},
-            weights=record["weights"],
+            options={group: option for group, _, option in pairs if group in OPTIONS},
+            **{key: record[key] for key in about},
         )
         store_run(self.store, run, results)
-        return run
+        place = StoredPlace(run.run_id, run.folder)
+        self._finished[_key(run.setting, run.seed, run.data, run.weights)] = place
+        return place
 
 
-def _data_of(wanted: Training) -> Mapping[str, str]:
+def _record(folder: Path) -> Mapping[str, Any]:
+    return json.loads((folder / "record.json").read_text(encoding="utf-8"))
+
+
+def _data(wanted: Training | Test) -> dict[str, str]:
+    """Data set to fingerprint, as the record of the run has them."""
+    if isinstance(wanted, Test):
+        return {f"targets.{wanted.dataset.name}": str(wanted.dataset.fingerprint)}
     return {f"source.{one.name}": str(one.fingerprint) for one in wanted.sources}
 
 
@@ -229,7 +225,11 @@ def _prompts(folder: Path, epoch: int) -> Path:
     return folder / "prompts" / f"epoch_{epoch}.safetensors"
 
 
-def _options(overrides: tuple[str, ...]) -> dict[str, str]:
-    """The options that overrides choose of the groups that have a column in the store."""
-    pairs = (override.partition("=") for override in overrides)
-    return {name: value for name, _, value in pairs if name in OPTIONS}
+def _key(setting: str, seed: int, data: Mapping[str, str], weights: Mapping[str, str]) -> Key:
+    # Random weights are no file: the setting identifies them.
+    files = {
+        name: digest
+        for name, digest in weights.items()
+        if name != PROMPTS and not digest.startswith("random")
+    }
+    return setting, seed, json.dumps(dict(data), sort_keys=True), json.dumps(files, sort_keys=True)

@@ -1,45 +1,57 @@
-"""Suites: on which data and with which weights the recipes are run."""
+"""Suites: on which data and with which weights recipes run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from typing import Annotated
 
-from crane.errors import UsageError
+from annotated_types import MinLen
+from omegaconf import OmegaConf
+
+from crane.checks import NonNegativeFloat, Text, checked
+from crane.config import conf_dir
+from crane.gate import build
+
+PAPER = "paper"
+"""The suite of the published tables."""
 
 
+@checked
 @dataclass(frozen=True)
 class Suite:
-    """One way to run every recipe; the options of the group `suite` are such.
+    """One way to run every recipe; each option of the configuration group `suite` is one.
 
     Raises:
-        UsageError: A text stands where a list belongs, or nothing is to be tested.
+        UsageError: A value has the wrong type, or there is no target.
     """
 
-    name: str
-    """As rows call it."""
+    name: Text
+    """Its name in recipes."""
     title: str
-    """What the README calls it."""
-    results: str
-    """File of its results beside each recipe: those of two suites never share one."""
-    seconds_per_image: Mapping[str, float]
-    """Device (`cpu`, `gpu`) to the seconds that an image takes, trained on or tested."""
-    seconds_per_run: float
-    """What building, loading and writing add to each run."""
+    """Its heading in READMEs."""
+    results: Text
+    """Results file beside each recipe; no two suites share one."""
+    seconds_per_image: Mapping[str, NonNegativeFloat]
+    """Device (`cpu`, `gpu`) to the seconds per image trained on or tested."""
+    seconds_per_run: NonNegativeFloat
+    """Overhead of each run: building, loading, writing."""
     basis: str
     """Where these seconds come from."""
     overrides: Sequence[str] = ()
-    """Of every run."""
+    """Overrides of every run."""
     train: Sequence[str] = ()
-    """Of every training."""
+    """Overrides of every training."""
     sources: Mapping[str, str] = field(default_factory=dict)
-    """Data set of the recipes to the one trained on in its place."""
-    targets: Sequence[str] | None = None
-    """Data sets tested on in the place of the recipes'; None: the recipes'."""
+    """Source data set of recipes to the one that replaces it."""
+    targets: Annotated[Sequence[str], MinLen(1)] | None = None
+    """Data sets tested on, in place of the recipes'; None for the recipes'."""
     replace: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Override of a row to the overrides that mean the same here."""
+    """Override of a recipe to the overrides that replace it."""
 
-    def __post_init__(self) -> None:
-        for name in ("overrides", "train", "targets"):
-            if isinstance(getattr(self, name), str):
-                raise UsageError("a list such as [a,b]", getattr(self, name), key=f"suite.{name}")
-        if self.targets is not None and not self.targets:
-            raise UsageError("at least one target", "none", key="suite.targets")
+
+@cache
+def suites() -> Mapping[str, Suite]:
+    """Every suite under `conf/suite` by name, the paper's first."""
+    files = (conf_dir() / "suite").glob("*.yaml")
+    ordered = sorted(files, key=lambda path: (path.stem != PAPER, path.stem))
+    return {path.stem: build(OmegaConf.load(path), "suite") for path in ordered}

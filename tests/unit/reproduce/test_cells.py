@@ -1,13 +1,12 @@
 """From recipes to cells: the published protocol, suites, seeds."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hydra.utils import instantiate
 
-from crane.config import compose
 from crane.errors import UsageError
-from crane.reproduce import Changes, expand, read_recipe
+from crane.reproduce import Changes, expand, read_recipe, suites
 from crane.reproduce.cells import joined
 
 EXPERIMENTS = Path(__file__).resolve().parents[3] / "experiments"
@@ -15,7 +14,7 @@ MEDICAL = ("headct", "brainmri", "br35h", "isic", "cvc_colondb", "cvc_clinicdb",
 
 
 def suite(name):
-    return instantiate(compose("reproduce", ["experiments=[]", f"suite={name}"]).suite)
+    return suites()[name]
 
 
 @pytest.fixture(scope="module")
@@ -111,11 +110,9 @@ def test_changes_come_last_and_seeds_are_an_axis(table):
 
 
 def test_sources_without_stand_in_are_refused(table):
-    lacking = instantiate(
-        compose("reproduce", ["experiments=[]", "suite=mini", "~suite.sources.visa"]).suite
-    )
+    lacking = replace(suite("mini"), sources={"mvtec": "embedded_parts"})
     recipe = read_recipe(EXPERIMENTS / "ablation_source_set")
-    with pytest.raises(UsageError, match="stand-in for visa"):
+    with pytest.raises(UsageError, match="does not say what replaces visa"):
         expand(recipe, lacking)
     assert expand(table, lacking)  # its targets here need no VisA
 

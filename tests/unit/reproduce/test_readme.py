@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from crane.reproduce import Number, Suite, read_recipe, readme
+from crane.reproduce import Number, Suite, SuiteResults, read_recipe, readme
 from crane.reproduce.numbers import (
     FAILED,
     LEFT_OUT,
@@ -19,8 +19,13 @@ from crane.reproduce.recipe import Case, Row
 from reproductions import EXPERIMENTS
 
 SUITE = Suite("paper", "The paper's data", "results.csv", {"cpu": 1.0}, 1.0, "a guess")
+ABC = {"runs": [{"commit": "abc", "device": "cpu"}], "data": {}, "weights": {}}
 TEMPERATURES = read_recipe(EXPERIMENTS / "ablation_temperature")
 TABLE = read_recipe(EXPERIMENTS / "table1_zero_shot")
+
+
+def results(numbers):
+    return SuiteResults(SUITE, numbers, ABC)
 
 
 def lines_of(page):
@@ -36,7 +41,7 @@ def test_published_ours_and_difference_stand_side_by_side():
         Number(row, "average_industrial", "image_auroc", MISSING, published=92.6,
                reason="6 of 7 data sets"),
     ]  # fmt: skip
-    page = readme(TABLE, [(SUITE, numbers)], "a guess")
+    page = readme(TABLE, [results(numbers)])
     assert "| btad | 94.4 | 94.1 | -0.3 | 95.9 | 90.0 ± 1.2 | **-5.9** |" in page
     assert "| btad | 96.6 | missing: data, weights (" in page
     assert "| average industrial | 92.6 | missing: 6 of 7 data sets (" in page
@@ -49,7 +54,7 @@ def test_published_ours_and_difference_stand_side_by_side():
 def test_rows_stand_beside_the_baseline():
     def number(row, dataset, percent, to_baseline=None, state=MEASURED, reason=""):
         return Number(row, dataset, "image_auroc", state, percent, to_baseline=to_baseline,
-                      reason=reason, commit="abc", device="cpu")  # fmt: skip
+                      reason=reason)  # fmt: skip
 
     numbers = [
         number("0.07", "visa", 80.0),
@@ -62,7 +67,7 @@ def test_rows_stand_beside_the_baseline():
         number("0.01", "btad", None, state=UNDEFINED, reason="no normal images"),
     ]
     recipe = replace(TEMPERATURES, metrics=("image_auroc",))
-    page = readme(recipe, [(SUITE, numbers)], "a guess")
+    page = readme(recipe, [results(numbers)])
     means, of_visa, of_btad = re.split(r"\| (?:all data sets|visa|btad) \|", page)[1:]
     assert "| 0.07 | 85.0 |" in means
     assert "| 0.2 | 84.0 (-1.0) |" in means
@@ -79,7 +84,7 @@ def test_a_row_without_any_value_tells_every_reason():
     ]
     rows = tuple(row for row in TEMPERATURES.rows if row.name == "0.07")
     recipe = replace(TEMPERATURES, metrics=("image_auroc",), rows=rows)
-    page = readme(recipe, [(SUITE, numbers)], "a guess")
+    page = readme(recipe, [results(numbers)])
     assert "| 0.07 | missing: data (1) |" in page
     assert "(1) missing: data a; data b" in page
 
@@ -94,7 +99,7 @@ def test_the_value_of_fewer_seeds_says_so():
     ]  # fmt: skip
     rows = tuple(row for row in TEMPERATURES.rows if row.name in ("0.07", "0.2"))
     recipe = replace(TEMPERATURES, metrics=("image_auroc",), rows=rows)
-    page = readme(recipe, [(SUITE, numbers)], "a guess")
+    page = readme(recipe, [results(numbers)])
     means, _, of_b = re.split(r"\| (?:all data sets|a|b) \|", page)[1:]
     assert "| 0.07 | 65.0, a seed failed (1) |" in means
     assert "| 0.07 | 70.0 ± 1.0, a seed failed (3) |" in of_b
@@ -108,23 +113,23 @@ def test_every_part_of_a_protocol_is_told():
     case = Case(("visa",), source=("btad",), epoch=2, test=("scoring=x|y",))
     rows = (Row("a|b", protocol=(case,)),)
     recipe = replace(TEMPERATURES, baseline=None, protocol=(case,), rows=rows)
-    page = readme(recipe, [], "a guess")
+    page = readme(recipe, [])
     assert "But `visa`: trained on `btad`, epoch 2, `scoring=x|y`." in page
     assert "| a\\|b | on visa: trained on `btad`, epoch 2, `scoring=x\\|y` |" in page
 
 
 def test_other_seeds_than_the_recipe_says_are_told():
-    number = Number("0.07", "visa", "image_auroc", MEASURED, 80.0, seeds="1 2", commit="abc")
-    page = readme(TEMPERATURES, [(SUITE, [number])], "a guess")
+    number = Number("0.07", "visa", "image_auroc", MEASURED, 80.0, seeds="1 2")
+    page = readme(TEMPERATURES, [results([number])])
     assert "Seeds 1, 2, other than the recipe's. Commit `abc`" in page
-    page = readme(replace(TEMPERATURES, seeds=(1, 2)), [(SUITE, [number])], "a guess")
+    page = readme(replace(TEMPERATURES, seeds=(1, 2)), [results([number])])
     assert "other than the recipe's" not in page
 
 
 def test_what_a_recipe_gained_since_its_results_is_not_run():
     """Results of one suite are read again whenever the other is run."""
     numbers = [Number("0.07", name, "image_auroc", MEASURED, 80.0) for name in ("a", "b")]
-    page = readme(TEMPERATURES, [(SUITE, numbers)], "a guess")
+    page = readme(TEMPERATURES, [results(numbers)])
     means = page.split("| all data sets |")[1]
     assert "| 0.07 | 80.0 | not run (1) |" in means
     assert "| 0.2 | not run (1) | not run (1) |" in means
@@ -134,7 +139,7 @@ def test_what_a_recipe_gained_since_its_results_is_not_run():
 def test_what_a_recipe_with_published_values_gained_is_not_run():
     row = "Crane, trained here"
     numbers = [Number(row, "btad", "image_auroc", WITHIN, 94.1, None, "111", 94.4, -0.3)]
-    page = readme(replace(TABLE, metrics=(*TABLE.metrics, "mine")), [(SUITE, numbers)], "a guess")
+    page = readme(replace(TABLE, metrics=(*TABLE.metrics, "mine")), [results(numbers)])
     assert "| btad | 94.4 | 94.1 | -0.3 | - | not run (1) | - |" in page
     assert "### Crane+, trained here\n\nNot run (1)." in page
     assert "mine: published" not in page  # which no table has
@@ -142,10 +147,10 @@ def test_what_a_recipe_with_published_values_gained_is_not_run():
 
 @pytest.mark.parametrize("recipe", [TEMPERATURES, TABLE], ids=lambda recipe: recipe.name)
 def test_a_recipe_that_was_never_run_has_a_page(recipe):
-    page = readme(recipe, [], "a guess")
+    page = readme(recipe, [])
     assert page.startswith("<!-- Written by crane reproduce")
     assert f"crane reproduce experiments/{recipe.name} plan_only=true" in page
-    assert f"{recipe.cost['images']:,} images" in page
+    assert f"{recipe.cost.images:,} images" in page
     assert len([line for line in lines_of(page) if not line.startswith("| ---")]) == 1 + len(
         recipe.rows
     )

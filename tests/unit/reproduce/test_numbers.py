@@ -8,14 +8,7 @@ from omegaconf import OmegaConf
 
 from crane.errors import UsageError
 from crane.report import read_published
-from crane.reproduce import (
-    Gathering,
-    Plan,
-    TableNames,
-    read_numbers,
-    read_recipe,
-    write_numbers,
-)
+from crane.reproduce import Plan, collect, read_numbers, read_recipe, write_results
 from crane.reproduce.cells import Cell
 from crane.reproduce.numbers import (
     FAILED,
@@ -25,10 +18,12 @@ from crane.reproduce.numbers import (
     OUTSIDE,
     UNDEFINED,
     WITHIN,
+    Number,
+    read_provenance,
 )
-from crane.reproduce.plan import Composed
+from crane.reproduce.plan import Setting
 from crane.reproduce.plan import Test as PlannedTest
-from crane.reproduce.recipe import Recipe, Row
+from crane.reproduce.recipe import Recipe, Row, StatedCost
 from crane.reproduce.resources import DataSet
 from crane.reproduce.runner import Outcomes
 from crane.runs import DatasetResult, StoredRun, store_run
@@ -42,9 +37,10 @@ IN_TABLE = {
 }
 
 
-def a_test(dataset, seed):
-    about = DataSet(dataset, 1, 1, "f" * 64, None)
-    return PlannedTest((), seed, Composed(OmegaConf.create(), "setting", ()), about, None, 5, None)
+def a_test(dataset, seed, in_tables=((), "")):
+    about = DataSet(dataset, 1, 1, "f" * 64, None, *in_tables)
+    setting = Setting(OmegaConf.create(), "setting", (), ())
+    return PlannedTest((), seed, setting, about, None, 5, None)
 
 
 class World:
@@ -61,7 +57,9 @@ class World:
         self.cells.append(cell)
         if excluded is not None:
             return
-        test = self.tests[self.recipe.name, cell] = a_test(dataset, seed)
+        test = self.tests[self.recipe.name, cell] = a_test(
+            dataset, seed, self.names.get(dataset, ((), ""))
+        )
         for state in ("missing", "failed"):
             if state in ends:
                 getattr(self.outcomes, state)[test] = ends[state]
@@ -87,7 +85,7 @@ class World:
 
     def numbers(self):
         plan = Plan({self.recipe.name: self.cells}, self.tests)
-        found = Gathering(self.recipe, plan, self.outcomes, self.store, self.names).numbers()
+        found, self.provenance = collect(self.recipe, plan, self.outcomes, self.store)
         return {(n.row, n.dataset, n.metric): n for n in found}
 
 
@@ -97,7 +95,7 @@ def table1(tmp_path):
     recipe = read_recipe(TABLE)
     medical = recipe.targets[recipe.targets.index("headct") :]
     names = {
-        name: TableNames(
+        name: (
             (IN_TABLE.get(name, name),),
             "average_medical" if name in medical else "average_industrial",
         )
@@ -123,7 +121,11 @@ def test_published_values_are_within_tolerance_and_so_are_their_averages(table1)
     assert ("Crane, trained here", "isic", "image_auroc") not in numbers  # not in the table
     one = numbers["Crane+, trained here", "ksdd_anomalyclip", "pixel_auroc"]
     assert (one.percent, one.published) == (pytest.approx(99.2), 99.2)
-    assert (one.commit, one.device, one.data) == ("abc+", "cpu", "f" * 64)
+    assert table1.provenance == {
+        "runs": [{"commit": "abc+", "device": "cpu", "versions": {}}],
+        "data": {name: ["f" * 64] for name in table1.recipe.targets},
+        "weights": {row.name: ["clip:000000000000"] for row in table1.recipe.rows},
+    }
 
 
 @pytest.mark.parametrize(
@@ -156,7 +158,7 @@ def test_an_average_needs_every_data_set(table1):
 
 
 def small(tmp_path, **changes):
-    facts = {"title": "t", "shows": "s", "differs": "d", "cost": {"images": 0, "gpu_hours": 0.0}}
+    facts = {"title": "t", "shows": "s", "differs": "d", "cost": StatedCost(0, 0.0)}
     rows = (Row("base"), Row("other"))
     return Recipe(
         folder=tmp_path / "small",
@@ -201,26 +203,57 @@ def test_every_reason_is_told(tmp_path):
 
 
 def test_numbers_come_back_from_their_file(table1, tmp_path):
-    numbers = list(table1.numbers().values())
-    found = read_numbers(write_numbers(numbers, tmp_path / "results.csv"))
+    numbers, path = list(table1.numbers().values()), tmp_path / "results.csv"
+    write_results(path, numbers, table1.provenance)
+    found = read_numbers(path)
     assert [replace(n, percent=None, difference=None) for n in found] == [
         replace(n, percent=None, difference=None) for n in numbers
     ]
     for ours, theirs in zip(numbers, found, strict=True):
         assert theirs.percent == pytest.approx(ours.percent, abs=1e-4)
+    assert read_provenance(path) == table1.provenance
+
+
+def test_the_same_numbers_from_elsewhere_make_the_same_file(table1, tmp_path):
+    """Commit, machine and weights stand in the file beside it."""
+    numbers, path = list(table1.numbers().values()), tmp_path / "results.csv"
+    write_results(path, numbers, table1.provenance)
+    before = path.read_bytes()
+    other = {"runs": [{"commit": "def", "device": "gpu"}], "data": {}, "weights": {}}
+    write_results(path, numbers, other)
+    assert path.read_bytes() == before
+    assert b"abc" not in before
+    assert read_provenance(path) == other
+    write_results(path, numbers, {"runs": [], "data": {}, "weights": {}})  # nothing was measured
+    assert sorted(tmp_path.iterdir()) == [path, tmp_path / "store"]
+
+
+def test_results_of_earlier_versions_can_be_read(tmp_path):
+    """They have the provenance in every row."""
+    head = "row,dataset,metric,state,percent,spread,seeds,published,difference,to_baseline,reason"
+    line = "Crane,visa,aupro,measured,61.2345,,111,,,,"
+    (tmp_path / "results.csv").write_text(
+        f"{head},commit,device,data,weights\n{line},abc,cpu,{'f' * 64},clip:000000000000\n"
+    )
+    (number,) = read_numbers(tmp_path / "results.csv")
+    assert number == Number("Crane", "visa", "aupro", MEASURED, 61.2345, seeds="111")
+    assert read_provenance(tmp_path / "results.csv") == {}
 
 
 def test_what_is_no_result_is_refused(tmp_path):
-    (tmp_path / "results.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(UsageError, match="results that crane reproduce wrote"):
-        read_numbers(tmp_path / "results.csv")
+    path = tmp_path / "results.csv"
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(UsageError, match="is no results file of crane reproduce"):
+        read_numbers(path)
+    (tmp_path / "results.provenance.json").write_text("<<<<<<< HEAD")
+    with pytest.raises(UsageError, match=r"results\.provenance\.json is damaged"):
+        read_provenance(path)
 
 
 def test_an_unknown_method_is_named(table1):
     rows = (replace(table1.recipe.rows[0], published="Crane++"),)
-    table1.recipe = replace(table1.recipe, rows=rows)
-    with pytest.raises(UsageError, match="Crane\\+\\+"):
-        table1.numbers()
+    with pytest.raises(UsageError, match="unknown method 'Crane\\+\\+'; did you mean Crane"):
+        replace(table1.recipe, rows=rows)
 
 
 def test_a_metric_that_no_run_has_is_missing(tmp_path):
@@ -310,5 +343,5 @@ def test_random_weights_are_named_whole(tmp_path):
     world = World(small(tmp_path), tmp_path / "store")
     world.weights = {"clip": "0" * 64, "guide": "random, seed 111"}
     world.add("base", "visa", values={"image_auroc": 0.5, "aupro": 0.5})
-    number = world.numbers()["base", "visa", "aupro"]
-    assert number.weights == "clip:000000000000 guide:random, seed 111"
+    world.numbers()
+    assert world.provenance["weights"] == {"base": ["clip:000000000000", "guide:random, seed 111"]}
