@@ -159,12 +159,12 @@ class MultirunCallback(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check and lock the multirun's folder."""
-        from crane.cli.sweeps import SweepSummary
+        from crane.cli import sweeps
 
-        SweepSummary().on_multirun_start(config, **kwargs)
+        sweeps.start(config)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print the summary."""
-        from crane.cli.sweeps import SweepSummary
+        from crane.cli import sweeps
 
-        SweepSummary().on_multirun_end(config, **kwargs)
+        sweeps.end(config)

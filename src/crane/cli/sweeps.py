@@ -11,7 +11,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from rich.box import SIMPLE
 from rich.console import Console
@@ -41,48 +40,43 @@ NAME_WIDTH = 22
 """Characters in a line of a setting's name: what six metrics leave of 80 columns."""
 
 _running: list[tuple[DictConfig, ExitStack]] = []
-"""The multirun of this process, from its start to its end: its configuration and its lock.
-
-It is not part of the callback, which launchers send to other processes.
-"""
+"""The multirun of this process, from its start to its end: its configuration and its lock."""
 
 
-class SweepSummary(Callback):
-    """Hydra's callback that summarises a multirun; its jobs may have run in other processes."""
+def start(config: DictConfig) -> None:
+    """Lock the folder of a multirun, and remove what an earlier one left there about its jobs.
 
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Remove what an earlier multirun in the same folder left about its jobs.
+    Raises:
+        SystemExit: With 2 if an optimising sweeper has no objective, or another multirun uses the
+            folder.
+    """
+    held = ExitStack()
+    try:
+        check_objective(config)
+        held.enter_context(alone_in(Path(config.hydra.sweep.dir), "hydra.sweep.dir"))
+    except UsageError as error:
+        _leave(error)
+    for path in _outcomes(config):
+        path.unlink()
+    _running.append((config, held))
 
-        Raises:
-            SystemExit: With 2 if an optimising sweeper has no objective, or another multirun uses
-                the folder.
-        """
-        held = ExitStack()
-        try:
-            check_objective(config)
-            held.enter_context(alone_in(Path(config.hydra.sweep.dir), "hydra.sweep.dir"))
-        except UsageError as error:
-            _leave(error)
-        for path in _outcomes(config):
-            path.unlink()
-        _running.append((config, held))
 
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Print the summary.
+def end(config: DictConfig) -> None:
+    """Print the summary of a multirun.
 
-        Raises:
-            SystemExit: With 1 if a job failed, with 2 if the baseline does not exist.
-        """
-        _release()
-        try:
-            is_well = summarise(config)
-        except UsageError as error:
-            _leave(error)
-        except Exception as error:  # Hydra would turn it into a warning
-            traceback.print_exc()
-            raise SystemExit(1) from error
-        if not is_well:
-            raise SystemExit(1)
+    Raises:
+        SystemExit: With 1 if a job failed, with 2 if the baseline does not exist.
+    """
+    _release()
+    try:
+        is_well = summarise(config)
+    except UsageError as error:
+        _leave(error)
+    except Exception as error:  # Hydra would turn it into a warning
+        traceback.print_exc()
+        raise SystemExit(1) from error
+    if not is_well:
+        raise SystemExit(1)
 
 
 @contextmanager
@@ -142,7 +136,7 @@ def summarise(config: DictConfig) -> bool:
             console.print(f"[red]{state}[/red] {escape(label)}: {reason}", soft_wrap=True)
     if config.results_store is not None:
         _print_tables(console, config, outcomes)
-    return not counts[FAILED] and not counts[STARTED]
+    return not (counts[FAILED] or counts[STARTED])
 
 
 def _outcomes(config: DictConfig) -> dict[Path, JobOutcome]:
