@@ -16,7 +16,7 @@ from hydra.utils import instantiate
 
 from benchmarks._harness import provenance
 from crane.config import compose
-from crane.data import label_regions
+from crane.data.images import label_regions
 from crane.methods import build_model
 from crane.scoring import gaussian_blur
 

@@ -16,7 +16,9 @@ import torch
 from PIL import Image
 
 from benchmarks._harness import provenance
-from crane.data import RESIZERS, CraneDataModule, ImageDataset, Index, index_folder
+from crane.data import CraneDataModule, Index, index_folder
+from crane.data.dataset import IndexDataset
+from crane.data.images import RESIZERS
 from crane.datasets.verification import verify
 
 SIDE, IMAGE_SIZE, BATCH = 1024, 518, 8
@@ -73,7 +75,7 @@ def speed(index: Index, num_workers: int, resizer: str) -> float:
 
 def difference(index: Index) -> tuple[float, float]:
     """Largest and mean difference between the two resizers, in levels of 255."""
-    exact, fast = (ImageDataset(index, IMAGE_SIZE, name) for name in RESIZERS)
+    exact, fast = (IndexDataset(index, IMAGE_SIZE, name) for name in RESIZERS)
     gaps = [(exact[i]["image"] - fast[i]["image"]).abs() * 255 for i in range(4)]
     return max(float(gap.max()) for gap in gaps), float(np.mean([gap.mean() for gap in gaps]))
 

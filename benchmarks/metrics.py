@@ -82,7 +82,7 @@ def _crane(option: str, folder: Path, clock: _Clock) -> dict[str, float]:
     import torch
 
     from crane.config import compose
-    from crane.data.regions import label_regions
+    from crane.data.images import label_regions
 
     settings = compose("test", [f"metrics={option}"]).metrics
     settings.image_measures = {}
@@ -157,7 +157,7 @@ def _sklearn(folder: Path, clock: _Clock) -> dict[str, float]:
 
 
 def _label(folder: Path, clock: _Clock) -> dict[str, float]:
-    from crane.data.regions import label_regions
+    from crane.data.images import label_regions
 
     for _, masks in _batches(folder):
         with clock:

@@ -245,15 +245,15 @@ def wrong(masks: str, truths: str, images: str, truncated: str, folder: tuple[st
         "missing mask": (delete(masks), messages[0]),
         "shifted names": (shift(truths), messages[1]),
         "extra file": (extra(images), messages[2]),
-        "truncated image": (cut_short(truncated), "unreadable .*whole, readable image file"),
+        "truncated image": (cut_short(truncated), "unreadable .*cannot read image"),
         "duplicate folder": (copied(*folder), messages[3]),
     }
 
 
-LACKING, UNPAIRED = "mask .*without a mask", "layout .*an image for every mask"
+LACKING, UNPAIRED = "mask .*without a mask", "layout .*masks without an image"
 COUNT, REPEATED = "count .*images, not", "repeated .*the same images in two folders"
-BESIDE = "remark images that are no part of it"
-NO_CLASS = "count .*copy is no class of it"
+BESIDE = "remark images that are not part of it"
+NO_CLASS = "count .*copy is not one of its classes"
 
 MVTEC_WRONG = lambda name, defect: wrong(  # noqa: E731
     f"{name}/ground_truth/{defect}/001_mask.png",
@@ -283,9 +283,9 @@ KSDD_WRONG = wrong(
     "kos02/Part1.jpg",
     ("kos02", "kos09"),
     (
-        "layout .*a _label.bmp for every image",
+        "layout .*images without a _label.bmp",
         UNPAIRED,
-        "layout .*a _label.bmp for every image",
+        "layout .*images without a _label.bmp",
         REPEATED,
     ),
 )
@@ -296,9 +296,9 @@ DAGM_WRONG = wrong(
     "Class1/Test/0002.PNG",
     ("Class1", "Class1 copy"),
     (
-        "layout .*a label file for every defective image",
+        "layout .*defective lack a label file",
         UNPAIRED,
-        "layout .*no image that is not listed",
+        "layout .*1 images are not listed: 0777.PNG",
         NO_CLASS,
     ),
 )
@@ -317,9 +317,9 @@ MINIATURES = {
             "pcb1/Data/Images/Normal/0003.JPG",
             ("pcb1", "pcb1 copy"),
             (
-                "layout .*every file listed in .*1cls.csv.*pcb1|layout .*001.png",
-                "layout .*every file listed in .*000.png",
-                "layout .*not listed: 777.JPG",
+                "layout .*files listed in .*1cls.csv are missing: .*001.png",
+                "layout .*files listed in .* are missing: .*000.png",
+                "layout .*not listed in .*: 777.JPG",
                 BESIDE,
             ),
         ),
@@ -353,8 +353,8 @@ MINIATURES = {
     "headct": Miniature(
         headct, "headct", {"test": (4, 4)}, "zip", 0, ("brain",),
         {
-            "shifted names": (shift("head_ct/head_ct/*.png"), "layout .*1 missing: .*000.png"),
-            "extra file": (extra("head_ct/head_ct/777.png"), "layout .*not listed: 777.png"),
+            "shifted names": (shift("head_ct/head_ct/*.png"), "layout .*are missing: .*000.png"),
+            "extra file": (extra("head_ct/head_ct/777.png"), "layout .*not listed in .*: 777.png"),
             "truncated image": (cut_short("head_ct/head_ct/003.png"), "unreadable "),
             "duplicate folder": (copied("head_ct/head_ct", "head_ct/copy"), BESIDE),
         },
@@ -364,7 +364,7 @@ MINIATURES = {
         {
             "missing image": (delete("yes/Y2.JPG"), COUNT),
             "extra file": (extra("no/777.jpg"), COUNT),
-            "two of one name": (extra("no/1 no.png"), "layout .*one image of each name"),
+            "two of one name": (extra("no/1 no.png"), "layout .*several images of one name"),
             "truncated image": (cut_short("yes/Y3.jpeg"), "unreadable "),
             "duplicate folder": (copied("yes", "yes copy"), BESIDE),
         },
@@ -410,7 +410,7 @@ MINIATURES = {
         pairs_wrong("tn3k/test-image", "tn3k/test-mask", ".jpg", ".jpg", "0001"),
     ),
 }  # fmt: skip
-"""The seventeen, by their options of the group `dataset`."""
+"""The published data sets, by their options of the group `dataset`."""
 
 VARIANTS = {
     "ksdd_thirds": Miniature(

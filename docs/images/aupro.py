@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from scipy import ndimage, special
 
-from crane.data.regions import label_regions
+from crane.data.images import label_regions
 from crane.metrics import BinnedPixels, Counts, ScoreScale, aupro, aupro_steps, pro_curve
 
 mpl.use("Agg")

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
@@ -37,6 +38,31 @@ def replacing(path: Path, *, durable: bool = False, suffix: str | None = None) -
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def making(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder that is renamed to `folder` when the block ends well.
+
+    Whoever looks at `folder` finds all of it or nothing; several processes may do this at once.
+
+    Args:
+        folder: The folder wanted, missing or empty. Missing folders above it are made.
+
+    Yields:
+        An empty folder of the same name to fill.
+
+    Raises:
+        OSError: `folder` holds something by now, or cannot be written.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
+        made = Path(scratch) / folder.name
+        made.mkdir()
+        yield made
+        if folder.is_dir():
+            folder.rmdir()
+        made.rename(folder)
 
 
 def write_bytes(path: Path, content: bytes, *, durable: bool = False) -> Path:

@@ -29,7 +29,7 @@ RENAMED: Mapping[str, str] = {
     "crane.models.": "crane.methods.",
     "crane.reporting.ColourScale": "crane.pictures.ColourScale",
     "crane.data.index_set": "crane.datasets.index_set",
-    "crane.data.read_card": "crane.datasets.read_card",
+    "crane.data.read_card": "crane.datasets.Card",
     "crane.data.layouts.": "crane.datasets.layouts.",
     "crane.data.embedded.index_embedded": "crane.drawn.index_embedded",
 }

@@ -4,34 +4,23 @@ Letters used in every signature: B images, H x W pixels, M local embeddings of a
 patches, E the joint width of image and text, C guide channels, L tokens of a sentence.
 """
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple, TypedDict
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-NORMAL, ANOMALOUS = 0, 1
-"""Image labels, and the order of the two text embeddings."""
+from crane.samples import ANOMALOUS, NORMAL, Sample
 
-
-@dataclass(frozen=True)
-class Sample:
-    """One image of a data set, before it is opened."""
-
-    image: Path
-    """The image file."""
-    label: int
-    """`NORMAL` or `ANOMALOUS`."""
-    class_name: str
-    """The object or texture shown; metrics are computed per class, then averaged."""
-    defect: str = "good"
-    """Kind of defect, `good` for normal images."""
-    mask: Path | None = None
-    """Mask file; None for a normal image, and where the defect's place is not known."""
-    box: tuple[int, int, int, int] | None = None
-    """The part of both files that is the image, in pixels of the upright file: left, top, right and
-    bottom; None for all of it."""
+__all__ = [
+    "ANOMALOUS",
+    "NORMAL",
+    "Batch",
+    "Prediction",
+    "Sample",
+    "TokenBatch",
+    "Truth",
+    "VisionTokens",
+]
 
 
 class Truth(TypedDict):

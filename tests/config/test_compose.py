@@ -15,8 +15,8 @@ def test_run_dir_is_here_unless_given():
 def test_environment_names_the_folders(monkeypatch):
     monkeypatch.setenv("CRANE_DATASETS", "/d")
     monkeypatch.setenv("CRANE_WEIGHTS", "/w")
-    config = compose("train", ["backbone=tiny", "dataset@source=embedded_parts"])
-    assert config.source.embedded_parts.root == "/d/embedded"
+    config = compose("train", ["backbone=tiny", "dataset@source=visa"])
+    assert config.source.visa.datasets_dir == "/d"
     assert config.backbone.model.weights_dir == "/w"
 
 

@@ -14,7 +14,7 @@ from hydra.utils import instantiate
 import crane.backbones.clip
 from crane.cli.validation import options
 from crane.config import compose, conf_dir
-from crane.drawn import embedded_domain, writer
+from crane.drawn import domains, embedded_domain
 from crane.errors import UsageError, usage_error
 from crane.methods import build_model
 from crane.pictures import OverlayWriter, PanelStyle
@@ -267,8 +267,9 @@ def test_embedded_data_sets(option, tmp_path, monkeypatch):
         classes = {first: domain.classes[first]}
         return replace(domain, classes=classes, num_train=1, num_good=1, num_per_kind=1)
 
-    monkeypatch.setattr(writer, "embedded_domain", shrunk)
-    config = compose("train", [f"dataset@targets={option}", f"datasets_dir={tmp_path}"])
+    monkeypatch.setattr(domains, "embedded_domain", shrunk)
+    place = f"targets.{option}.root={tmp_path}"
+    config = compose("train", [f"dataset@targets={option}", place])
     index = instantiate(config.targets[option])
     assert (index.name, index.num_normal) == (option, 1)
     assert index.has_masks
@@ -299,4 +300,4 @@ def test_a_published_data_set_that_is_not_there_names_the_keys_and_its_source(op
     assert isinstance(mistake, UsageError)
     assert f"source.{option}.root" in str(mistake.key)
     assert "datasets_dir" in str(mistake.key)
-    assert config.source[option].fetch in str(mistake)
+    assert (config.source[option].fetch or "") in str(mistake)

@@ -9,13 +9,15 @@ from re import search
 import numpy as np
 import pytest
 import torch
-from hydra.utils import instantiate
 from PIL import Image
 
-from crane.config import compose
-from crane.data import ImageDataset
+from crane.config import compose, conf_dir, plain
+from crane.data.dataset import IndexDataset
 from crane.datasets import Card
+from crane.datasets.archives import unpack
+from crane.datasets.preparation import read_splits, write_meta
 from crane.datasets.verification import verify
+from crane.gate import build
 from miniatures import MINIATURES, VARIANTS, counts_override, pack
 
 ALL = {**MINIATURES, **VARIANTS}
@@ -29,7 +31,10 @@ def readers(datasets_dir: Path, meta: bool = True) -> dict[str, partial]:
         "data",
         ["action=verify", f"dataset@targets=[{NAMES}]", f"datasets_dir={datasets_dir}", *overrides],
     ).targets
-    return {str(name): instantiate(node, _partial_=True) for name, node in targets.items()}
+    return {
+        str(name): build({**node, "_partial_": True}, f"targets.{name}")
+        for name, node in plain(targets).items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +76,10 @@ def check(reader: partial, root: Path, fast=False):
     return found, lines + [f"remark {remark}" for remark in found.remarks]
 
 
-def test_there_are_seventeen():
-    assert len(MINIATURES) == 17
+def test_every_published_data_set_has_a_miniature():
+    options = [path.stem for path in (conf_dir() / "dataset").glob("*.yaml")]
+    targets = compose("data", ["action=list", f"dataset@targets=[{','.join(options)}]"]).targets
+    assert {name for name, node in targets.items() if node.get("card")} <= set(ALL)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -110,7 +117,7 @@ def test_what_is_peculiar_is_read_as_it_should_be(raw, cached_readers):
     index = {name: cached_readers[name](root=raw / name, meta=None) for name in ALL}
     ids = [np.asarray(Image.open(s.mask)).max() for s in index["visa"].samples if s.mask]
     assert sorted(ids) == [1, 1, 2, 2, 3, 3]
-    assert all(item["mask"].any() == item["label"] for item in ImageDataset(index["visa"], 32))
+    assert all(item["mask"].any() == item["label"] for item in IndexDataset(index["visa"], 32))
     assert {s.image.suffix for s in index["brainmri"].samples} == {".jpg", ".JPG", ".jpeg", ".png"}
     assert not any("brain_tumor_dataset" in str(s.image) for s in index["brainmri"].samples)
     assert not any("pred" in str(s.image) for s in index["br35h"].samples)
@@ -123,19 +130,19 @@ def test_what_is_peculiar_is_read_as_it_should_be(raw, cached_readers):
     }
 
 
-def test_jpeg_masks_ring_and_the_threshold_is_a_key(raw, cached_readers):
+def test_jpeg_masks_have_artefacts_and_the_threshold_is_a_key(raw, cached_readers):
     reader = cached_readers["tn3k"]
     published = reader(root=raw / "tn3k")
     clean = reader(root=raw / "tn3k", mask_threshold=127)
     assert published.mask_threshold == 0
     areas = [
-        sum(int(ImageDataset(index, 40).open(i).mask.sum()) for i in range(4))
+        sum(int(IndexDataset(index, 40).open(i).mask.sum()) for i in range(4))
         for index in (published, clean)
     ]
     assert areas[0] > areas[1]
     assert areas[1] == pytest.approx(4 * 12 * 14, rel=0.1)
     _, lines = check(reader, raw / "tn3k")
-    assert any("JPEG masks ring" in line for line in lines)
+    assert any("JPEG masks have compression artefacts" in line for line in lines)
     assert published.fingerprint() != clean.fingerprint()
 
 
@@ -150,7 +157,7 @@ def test_thirds_are_parts_of_the_whole_images(raw, cached_readers):
     # The defects lie in rows 45 to 55 of Part1, in the last third.
     anomalous = [s for s in test.samples if s.label]
     assert {(s.image.name, s.box) for s in anomalous} == {("Part1.jpg", (0, 40, 20, 61))}
-    dataset = ImageDataset(test, 20)
+    dataset = IndexDataset(test, 20)
     opened = dataset.open(test.samples.index(anomalous[0]))
     assert opened.image.size == (20, 21)
     assert np.argwhere(opened.mask).min(0).tolist() == [5, 4]
@@ -202,8 +209,8 @@ def test_the_command_prepares_and_verifies(crane, archives, datasets_dir, name):
     assert "written: " in done.out
     again = crane("data", "prepare", name, f"archive={archives[name]}", *typed)
     assert again.code == 0, again.err
-    assert "unpacked before" in again.out
-    assert "there already, and the same" in again.out
+    assert "already unpacked" in again.out
+    assert ".json unchanged: " in again.out
     verified = crane("data", "verify", name, *typed)
     assert verified.code == 0, verified.out + verified.err
     assert f"{name} verified" in verified.out
@@ -220,15 +227,15 @@ def test_the_archive_of_another_data_set_is_refused_and_the_right_one_still_fits
     for other in ("btad", "tn3k", "br35h"):
         done = crane("data", "prepare", "visa", f"archive={archives[other]}", *typed)
         assert done.code == 2
-        assert "expected the archive of VisA, but got" in done.err
-        assert "(change archive); nothing was unpacked" in done.err
+        assert "this is not the archive of VisA: it holds " in done.err
+        assert "; nothing was unpacked; to get the data, unpack " in done.err
         assert not list((tmp_path / "sets").iterdir())
     done = crane("data", "prepare", "visa", f"archive={archives['visa']}", *typed)
     assert done.code == 0, done.err
     assert "not as published" not in done.out
     done = crane("data", "prepare", "tn3k", f"archive={archives['btad']}", *typed[:1])
     assert done.code == 2
-    assert "the archive of TN3K" in done.err
+    assert "this is not the archive of TN3K" in done.err
 
 
 def test_an_archive_with_other_numbers_is_unpacked_and_told(crane, archives, tmp_path):
@@ -243,7 +250,7 @@ def test_only_data_sets_that_have_an_archive_take_one(crane, archives, raw, tmp_
     typed = [f"archive={archives['btad']}", f"datasets_dir={tmp_path}/sets"]
     done = crane("data", "prepare", "embedded_parts", *typed)
     assert done.code == 2
-    assert "a data set that has an archive, but got 'embedded_parts'" in done.err
+    assert "embedded_parts has no archive" in done.err
     assert not (tmp_path / "sets").exists()
     own = pack(raw / "mvtec" / "bottle", tmp_path / "own.zip")
     root = f"targets.folder.root={tmp_path}/own"
@@ -260,24 +267,23 @@ def test_a_faulty_copy_ends_the_command_with_an_error(crane, raw, tmp_path):
     assert done.code == 2
     assert "unreadable bottle/test/good/001.png" in done.out
     assert "mvtec not verified" in done.out
-    assert "data sets without faults, but got 'mvtec has 1'" in done.err
+    assert "some data sets have faults: mvtec has 1" in done.err
     published = crane("data", "verify", "mvtec", f"datasets_dir={tmp_path / 'sets'}", "--fast")
     assert published.code == 2
     assert "bottle: 3 normal and 6 anomalous images, not 20 and 63" in published.out
 
 
 def test_from_the_archive_to_a_result(crane, archives, datasets_dir, tiny, tmp_path):
-    """Train on two, test on all; every list of files was made by `prepare`."""
+    """Train on two, test on all, by the lists that `prepare` writes."""
     for miniature in ALL.values():
         shutil.rmtree(datasets_dir / miniature.folder, ignore_errors=True)
-    for name in ALL:
-        overrides = [f"datasets_dir={datasets_dir}", counts_override(name, ALL[name])]
-        done = crane("data", "prepare", name, f"archive={archives[name]}", *overrides)
-        assert done.code == 0, done.err
-    found = {
-        name: verify(name, reader, "test", reader.keywords["card"], fast=False, num_workers=1)
-        for name, reader in readers(datasets_dir).items()
-    }
+    found = {}
+    for name, reader in readers(datasets_dir).items():
+        card, folder = reader.keywords["card"], datasets_dir / ALL[name].folder
+        unpack(archives[name], folder)
+        indices = read_splits(partial(reader, meta=None), "test", card)
+        write_meta(indices, indices["test"].root / reader.keywords["meta"], overwrite=False)
+        found[name] = verify(name, reader, "test", card, fast=False, num_workers=1)
     assert not [fault for one in found.values() for fault in one.faults]
     settings = [word for word in tiny if not word.startswith(("datasets_dir", "data.strict"))]
     counts = [counts_override(name, one) for name, one in ALL.items()]
@@ -313,14 +319,14 @@ def test_another_data_set_stops_a_run_unless_it_may_not(crane, raw, tiny, tmp_pa
     typed = ["train", *settings, "source=[br35h]", "targets=[]", f"datasets_dir={tmp_path}/sets"]
     done = crane(*typed)
     assert done.code == 2
-    assert "br35h with the images behind the published results" in done.err
-    assert "(change data.strict)" in done.err
+    assert "br35h is not the data set behind the published results" in done.err
+    assert "data.strict=false" in done.err
 
 
 def test_counts_from_memory_never_fail(raw, cached_readers):
     reader = cached_readers["brainmri"]
     published = compose("data", ["action=list", "dataset@targets=[brainmri]"]).targets.brainmri
-    card: Card = instantiate(published.card)
+    card: Card = build(published.card, "targets.brainmri.card")
     found = verify(
         "brainmri",
         partial(reader, root=raw / "brainmri", meta=None, card=card),
@@ -372,10 +378,13 @@ def test_the_list_names_every_data_set(crane, datasets_dir):
     [
         ([], "crane data list, verify, prepare, stats"),
         (["verfy", "mvtec"], "'verfy mvtec'"),
-        (["verify"], "crane data verify NAME"),
+        (["verify"], "name a data set: crane data verify NAME"),
         (["verify", "mvtc"], "did you mean mvtec?"),
-        (["prepare", "mvtec", "visa", "archive=a.zip"], "one name with archive"),
-        (["prepare", "visa", "archive=nothing.zip"], "nothing at nothing.zip"),
+        (
+            ["prepare", "mvtec", "visa", "archive=a.zip"],
+            "archive takes one data set",
+        ),
+        (["prepare", "visa", "archive=nothing.zip"], "there is no archive nothing.zip"),
         (["stats", "tn3k", "datasets_dir=nowhere"], "get TN3K from https://github.com"),
     ],
 )

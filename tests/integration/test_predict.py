@@ -10,7 +10,7 @@ from PIL import Image
 
 from crane import training
 from crane.config import compose
-from crane.data import image_to_tensor, read_rgb
+from crane.data.images import image_to_tensor, read_rgb
 from crane.methods import load_model
 from crane.pictures import read_map
 

@@ -1,96 +1,95 @@
 """`crane data`: list, verify, prepare and look at data sets."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from crane.cli.arguments import ACTIONS
-from crane.cli.validation import groups
-from crane.config import compose, plain
-from crane.data import Index, index_auto, index_folder, index_meta_json
-from crane.data.loader import auto_num_workers
-from crane.data.meta_json import META_NAME
-from crane.datasets import Card
-from crane.datasets.archives import unpack
+from crane.checks import NonNegativeInt, check_value, one_of
+from crane.config import compose, conf_dir, plain
+from crane.data.index import Index
+from crane.datasets.card import Card
 from crane.datasets.finding import candidate_folders, check_is_set
-from crane.datasets.preparation import read_splits, write_images, write_meta
-from crane.datasets.statistics import measure, picture
-from crane.datasets.verification import Verification, faults_by_kind, verify
 from crane.errors import UsageError
-from crane.files import shown_path as shown
+from crane.files import shown_path
 from crane.gate import build
 
-MAX_SHOWN = 20
-"""Faults of one kind that are printed; the number of the others is."""
+if TYPE_CHECKING:
+    from crane.datasets.verification import Verification
 
-RIGHT = ("classes", "normal", "anomalous")
-"""Columns of numbers."""
+MAX_SHOWN = 20
+"""Faults of one kind that are printed; of the others only the number is."""
+
+VALUES = {
+    "fast": bool,
+    "num_workers": NonNegativeInt | Literal["auto"],
+    "archive": str | None,
+    "overwrite": bool,
+    "write_images": str | None,
+}
+"""Keys of the command and what they may be."""
 
 Reader = partial[Index]
-"""What an option of the group `dataset` builds, short of being called."""
+"""What an option of the group `dataset` builds, before it is called."""
 
 
 def data(config: DictConfig) -> None:
-    """Do one action on the data sets named."""
-    actions: dict[str, Callable[[DictConfig, Console], None]] = dict(
-        zip(ACTIONS, (list_sets, verify_sets, prepare_sets, show_statistics), strict=True)
-    )
-    if config.action not in actions:
-        raise UsageError(f"one of {', '.join(ACTIONS)}", config.action, key="action")
+    """Run one action on the named data sets."""
+    actions: Mapping[str, Callable[[DictConfig, Console], None]] = {
+        "list": list_sets,
+        "verify": verify_sets,
+        "prepare": prepare_sets,
+        "stats": show_statistics,
+    }
+    one_of(config.action, actions, "action", "action")
+    for key, annotation in VALUES.items():
+        check_value(config[key], annotation, key)
     if config.action != "list" and not config.targets:
-        raise UsageError(f"crane data {config.action} NAME", "no name", key="targets")
+        raise UsageError(f"name a data set: crane data {config.action} NAME", key="targets")
     actions[config.action](config, Console(highlight=False))
 
 
 def list_sets(config: DictConfig, console: Console) -> None:
-    """Print the catalogue, or all that is known of the data sets named."""
+    """Print the catalogue, or everything known of the named data sets."""
     if config.targets:
         for name, reader in _readers(config.targets).items():
             _print_card(console, name, reader.keywords)
         return
-    every = compose(
-        "data", ["action=list", f"dataset@targets=[{','.join(groups()['dataset'])}]"]
-    ).targets
-    known = {name: node for name, node in every.items() if "card" in node}
-    table = Table(title="Published data sets")
-    for column in ("name", "domain", "classes", "normal", "anomalous", "masks", "folder"):
-        table.add_column(column, justify="right" if column in RIGHT else "left")
-    for name, node in known.items():
-        table.add_row(*_row(str(name), node, Path(config.datasets_dir)))
+    names = sorted(path.stem for path in (conf_dir() / "dataset").glob("*.yaml"))
+    targets = compose("data", ["action=list", f"dataset@targets=[{','.join(names)}]"]).targets
+    columns = ("name", "domain", "classes", "normal", "anomalous", "masks", "folder")
+    table = _table("Published data sets", columns, right=("classes", "normal", "anomalous"))
+    for name, node in targets.items():
+        if node.get("card"):
+            table.add_row(*_row(str(name), node, Path(config.datasets_dir)))
     console.print(table)
     console.print(
-        "Images of split test. ? is from memory. crane data list NAME says more; "
-        f"folders are looked for in {escape(str(config.datasets_dir))} (datasets_dir)."
+        "Numbers of images are of split test; those with ? are from memory. Folders are looked for "
+        f"in {escape(str(config.datasets_dir))} (datasets_dir). More: crane data list NAME"
     )
 
 
 def _row(name: str, node: DictConfig, datasets_dir: Path) -> list[str]:
-    card: Card = build(node.card, f"targets.{node.name}.card")
-    totals, mark = None, ""
+    card: Card = build(node.card, f"targets.{name}.card")
+    numbers = ["-", "-"]
     for counts in reversed(card.of("test")):
         if counts.totals is not None:
-            totals, mark = counts.totals, "?" if counts.evidence == "memory" else ""
-    folders = candidate_folders(datasets_dir, list(node.folders))
-    return [
-        name,
-        card.domain,
-        str(len(card.class_names)),
-        *(["-", "-"] if totals is None else [f"{number}{mark}" for number in totals]),
-        "yes" if card.has_masks else "no",
-        escape(shown(folders[0])) if folders else "-",
-    ]
+            mark = "?" if counts.evidence == "memory" else ""
+            numbers = [f"{number}{mark}" for number in counts.totals]
+    folders = candidate_folders(datasets_dir, list(node.folders or [node.name]))
+    masks = "yes" if card.has_masks else "no"
+    folder = escape(shown_path(folders[0])) if folders else "-"
+    return [name, card.domain, str(len(card.class_names)), *numbers, masks, folder]
 
 
-def _print_card(console: Console, name: str, keywords: dict[str, Any]) -> None:
+def _print_card(console: Console, name: str, keywords: Mapping[str, Any]) -> None:
     console.print(f"[bold]{escape(name)}[/bold]")
     card: Card | None = keywords.get("card")
     if card is None:
@@ -106,18 +105,16 @@ def _print_card(console: Console, name: str, keywords: dict[str, Any]) -> None:
         "size": card.size,
         "licence": card.licence,
         "page": card.page,
-        "get it": keywords["fetch"],
-        "folders": ", ".join(keywords["folders"]),
+        "get it": keywords.get("fetch") or "not known",
+        "folders": ", ".join(keywords.get("folders") or [name]),
         "cite": card.citation,
     }
-    for counts in card.counts:
-        totals = counts.totals
-        number = f"{counts.num_images} images"
-        if totals is not None:
-            number = f"{totals[0]} normal and {totals[1]} anomalous images"
-        fact = f"{number} ({counts.evidence}: {counts.source})"
-        facts[f"split {counts.split}"] = "; ".join(
-            filter(None, (facts.get(f"split {counts.split}"), fact))
+    for split in card.splits():
+        facts[f"split {split}"] = "; ".join(
+            (f"{c.totals[0]} normal and {c.totals[1]} anomalous" if c.totals else f"{c.num_images}")
+            + f" images ({c.evidence}: {c.source})"
+            for c in card.counts
+            if c.split == split
         )
     for key, value in facts.items():
         console.print(f"  {key:<14} {escape(value)}", soft_wrap=True)
@@ -125,9 +122,11 @@ def _print_card(console: Console, name: str, keywords: dict[str, Any]) -> None:
 
 def verify_sets(config: DictConfig, console: Console) -> None:
     """Verify each data set; a mistake of the user if any is faulty."""
+    from crane.datasets.verification import verify
+
     faulty = []
     for name, reader in _readers(config.targets).items():
-        with _quiet(), _progress(console) as bars:
+        with _quiet(), _progress(console) as advance:
             found = verify(
                 name,
                 reader,
@@ -135,31 +134,30 @@ def verify_sets(config: DictConfig, console: Console) -> None:
                 reader.keywords.get("card"),
                 fast=config.fast,
                 num_workers=_num_workers(config),
-                advance=bars,
+                advance=advance,
             )
         _print_verification(console, found, fast=config.fast)
         if found.faults:
             faulty.append(f"{name} has {len(found.faults)}")
     if faulty:
-        raise UsageError("data sets without faults", ", ".join(faulty))
+        raise UsageError(f"some data sets have faults: {', '.join(faulty)}")
 
 
-def _print_verification(console: Console, found: Verification, *, fast: bool) -> None:
-    table = Table(title=f"{found.name} at {found.root}" if found.root else found.name)
-    for column in ("split", "class", "normal", "anomalous", "masks", "published", "known by"):
-        table.add_column(column, justify="left" if column in ("split", "class") else "right")
+def _print_verification(console: Console, found: "Verification", *, fast: bool) -> None:
+    columns = ("split", "class", "normal", "anomalous", "masks", "published", "known by")
+    title = f"{found.name} at {found.root}" if found.root else found.name
+    table = _table(title, columns, right=columns[2:])
     for one in found.counts:
-        numbers = (one.num_normal, one.num_anomalous)
-        expected = ("-", "-")
+        published, evidence = "-", "-"
         if one.expected is not None:
-            right = numbers == one.expected[:2]
-            colour = "green" if right else "red"
-            expected = (f"[{colour}]{one.expected[0]} + {one.expected[1]}[/]", one.expected[2])
-        cells = (*map(str, numbers), str(one.num_masks))
-        table.add_row(one.split, escape(one.class_name), *cells, *expected)
+            *numbers, evidence = one.expected
+            colour = "green" if numbers == [one.num_normal, one.num_anomalous] else "red"
+            published = f"[{colour}]{numbers[0]} + {numbers[1]}[/]"
+        cells = map(str, (one.num_normal, one.num_anomalous, one.num_masks))
+        table.add_row(one.split, escape(one.class_name), *cells, published, evidence)
     if found.counts:
         console.print(table)
-    for kind, texts in faults_by_kind(found.faults).items():
+    for kind, texts in found.faults_by_kind().items():
         for text in texts[:MAX_SHOWN]:
             console.print(f"[red]{kind}[/red] {escape(text)}", soft_wrap=True)
         if len(texts) > MAX_SHOWN:
@@ -174,74 +172,84 @@ def _print_verification(console: Console, found: Verification, *, fast: bool) ->
 
 
 def prepare_sets(config: DictConfig, console: Console) -> None:
-    """Unpack the archive if one is given, then list the files beside them."""
+    """Unpack the archive if there is one, then write a list beside the files."""
+    from crane.data.meta_json import META_NAME
+    from crane.datasets.preparation import read_splits, write_images, write_meta
+
     readers = _readers(config.targets)
     if len(readers) > 1 and (config.archive is not None or config.write_images is not None):
-        raise UsageError("one name with archive or write_images", ", ".join(readers))
+        key = "archive" if config.archive is not None else "write_images"
+        raise UsageError(f"{key} takes one data set, not {', '.join(readers)}", key=key)
     for name, reader in readers.items():
         if config.archive is not None:
             _unpack(config, console, reader)
         keywords = reader.keywords
-        # The files themselves are read, not a list of them that lies there already.
+        # The files themselves are read, not an existing list of them.
         read = partial(reader, meta=None) if "meta" in keywords else reader
         with _quiet():
             indices = read_splits(read, keywords["split"], keywords.get("card"))
-        root = indices[keywords["split"]].root
-        path = root / (keywords.get("meta") or META_NAME)
+        path = indices[keywords["split"]].root / (keywords.get("meta") or META_NAME)
         is_new = write_meta(indices, path, overwrite=config.overwrite)
-        state = "written" if is_new else "there already, and the same"
+        state = "written" if is_new else "unchanged"
         numbers = [f"{len(index.samples)} images of {split}" for split, index in indices.items()]
-        console.print(f"{escape(shown(path))} {state}: {', '.join(numbers)}", soft_wrap=True)
+        console.print(f"{escape(shown_path(path))} {state}: {', '.join(numbers)}", soft_wrap=True)
         for text in dict.fromkeys(text for index in indices.values() for text in index.mismatches):
             console.print(f"[yellow]not as published[/yellow] {escape(text)}", soft_wrap=True)
         if config.write_images is not None:
             folder = Path(config.write_images).expanduser()
-            with _progress(console) as bars:
-                write_images(indices, folder, partial(bars, "images written"))
-            console.print(f"{escape(shown(folder))} written", soft_wrap=True)
+            with _progress(console) as advance:
+                write_images(indices, folder, partial(advance, "images written"))
+            console.print(f"{escape(shown_path(folder))} written", soft_wrap=True)
         console.print(f"next: crane data verify {escape(name)}")
 
 
 def _unpack(config: DictConfig, console: Console, reader: Reader) -> None:
+    from crane.data import index_folder, index_meta_json
+    from crane.datasets.archives import unpack
+
     keywords = reader.keywords
-    if "folders" not in keywords and reader.func not in (index_auto, index_folder, index_meta_json):
-        raise UsageError("a data set that has an archive", keywords["name"], key="archive")
-    place = keywords.get("root") or Path(keywords["datasets_dir"]) / keywords["folders"][0]
+    known: dict[str, Any] = {
+        k: keywords.get(k) for k in ("name", "split", "layouts", "card", "fetch")
+    }
+    check: Callable[[Path], None] = lambda folder: None  # noqa: E731
+    if "layouts" in keywords:
+        check = partial(check_is_set, **known)
+    elif reader.func not in (index_folder, index_meta_json):
+        raise UsageError(f"{keywords['name']} has no archive", key="archive")
+    names = keywords.get("folders") or [keywords["name"]]
+    place = keywords.get("root") or Path(keywords["datasets_dir"]) / names[0]
     folder, archive = Path(place).expanduser(), Path(config.archive).expanduser()
-    check = None
-    if "folders" in keywords:
-        known = {key: keywords[key] for key in ("split", "layouts", "card", "fetch")}
-        check = partial(check_is_set, keywords["name"], **known)
-    with _quiet(), _progress(console) as bars:
-        is_new = unpack(archive, folder, lambda a, b: bars("MB", a >> 20, b >> 20), check)
-    state = "unpacked" if is_new else "unpacked before"
-    console.print(f"{escape(shown(folder))} {state}", soft_wrap=True)
+    with _quiet(), _progress(console) as advance:
+        is_new = unpack(archive, folder, lambda a, b: advance("MB", a >> 20, b >> 20), check)
+    state = "unpacked" if is_new else "already unpacked"
+    console.print(f"{escape(shown_path(folder))} {state}", soft_wrap=True)
 
 
 def show_statistics(config: DictConfig, console: Console) -> None:
     """Print a table of each data set and write its picture."""
+    from crane.datasets.statistics import measure, picture
+
+    columns = ("class", "images", "masks", "size", "regions", "their areas")
     for name, reader in _readers(config.targets).items():
         index = reader()
-        with _progress(console) as bars:
-            statistics = measure(index, _num_workers(config), partial(bars, "images"))
-        table = Table(title=f"{name}, split {reader.keywords['split']}")
-        for column in ("class", "images", "masks", "size", "regions", "their areas"):
-            table.add_column(column, justify="left" if column == "class" else "right")
+        with _progress(console) as advance:
+            statistics = measure(index, _num_workers(config), partial(advance, "images"))
+        table = _table(f"{name}, split {reader.keywords['split']}", columns, right=columns[1:])
         for class_name, one in statistics.items():
-            areas = "-" if one.areas is None else "  ".join(f"{100 * a:.3g}%" for a in one.areas)
+            areas = "  ".join(f"{100 * area:.3g}%" for area in one.area_range or ()) or "-"
             images = f"{one.num_normal} + {one.num_anomalous}"
-            cells = (images, str(one.num_masks), one.size, str(len(one.shares)), areas)
+            cells = (images, str(one.num_masks), one.size, str(len(one.areas)), areas)
             table.add_row(escape(class_name), *cells)
         console.print(table)
         console.print("Images: normal + anomalous. Areas of regions: smallest, median, largest.")
         path = Path(config.run_dir) / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         picture(index, statistics).save(path)
-        console.print(f"picture {escape(shown(path))}", soft_wrap=True)
+        console.print(f"picture {escape(shown_path(path))}", soft_wrap=True)
 
 
 def _readers(targets: DictConfig) -> dict[str, Reader]:
-    """Build the data sets named short of reading them."""
+    """Build the named data sets without reading them."""
     return {
         name: build({**node, "_partial_": True}, f"targets.{name}")
         for name, node in plain(targets).items()
@@ -249,12 +257,21 @@ def _readers(targets: DictConfig) -> dict[str, Reader]:
 
 
 def _num_workers(config: DictConfig) -> int:
-    return auto_num_workers(1) + 1 if config.num_workers == "auto" else int(config.num_workers)
+    from crane.data.loader import auto_num_workers
+
+    return auto_num_workers(1) + 1 if config.num_workers == "auto" else config.num_workers
+
+
+def _table(title: str, columns: tuple[str, ...], right: tuple[str, ...]) -> Table:
+    table = Table(title=title)
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left")
+    return table
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hold back the warnings of `crane.data`, where a report says the same at more length."""
+    """Suppress the warnings of `crane.data` while a report says the same in more detail."""
     logger = logging.getLogger("crane.data")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -266,7 +283,15 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """Show a bar for each kind of thing that is counted."""
+    """Show a progress bar for each kind of thing that is counted."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:
         tasks: dict[str, Any] = {}

@@ -1,33 +1,30 @@
-"""Data for training and testing: which images there are, opening them, and the loaders."""
+"""Data for training and testing: lists of images, opening them, and loaders."""
 
-from crane.data.datamodule import CraneDataModule
-from crane.data.dataset import ImageDataset, ImageItem
-from crane.data.files import IMAGE_SUFFIXES, is_image, list_images
-from crane.data.folder import index_folder
-from crane.data.images import RESIZERS, image_to_tensor, read_mask, read_rgb, resize_mask
+from typing import TYPE_CHECKING, Any
+
+from crane.data.filenames import IMAGE_SUFFIXES, is_image, list_images
 from crane.data.index import Index
-from crane.data.meta_json import index_auto, index_meta_json
-from crane.data.pairing import pair_masks
-from crane.data.regions import label_regions
-from crane.data.samplers import UnevenSampler
+from crane.data.labelled_folders import index_folder
+from crane.data.meta_json import index_meta_json
+
+if TYPE_CHECKING:
+    from crane.data.datamodule import CraneDataModule
 
 __all__ = [
     "IMAGE_SUFFIXES",
-    "RESIZERS",
     "CraneDataModule",
-    "ImageDataset",
-    "ImageItem",
     "Index",
-    "UnevenSampler",
-    "image_to_tensor",
-    "index_auto",
     "index_folder",
     "index_meta_json",
     "is_image",
-    "label_regions",
     "list_images",
-    "pair_masks",
-    "read_mask",
-    "read_rgb",
-    "resize_mask",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the data module on first use, since listing data sets needs no torch."""
+    if name != "CraneDataModule":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from crane.data.datamodule import CraneDataModule
+
+    return CraneDataModule

@@ -1,50 +1,59 @@
-"""The source that trains and the targets that test, as loaders."""
+"""The source to train on and the targets to test on, as loaders."""
 
 import logging
 from collections.abc import Mapping
+from typing import Annotated, Literal
 
+from annotated_types import MultipleOf
 from lightning import LightningDataModule
 from torch.utils.data import Subset
 
-from crane.data.dataset import ImageDataset, SourceDataset, TokenDataset, Tokens
-from crane.data.files import shown
-from crane.data.images import RESIZERS
+from crane.checks import Fraction, Ge, Interval, NonNegativeInt, PositiveInt, Seed, checked
+from crane.data.dataset import IndexDataset, SourceDataset, TokenDataset, Tokens
+from crane.data.filenames import first_few
 from crane.data.index import Index
-from crane.data.loader import ImageLoader, auto_num_workers, image_loader
+from crane.data.loader import (
+    EpochSampler,
+    ImageLoader,
+    UnevenSampler,
+    auto_num_workers,
+    image_loader,
+    world,
+)
 from crane.data.mosaics import TrainingDataset
-from crane.data.samplers import EpochSampler, UnevenSampler, world
 from crane.data.selection import few_shots, hold_out, portion_of
 from crane.errors import UsageError
 
 logger = logging.getLogger(__name__)
 
 
+@checked
 class CraneDataModule(LightningDataModule):
-    """One domain to train on, any number never seen in training to test on.
+    """One domain to train on, and any number of domains never seen in training to test on.
 
     Validation images come from the source, so that an epoch is chosen without looking at a target.
     They are held out first; `k_shot` and `portion` then choose from the rest.
 
     Args:
-        source: data sets trained on together, by name; None or empty where nothing is trained.
-        targets: data sets to test on, by name.
-        image_size: side in pixels of images and masks.
-        batch_size: training images a step and process.
-        test_batch_size: validation and test images a batch and process.
-        num_workers: worker processes a loader, or "auto".
-        seed: of held-out images, shots, portions, training order and mosaics.
-        validation_fraction: share of each class and label of the source held out, in [0, 1).
-        k_shot: images a class to train on, half of them anomalous; 0 for all.
-        portion: share of each class and label to train on, in (0, 1].
-        mosaic_rate: share of training images replaced by 2 x 2 mosaics (see `TrainingDataset`).
-        mosaic_anomalous_rate: share of mosaics made of anomalous images.
-        drop_last: whether a last, smaller training batch is left out.
-        resizer: how images are resized, one of `RESIZERS`.
-        strict: whether a data set whose numbers of images are not those behind the published
-            results is refused; if not, a warning says so.
+        source: Data sets trained on together, by name; None or empty if nothing is trained.
+        targets: Data sets to test on, by name.
+        image_size: Side in pixels of images and masks.
+        batch_size: Training images per step and process.
+        test_batch_size: Validation and test images per batch and process.
+        num_workers: Worker processes per loader, or "auto".
+        seed: Seed of held-out images, shots, portions, training order and mosaics.
+        validation_fraction: Fraction of each class and label of the source to hold out.
+        k_shot: Images per class to train on, half of them anomalous; 0 for all.
+        portion: Fraction of each class and label to train on; excludes `k_shot`.
+        mosaic_rate: Fraction of training images replaced by mosaics (see `TrainingDataset`).
+        mosaic_anomalous_rate: Fraction of mosaics made of anomalous images.
+        drop_last: Whether to leave out a last, smaller training batch.
+        resizer: How images are resized (see `RESIZERS`).
+        strict: Whether to refuse a data set whose numbers of images differ from those behind the
+            published results; otherwise a warning says so.
 
     Raises:
-        UsageError: if a value is out of its range, both `k_shot` and `portion` are set, or, with
+        UsageError: A value is out of range, both `k_shot` and `portion` are set, or, with
             `strict`, a data set is not the published one.
     """
 
@@ -53,31 +62,28 @@ class CraneDataModule(LightningDataModule):
         source: Mapping[str, Index] | None,
         targets: Mapping[str, Index],
         *,
-        image_size: int,
-        batch_size: int,
-        test_batch_size: int,
-        num_workers: int | str,
-        seed: int,
-        validation_fraction: float,
-        k_shot: int,
-        portion: float,
-        mosaic_rate: float,
-        mosaic_anomalous_rate: float,
+        image_size: PositiveInt,
+        batch_size: PositiveInt,
+        test_batch_size: PositiveInt,
+        num_workers: NonNegativeInt | Literal["auto"],
+        seed: Seed,
+        validation_fraction: Annotated[float, Interval(ge=0, lt=1.0)],
+        k_shot: Annotated[int, "that is even and at least 0", Ge(0), MultipleOf(2)],
+        portion: Annotated[float, "above 0 and at most 1", Interval(gt=0, le=1)],
+        mosaic_rate: Fraction,
+        mosaic_anomalous_rate: Fraction,
         drop_last: bool,
-        resizer: str,
+        resizer: Literal["pil", "torch"],
         strict: bool,
     ) -> None:
         super().__init__()
-        # Of a small target a process may get no image.
+        # A process may get no image of a small target.
         self.allow_zero_length_dataloader_with_multiple_devices = True
-        _check_positive(
-            image_size=image_size, batch_size=batch_size, test_batch_size=test_batch_size
-        )
-        _check_shares(mosaic_rate=mosaic_rate, mosaic_anomalous_rate=mosaic_anomalous_rate)
-        _check_num_workers(num_workers)
-        _check_choice(validation_fraction, k_shot, portion)
-        if resizer not in RESIZERS:
-            raise UsageError(f"one of {', '.join(RESIZERS)}", resizer, key="data.resizer")
+        if k_shot and portion != 1:
+            raise UsageError(
+                f"k_shot {k_shot} and portion {portion} exclude each other; set only one",
+                key="data.k_shot or data.portion",
+            )
         for index in [*(source or {}).values(), *targets.values()]:
             _check_counts(index, strict)
         self.source = dict(source or {})
@@ -87,21 +93,17 @@ class CraneDataModule(LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.drop_last = drop_last
-        chosen = [
-            _choose(index, validation_fraction, k_shot, portion, seed)
-            for index in self.source.values()
-        ]
         self._source_images = SourceDataset(self.source, image_size, resizer)
+        chosen, held = self._choose(validation_fraction, k_shot, portion)
         self._training = TrainingDataset(
             self._source_images,
-            _joined(self._source_images, [training for training, _ in chosen]),
+            chosen,
             mosaic_rate=mosaic_rate,
             mosaic_anomalous_rate=mosaic_anomalous_rate,
             seed=seed,
         )
-        held = _joined(self._source_images, [held for _, held in chosen])
         self._validation = Subset(self._source_images, held)
-        self._tests = [ImageDataset(i, image_size, resizer) for i in self.targets.values()]
+        self._tests = [IndexDataset(i, image_size, resizer) for i in self.targets.values()]
         self._warn_of_shared_images()
 
     @property
@@ -116,21 +118,21 @@ class CraneDataModule(LightningDataModule):
 
     @property
     def has_masks(self) -> bool:
-        """Whether any image of the source has a mask; without, there is no local loss."""
+        """Whether any image of the source has a mask; without masks there is no local loss."""
         return any(index.has_masks for index in self.source.values())
 
     @property
     def num_train(self) -> int:
-        """Images trained on."""
+        """Number of images to train on."""
         return len(self._training)
 
     @property
     def num_validation(self) -> int:
-        """Images of the source held out."""
+        """Number of images of the source that are held out."""
         return len(self._validation)
 
     def fingerprints(self) -> dict[str, str]:
-        """Map `source.NAME` and `targets.NAME` to what identifies the data of a run."""
+        """Map `source.NAME` and `targets.NAME` to the fingerprints of the data sets."""
         groups = {"source": self.source, "targets": self.targets}
         return {
             f"{group}.{name}": index.fingerprint()
@@ -138,7 +140,7 @@ class CraneDataModule(LightningDataModule):
             for name, index in indices.items()
         }
 
-    def image_sets(self) -> dict[str, ImageDataset]:
+    def image_sets(self) -> dict[str, IndexDataset]:
         """Map `source.NAME` and `targets.NAME` to all images of each data set."""
         return {
             f"{group}.{name}": images
@@ -147,29 +149,29 @@ class CraneDataModule(LightningDataModule):
         }
 
     def check_shares(self, num_processes: int) -> None:
-        """See that every process has something to do, where there is anything to do.
+        """Check that every process gets an image of each loop, which Lightning needs.
 
         Args:
-            num_processes: Of the run.
+            num_processes: Number of processes of the run.
 
         Raises:
             UsageError: There are fewer held-out images than processes, or fewer images in every
-                target: Lightning passes over the loop in those that have none.
+                target: Lightning skips the loop in processes without any.
         """
         largest = max((len(images) for images in self._tests), default=num_processes)
-        for what, number in (("of a target", largest), ("held out", self.num_validation)):
+        for what, number in (("in the largest target", largest), ("held out", self.num_validation)):
             if 0 < number < num_processes:
                 raise UsageError(
-                    f"at least {num_processes} images {what}, one a process",
-                    number,
+                    f"{num_processes} processes need an image each, but {number} are {what}; "
+                    "use fewer trainer.devices",
                     key="trainer.devices",
                 )
 
     def image_loader(self, name: str) -> ImageLoader:
         """A loader over all images of a data set, in its order, each going to one process.
 
-        Batches are as large as those that the data set is trained or tested with: the last bits of
-        what a tower computes depend on that.
+        Batches are as large as in training or testing, since the last bits of features depend on
+        the batch size.
 
         Args:
             name: A key of `image_sets`.
@@ -178,9 +180,9 @@ class CraneDataModule(LightningDataModule):
         return self._test_loader(self.image_sets()[name], is_kept=False, batch_size=size)
 
     def use_tokens(self, name: str, tokens: Tokens) -> None:
-        """Load cached features from now on where a data set's images would be.
+        """From now on, load cached features in place of a data set's images.
 
-        Mosaics are still made of images: see that there are none.
+        Mosaics still need images, so the caller makes sure that there are none.
 
         Args:
             name: A key of `image_sets`.
@@ -192,20 +194,20 @@ class CraneDataModule(LightningDataModule):
         sets[number] = TokenDataset(sets[number], tokens)
 
     def train_dataloader(self) -> ImageLoader:
-        """Training batches, in an order fixed by (seed, epoch); can continue in mid-epoch.
+        """Training batches, in an order fixed by (seed, epoch); can resume in mid-epoch.
 
         Raises:
-            UsageError: without a source, or if there are fewer images than a batch and
-                `drop_last` is set.
+            UsageError: There is no source, or `drop_last` is set and there are fewer images than
+                a batch.
         """
         if not self.source:
-            raise UsageError("a data set to train on", "none", key="dataset@source")
+            raise UsageError("no data set to train on; set source=[NAME]", key="source")
         num_replicas, rank = self._world()
         sampler = EpochSampler(self._training, num_replicas, rank, self.seed)
         if self.drop_last and len(sampler) < self.batch_size:
             raise UsageError(
-                f"at least {self.batch_size} training images a process, as drop_last is on",
-                len(sampler),
+                f"{len(sampler)} training images per process are less than one batch of "
+                f"{self.batch_size}; change data.batch_size or data.drop_last",
                 key="data.batch_size or data.drop_last",
             )
         return image_loader(
@@ -223,17 +225,17 @@ class CraneDataModule(LightningDataModule):
         return [self._test_loader(self._validation, is_kept=True)] if self.num_validation else []
 
     def test_dataloader(self) -> list[ImageLoader]:
-        """One loader a target; each image goes to exactly one process.
+        """One loader per target; each image goes to exactly one process.
 
         Raises:
-            UsageError: without a target.
+            UsageError: There is no target.
         """
         if not self.targets:
-            raise UsageError("at least one data set to test on", "none", key="dataset@targets")
+            raise UsageError("no data set to test on; set targets=[NAME]", key="targets")
         return [self._test_loader(images, is_kept=False) for images in self._tests]
 
     def _test_loader(
-        self, images: ImageDataset | Subset, *, is_kept: bool, batch_size: int | None = None
+        self, images: IndexDataset | Subset, *, is_kept: bool, batch_size: int | None = None
     ) -> ImageLoader:
         return image_loader(
             images,
@@ -245,7 +247,21 @@ class CraneDataModule(LightningDataModule):
             is_kept=is_kept,
         )
 
-    def _group(self, group: str) -> tuple[list[str], list[ImageDataset]]:
+    def _choose(
+        self, validation_fraction: float, k_shot: int, portion: float
+    ) -> tuple[list[int], list[int]]:
+        """Positions in the whole source to train on and to validate on."""
+        all_chosen, all_held = [], []
+        for part, index in enumerate(self.source.values()):
+            chosen, held = hold_out(index, validation_fraction, self.seed)
+            if k_shot:
+                chosen = few_shots(index, chosen, k_shot, self.seed)
+            chosen = portion_of(index, chosen, portion, self.seed)
+            all_chosen += [self._source_images.position(part, local) for local in chosen]
+            all_held += [self._source_images.position(part, local) for local in held]
+        return all_chosen, all_held
+
+    def _group(self, group: str) -> tuple[list[str], list[IndexDataset]]:
         """Names and images of the source's data sets, or of the targets."""
         if group == "source":
             return list(self.source), self._source_images.parts
@@ -268,64 +284,21 @@ class CraneDataModule(LightningDataModule):
             num_shared = sum((s.image.resolve(), s.box) in seen for s in index.samples)
             if num_shared:
                 logger.warning(
-                    "%d of %d images of target %s are the source's too: not a zero-shot test",
+                    "%d of %d images of target %s are also in the source: not a zero-shot test",
                     num_shared,
                     len(index.samples),
                     name,
                 )
 
 
-def _choose(
-    index: Index, validation_fraction: float, k_shot: int, portion: float, seed: int
-) -> tuple[list[int], list[int]]:
-    """Positions to train on and to validate on."""
-    training, held = hold_out(index, validation_fraction, seed)
-    if k_shot:
-        training = few_shots(index, training, k_shot, seed)
-    return portion_of(index, training, portion, seed), held
-
-
 def _check_counts(index: Index, strict: bool) -> None:
     """Refuse, or warn of, a data set that is not the published one."""
     if index.mismatches and strict:
         raise UsageError(
-            f"{index.name} with the images behind the published results",
-            shown(index.mismatches, limit=3),
+            f"{index.name} is not the data set behind the published results: "
+            f"{first_few(index.mismatches, limit=3)}; see crane data verify {index.name}, or set "
+            "data.strict=false to use it all the same",
             key="data.strict",
-            hint=f"`crane data verify {index.name}` says more; data.strict=false runs all the same",
         )
     for mismatch in index.mismatches:
         logger.warning("%s is not the published data set: %s", index.name, mismatch)
-
-
-def _check_choice(validation_fraction: float, k_shot: int, portion: float) -> None:
-    if not 0 <= validation_fraction < 1:
-        raise UsageError("a share in [0, 1)", validation_fraction, key="data.validation_fraction")
-    if not 0 < portion <= 1:
-        raise UsageError("a share in (0, 1]", portion, key="data.portion")
-    if k_shot and portion != 1:
-        raise UsageError(
-            "either k_shot or portion", f"{k_shot} and {portion}", key="data.k_shot or data.portion"
-        )
-
-
-def _joined(images: SourceDataset, positions: list[list[int]]) -> list[int]:
-    """Positions in each part as positions in the whole."""
-    return [images.position(part, i) for part, local in enumerate(positions) for i in local]
-
-
-def _check_positive(**values: int) -> None:
-    for name, value in values.items():
-        if not isinstance(value, int) or value < 1:
-            raise UsageError("a whole number of at least 1", value, key=f"data.{name}")
-
-
-def _check_shares(**values: float) -> None:
-    for name, value in values.items():
-        if not 0 <= value <= 1:
-            raise UsageError("a share in [0, 1]", value, key=f"data.{name}")
-
-
-def _check_num_workers(value: int | str) -> None:
-    if value != "auto" and not (isinstance(value, int) and value >= 0):
-        raise UsageError("a number of workers or auto", value, key="data.num_workers")

@@ -1,10 +1,9 @@
-"""An index's images as tensors."""
+"""The images of an index as tensors."""
 
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
 
 import numpy as np
 import torch
@@ -16,53 +15,24 @@ from torch.utils.data import Dataset
 from crane.data.images import (
     EXACT,
     image_to_tensor,
+    label_regions,
     read_mask,
     read_rgb,
     resize_mask,
     upright_size,
 )
 from crane.data.index import Index
-from crane.data.regions import label_regions
 from crane.errors import UsageError
-from crane.types import ANOMALOUS, NORMAL, Sample
+from crane.samples import ANOMALOUS, NORMAL, Sample
 
 logger = logging.getLogger(__name__)
 
 
-class TruthItem(TypedDict):
-    """What is known of one image, beside the image itself."""
+Item = dict[str, Tensor]
+"""A `Batch` or `TokenBatch` of one image, without its batch axis; `default_collate` joins them."""
 
-    mask: Int[Tensor, "H W"]
-    """0 where normal, r > 0 on the r-th 8-connected anomalous region (int32)."""
-    has_mask: Bool[Tensor, ""]
-    """Whether `mask` is known."""
-    label: Int[Tensor, ""]
-    """`NORMAL` or `ANOMALOUS` (int64)."""
-    class_id: Int[Tensor, ""]
-    """Position in `class_names` (int64)."""
-    index: Int[Tensor, ""]
-    """Position in the data set (int64)."""
-
-
-class ImageItem(TruthItem):
-    """A `Batch` of one without its batch axis; `default_collate` makes batches of these."""
-
-    image: Float[Tensor, "3 H W"]
-    """RGB in [0, 1]."""
-
-
-class TokenItem(TruthItem):
-    """A `TokenBatch` of one without its batch axis."""
-
-    global_: Float[Tensor, " E"]
-    """Global embedding, as stored."""
-    patches: Float[Tensor, "M h w E"]
-    """Local embeddings, as stored."""
-
-
-Item = ImageItem | TokenItem
 Tokens = Callable[[str], tuple[Float[Tensor, " E"], Float[Tensor, "M h w E"]]]
-"""The name of an image (`Index.key`) to its global and local embeddings."""
+"""Maps the name of an image (`Index.key`) to its global and local embeddings."""
 
 
 @dataclass(frozen=True)
@@ -75,20 +45,20 @@ class OpenedImage:
     has_mask: bool
     label: int
 
-    def item(self, image_size: int, class_id: int, index: int, resizer: str = EXACT) -> ImageItem:
-        """Resize both and label the mask's regions; `resizer` is of the image (`RESIZERS`)."""
+    def item(self, image_size: int, class_id: int, index: int, resizer: str = EXACT) -> Item:
+        """Resize both and label the mask's regions; `resizer` is one of `RESIZERS`."""
         regions = _regions(self.mask, image_size)
         truth = _truth(regions, self.has_mask, self.label, class_id, index)
         return {"image": image_to_tensor(self.image, image_size, resizer), **truth}
 
 
-class ImageDataset(Dataset[Item]):
+class IndexDataset(Dataset[Item]):
     """The images of one index, in its order.
 
     Args:
-        index: which images.
-        image_size: side in pixels both images and masks are resized to.
-        resizer: how images are resized, one of `RESIZERS`.
+        index: Which images.
+        image_size: Side in pixels that images and masks are resized to.
+        resizer: How images are resized, one of `RESIZERS`.
     """
 
     def __init__(self, index: Index, image_size: int, resizer: str = EXACT) -> None:
@@ -104,18 +74,21 @@ class ImageDataset(Dataset[Item]):
 
     def __getitem__(self, position: int) -> Item:
         """One image; a `UsageError` names a file that cannot be used."""
-        class_id = self.class_id(position)
-        return self.open(position).item(self.image_size, class_id, position, self.resizer)
+        return self.item(position, self.class_id(position), position)
+
+    def item(self, position: int, class_id: int, index: int) -> Item:
+        """One image with the given `class_id` and `index`; errors as in `open`."""
+        return self.open(position).item(self.image_size, class_id, index, self.resizer)
 
     def class_id(self, position: int) -> int:
-        """Return the position of an image's class in `class_names`."""
+        """The position of an image's class in `class_names`."""
         return self._class_ids[self.index.samples[position].class_name]
 
     def open(self, position: int) -> OpenedImage:
         """Read one image and its mask.
 
         Raises:
-            UsageError: if a file cannot be read, or image and mask differ in size.
+            UsageError: A file cannot be read, or image and mask differ in size.
         """
         sample = self.index.samples[position]
         image = read_rgb(sample.image, sample.box)
@@ -133,12 +106,11 @@ class ImageDataset(Dataset[Item]):
     ) -> Bool[np.ndarray, "H W"]:
         """Read a mask that must be as wide and as high as its image."""
         mask = read_mask(path, self.index.mask_threshold, sample.box)
-        width, height = image_size
-        if mask.shape != (height, width):
+        if mask.shape[::-1] != image_size:
             raise UsageError(
-                f"a mask as large as its image {sample.image}, {width} x {height}",
-                f"{mask.shape[1]} x {mask.shape[0]} in {path}",
-                hint="images are turned upright by their EXIF orientation; masks must fit that",
+                f"mask {path} is {mask.shape[1]} x {mask.shape[0]} pixels, but its image "
+                f"{sample.image} {image_size[0]} x {image_size[1]} (turned upright by its EXIF "
+                "orientation)"
             )
         if sample.label == ANOMALOUS and not mask.any():
             logger.warning(
@@ -149,19 +121,19 @@ class ImageDataset(Dataset[Item]):
         return mask
 
 
-class TokenDataset(ImageDataset):
+class TokenDataset(IndexDataset):
     """The images of one index as their cached features: masks are read, images are not decoded.
 
     Args:
-        images: the data set.
-        tokens: its features.
+        images: The data set.
+        tokens: Its features.
     """
 
-    def __init__(self, images: ImageDataset, tokens: Tokens) -> None:
+    def __init__(self, images: IndexDataset, tokens: Tokens) -> None:
         super().__init__(images.index, images.image_size, images.resizer)
         self.tokens = tokens
 
-    def __getitem__(self, position: int) -> Item:
+    def item(self, position: int, class_id: int, index: int) -> Item:
         """The features of one image; a `UsageError` names what cannot be used."""
         sample = self.index.samples[position]
         global_, patches = self.tokens(self.index.key(sample))
@@ -169,27 +141,25 @@ class TokenDataset(ImageDataset):
         if sample.mask is not None:
             mask = self._mask(sample.mask, sample, upright_size(sample.image, sample.box))
             regions = _regions(mask, self.image_size)
-        known, class_id = self._is_known(sample), self.class_id(position)
-        truth = _truth(regions, known, sample.label, class_id, position)
+        truth = _truth(regions, self._is_known(sample), sample.label, class_id, index)
         return {"global_": global_, "patches": patches, **truth}
 
 
 class SourceDataset(Dataset[Item]):
-    """Several indices as one data set, end to end.
+    """Several indices as one data set, one after the other.
 
-    Classes of several data sets are told apart by the data set's name, `mvtec/bottle`; those of a
-    single one keep their names.
+    If there are several, their names prefix their classes, as in `mvtec/bottle`.
 
     Args:
-        indices: the data sets by the names their classes are to bear.
-        image_size: side in pixels.
-        resizer: how images are resized, one of `RESIZERS`.
+        indices: The data sets by name.
+        image_size: Side in pixels.
+        resizer: How images are resized, one of `RESIZERS`.
     """
 
     def __init__(self, indices: dict[str, Index], image_size: int, resizer: str = EXACT) -> None:
         self.image_size = image_size
         self.resizer = resizer
-        self.parts = [ImageDataset(index, image_size, resizer) for index in indices.values()]
+        self.parts = [IndexDataset(index, image_size, resizer) for index in indices.values()]
         named = zip(indices, self.parts, strict=True)
         self.class_names = tuple(
             f"{name}/{class_name}" if len(self.parts) > 1 else class_name
@@ -204,29 +174,26 @@ class SourceDataset(Dataset[Item]):
         return len(self._where)
 
     def __getitem__(self, position: int) -> Item:
-        """One image; `index` and `class_id` count through all the parts."""
+        """One image; `index` and `class_id` count through all parts."""
         part, local = self._where[position]
-        item = self.parts[part][local]
-        item["class_id"] = torch.tensor(self.class_id(position))
-        item["index"] = torch.tensor(position)
-        return item
+        return self.parts[part].item(local, self.class_id(position), position)
 
     def class_id(self, position: int) -> int:
-        """Return the position of an image's class in `class_names`."""
+        """The position of an image's class in `class_names`."""
         part, local = self._where[position]
         return self._first_class[part] + self.parts[part].class_id(local)
 
     def label(self, position: int) -> int:
-        """Return `NORMAL` or `ANOMALOUS`."""
+        """`NORMAL` or `ANOMALOUS`."""
         part, local = self._where[position]
         return self.parts[part].index.samples[local].label
 
     def position(self, part: int, local: int) -> int:
-        """Return the position here of an image of one part."""
+        """The position in the whole of an image of one part."""
         return self._first_image[part] + local
 
     def open(self, position: int) -> OpenedImage:
-        """Read one image and its mask; errors as in `ImageDataset.open`."""
+        """Read one image and its mask; errors as in `IndexDataset.open`."""
         part, local = self._where[position]
         return self.parts[part].open(local)
 
@@ -237,7 +204,7 @@ def _starts(lengths: Sequence[int]) -> list[int]:
 
 def _regions(mask: Bool[np.ndarray, "H W"], image_size: int) -> Int[np.ndarray, "S S"]:
     """Resize a mask and label its regions."""
-    if not mask.any():  # most images are normal, and none of them need wait
+    if not mask.any():  # most images are normal, and resizing takes time
         return _no_regions(image_size)
     return label_regions(resize_mask(mask, image_size, image_size))
 
@@ -248,7 +215,7 @@ def _no_regions(image_size: int) -> Int[np.ndarray, "S S"]:
 
 def _truth(
     regions: Int[np.ndarray, "H W"], has_mask: bool, label: int, class_id: int, index: int
-) -> TruthItem:
+) -> Item:
     return {
         "mask": torch.from_numpy(regions),
         "has_mask": torch.tensor(has_mask),

@@ -1,7 +1,7 @@
-"""Opening images and masks of any kind, and bringing them to the model's size.
+"""Reads images and masks of any kind and resizes them to the model's input size.
 
-Published numbers rest on PIL: images are resized bicubically with its antialiasing while they are
-still 8-bit, masks bilinearly and then cut at one half (spec: "Published evaluation").
+Published numbers rest on PIL: images are resized bicubically with its antialiasing while still
+8-bit, masks bilinearly and then thresholded at one half (spec: "Published evaluation").
 """
 
 import struct
@@ -14,7 +14,7 @@ from types import MappingProxyType
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int32, UInt8
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
@@ -26,9 +26,10 @@ Box = tuple[int, int, int, int]
 EXACT = "pil"
 """The resizer that published numbers rest on."""
 
-_DEEP = 65535
+_MAX_16_BIT = 65535
 _TURNED = (5, 6, 7, 8)
-"""EXIF orientations that lay an image on its side."""
+"""EXIF orientations that swap width and height."""
+_NEIGHBOURS = np.ones((3, 3), dtype=np.int8)
 _UNREADABLE = (
     OSError,
     SyntaxError,
@@ -39,28 +40,27 @@ _UNREADABLE = (
     struct.error,
     zlib.error,
 )
-"""What PIL's decoders raise on files that are cut short or are not what their name says."""
+"""What PIL's decoders raise on truncated files and on files that are no images."""
 
 
 def read_rgb(path: str | Path, box: Box | None = None) -> Image.Image:
     """Open an image as 8-bit RGB, upright.
 
-    RGB, grey and CMYK files become what `PIL.Image.convert("RGB")` makes of them, as in the
-    published evaluation. Beyond these: the EXIF orientation is applied (masks must fit the upright
-    image); transparent images are laid on white, not stripped of their alpha; 16-bit grey is scaled
-    by its full range of 65535, and float images, which must lie in [0, 1], by 1. Of files with
-    several frames or pages the first is taken.
+    RGB, grey and CMYK files are converted by `PIL.Image.convert("RGB")`, as in the published
+    evaluation. In addition, the EXIF orientation is applied (masks must fit the upright image),
+    transparent images are composited on white, 16-bit grey is scaled by its full range of 65535,
+    and float images must lie in [0, 1]. Only the first frame or page is read.
 
     Args:
-        path: the image file.
-        box: the part wanted of the upright image; None for all of it.
+        path: The image file.
+        box: Left, top, right and bottom of the part to read of the upright image; None for all.
 
     Returns:
         An image of mode RGB.
 
     Raises:
-        UsageError: if the file is missing, unreadable, cut short, larger than PIL's limit against
-            decompression bombs, smaller than the box, or of values that have no known scale. Names
+        UsageError: The file is missing, unreadable, truncated, larger than PIL's limit against
+            decompression bombs, smaller than the box, or its values have no known scale. Names
             the file.
     """
     with _naming(path, "image"):
@@ -82,20 +82,20 @@ def read_mask(path: str | Path, threshold: int, box: Box | None = None) -> Bool[
     16-bit masks are compared with 257 times the threshold, float masks with threshold / 255.
 
     Args:
-        path: the mask file.
+        path: The mask file.
         threshold: 0 to 254, on the 8-bit scale.
-        box: the part wanted of the upright mask; None for all of it.
+        box: The part to read of the upright mask; None for all.
 
     Returns:
         True on anomalous pixels, at the mask's own size, upright like its image.
 
     Raises:
-        UsageError: as `read_rgb`.
+        UsageError: As in `read_rgb`.
     """
     with _naming(path, "mask"):
         mask = _upright(path, box)
         if _is_deep(mask):
-            return np.asarray(mask) > threshold * (_DEEP // 255)
+            return np.asarray(mask) > threshold * (_MAX_16_BIT // 255)
         if mask.mode == "F":
             values: np.ndarray = np.asarray(mask)
             _check_unit(values, path)
@@ -104,10 +104,10 @@ def read_mask(path: str | Path, threshold: int, box: Box | None = None) -> Bool[
 
 
 def upright_size(path: str | Path, box: Box | None = None) -> tuple[int, int]:
-    """Width and height of what `read_rgb` gives, from the file's header alone.
+    """Width and height of what `read_rgb` returns, from the file's header alone.
 
     Raises:
-        UsageError: if the file is missing or no image.
+        UsageError: The file is missing or not an image.
     """
     if box is not None:
         return box[2] - box[0], box[3] - box[1]
@@ -121,17 +121,17 @@ def image_to_tensor(
 ) -> Float[Tensor, "3 {size} {size}"]:
     """Resize an RGB image to a square, bicubic and antialiased, and scale it to [0, 1].
 
-    With PIL, the same numbers as torchvision's `Resize` and `ToTensor` give on a PIL image. With
-    torch's resizing of 8-bit images, much faster, they differ by two of 255 levels at most
+    With PIL, the result equals that of torchvision's `Resize` and `ToTensor` on a PIL image.
+    Torch's resizing of 8-bit images is much faster and differs by at most two of 255 levels
     (measured in benchmarks/loading.md).
 
     Args:
-        image: mode RGB.
-        size: side S in pixels.
-        resizer: one of `RESIZERS`.
+        image: Of mode RGB.
+        size: Side in pixels.
+        resizer: One of `RESIZERS`.
 
     Returns:
-        float32, not normalised: each tower does that for itself.
+        float32, not normalised, since each tower has its own mean and standard deviation.
     """
     return RESIZERS[resizer](image, size).float() / 255
 
@@ -150,20 +150,20 @@ def _resized_by_torch(image: Image.Image, size: int) -> UInt8[Tensor, "3 {size} 
 RESIZERS: Mapping[str, Callable[[Image.Image, int], Tensor]] = MappingProxyType(
     {EXACT: _resized_by_pil, "torch": _resized_by_torch}
 )
-"""Ways to resize images by name; the first is that of the published numbers."""
+"""Ways to resize images, by name; published numbers rest on the first."""
 
 
 def resize_mask(
     mask: Bool[np.ndarray, "H W"], width: int, height: int
 ) -> Bool[np.ndarray, "{height} {width}"]:
-    """Resize a mask, bilinear with PIL's antialiasing, and cut it at one half.
+    """Resize a mask, bilinear with PIL's antialiasing, and threshold it at one half.
 
     A defect smaller than half a target pixel can vanish, as it does in the published evaluation.
 
     Args:
-        mask: true on anomalous pixels.
-        width: wanted, in pixels.
-        height: wanted, in pixels.
+        mask: True on anomalous pixels.
+        width: Of the result, in pixels.
+        height: Of the result, in pixels.
 
     Returns:
         True on anomalous pixels.
@@ -172,29 +172,41 @@ def resize_mask(
     return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR)) > 127
 
 
+def label_regions(mask: Bool[np.ndarray, "H W"]) -> Int32[np.ndarray, "H W"]:
+    """Label the 8-connected regions of a mask from 1 on, in reading order; 0 is normal.
+
+    >>> label_regions(np.array([[1, 0, 0], [0, 1, 0], [0, 0, 0], [0, 0, 1]], dtype=bool))
+    array([[1, 0, 0],
+           [0, 1, 0],
+           [0, 0, 0],
+           [0, 0, 2]], dtype=int32)
+    """
+    from scipy import ndimage
+
+    regions, _ = ndimage.label(mask, structure=_NEIGHBOURS, output=np.int32)
+    return regions
+
+
 @contextmanager
 def _naming(path: str | Path, kind: str) -> Iterator[None]:
-    """Turn whatever goes wrong while a file is opened into an error that names it."""
+    """Turn whatever fails while a file is opened into an error that names it."""
     try:
         yield
     except UsageError:
         raise
     except FileNotFoundError:
-        raise UsageError(f"a file to open as {kind}", f"nothing at {path}") from None
+        raise UsageError(f"there is no {kind} {path}") from None
     except Image.DecompressionBombError as error:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
         raise UsageError(
-            f"an {kind} of at most {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels",
-            f"{path}: {error}",
-            hint="shrink it or cut it into tiles",
+            f"{kind} {path} has more than {limit:,} pixels; shrink it or cut it into tiles"
         ) from error
     except _UNREADABLE as error:
-        raise UsageError(
-            f"a whole, readable {kind} file", f"{path}: {error or type(error).__name__}"
-        ) from error
+        raise UsageError(f"cannot read {kind} {path}: {error or type(error).__name__}") from error
 
 
 def _upright(path: str | Path, box: Box | None) -> Image.Image:
-    """Decode the first frame, apply its EXIF orientation and cut the box out."""
+    """Decode the first frame, apply its EXIF orientation and crop it to the box."""
     with Image.open(path) as image:
         image.load()
         whole = ImageOps.exif_transpose(image)
@@ -202,7 +214,7 @@ def _upright(path: str | Path, box: Box | None) -> Image.Image:
         return whole
     left, top, right, bottom = box
     if not (0 <= left < right <= whole.width and 0 <= top < bottom <= whole.height):
-        raise UsageError(f"a box inside {path}, {whole.width} x {whole.height}", box)
+        raise UsageError(f"box {box} is not inside {path}, {whole.width} x {whole.height} pixels")
     return whole.crop(box)
 
 
@@ -219,30 +231,29 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(values: np.ndarray, path: str | Path) -> UInt8[np.ndarray, "H W"]:
-    """Bring 16-bit values to the 8-bit scale, to the nearest."""
+    """Scale 16-bit values to 8 bits, rounded to the nearest."""
     lowest, highest = int(values.min()), int(values.max())
-    if lowest < 0 or highest > _DEEP:
+    if lowest < 0 or highest > _MAX_16_BIT:
         raise UsageError(
-            "whole-number pixels from 0 to 65535",
-            f"{path}: {lowest} to {highest}",
-            hint="save the image with 8 or 16 bits a channel",
+            f"{path} has pixel values from {lowest} to {highest}, expected 0 to {_MAX_16_BIT}; "
+            "save it with 8 or 16 bits per channel"
         )
-    return ((values.astype(np.uint32) * 255 + _DEEP // 2) // _DEEP).astype(np.uint8)
+    scaled = (values.astype(np.uint32) * 255 + _MAX_16_BIT // 2) // _MAX_16_BIT
+    return scaled.astype(np.uint8)
 
 
 def _eight_bits_of_unit(values: np.ndarray, path: str | Path) -> UInt8[np.ndarray, "H W"]:
-    """Bring values in [0, 1] to the 8-bit scale, to the nearest."""
+    """Scale values in [0, 1] to 8 bits, rounded to the nearest."""
     _check_unit(values, path)
     return np.rint(values * 255).astype(np.uint8)
 
 
 def _check_unit(values: np.ndarray, path: str | Path) -> None:
-    # Written so that a NaN fails it.
+    # Written so that NaN fails.
     if not (values.min() >= 0 and values.max() <= 1):
         raise UsageError(
-            "float pixels in [0, 1]",
-            f"{path}: {values.min()} to {values.max()}",
-            hint="scale the image, or save it with 8 or 16 bits a channel",
+            f"{path} has float pixels from {values.min()} to {values.max()}, expected 0 to 1; "
+            "scale it, or save it with 8 or 16 bits per channel"
         )
 
 

@@ -1,12 +1,46 @@
 """A data set as a list of labelled images, before any of them is opened."""
 
 import hashlib
-from collections.abc import Iterable
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+from crane.checks import Interval, Text, checked
+from crane.data.filenames import first_few
 from crane.errors import UsageError
-from crane.types import ANOMALOUS, NORMAL, Sample
+from crane.samples import ANOMALOUS, NORMAL, Sample
+
+logger = logging.getLogger(__name__)
+
+RESERVED = "mean"
+"""Not allowed as the name of a class: tables and the results store use it for the average."""
+
+MaskThreshold = Annotated[int, Interval(ge=0, le=254)]
+"""Mask pixels are anomalous where their 8-bit luminance exceeds this (see `read_mask`)."""
+
+ClassNames = str | int | Sequence[str | int] | None
+"""One class, several, or None for all."""
+
+ReadClass = Callable[[], list[Sample]]
+"""Makes the samples of one class."""
+
+Readers = Mapping[str, ReadClass]
+"""Class to its reader."""
+
+Layout = Callable[[str, Path, str], Readers | None]
+"""How a data set lies on disk. Called with its name, a folder and a split; returns the readers of
+its classes, or None if the folder is laid out in another way."""
+
+
+class MissingSplitError(UsageError):
+    """The data set on disk has no such split."""
+
+
+class MissingClassError(UsageError):
+    """The data set on disk has no such class."""
 
 
 @dataclass(frozen=True)
@@ -22,15 +56,15 @@ class Index:
     """
 
     name: str
-    """What tables and result files call the data set."""
+    """The data set's name in tables and result files."""
     root: Path
-    """The folder every sample lies under."""
+    """The folder that holds every sample."""
     samples: tuple[Sample, ...]
     """The images; `class_id` and `index` of a batch refer to `class_names` and to this."""
     mask_threshold: int
-    """A mask's pixel is anomalous where its 8-bit luminance exceeds this (see `read_mask`)."""
+    """See `MaskThreshold`."""
     mismatches: tuple[str, ...] = ()
-    """Where the numbers of images are not those behind the published results; see `Card`."""
+    """Where the numbers of images differ from those behind the published results; see `Card`."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -39,7 +73,7 @@ class Index:
 
     @property
     def has_masks(self) -> bool:
-        """Whether the place of any defect is known."""
+        """Whether any sample has a mask."""
         return any(sample.mask is not None for sample in self.samples)
 
     @property
@@ -53,51 +87,156 @@ class Index:
         return sum(sample.label == ANOMALOUS for sample in self.samples)
 
     def relative(self, path: Path) -> str:
-        """Name a sample's file under `root`, with forward slashes.
+        """A sample's file relative to `root`, with forward slashes.
 
         Raises:
-            UsageError: if the file does not lie under `root`.
+            UsageError: The file does not lie under `root`.
         """
         try:
             return path.relative_to(self.root).as_posix()
         except ValueError:
-            raise UsageError(f"files of {self.name} under {self.root}", str(path)) from None
+            raise UsageError(
+                f"{path} lies outside {self.root}, the folder of data set {self.name}"
+            ) from None
 
     def key(self, sample: Sample) -> str:
-        """Name a sample: its file under `root`, and the part of the file where it is a part.
+        """A unique name: the file relative to `root`, with its box if it has one.
 
         >>> index = Index("x", Path("/data"), (), mask_threshold=0)
         >>> index.key(Sample(Path("/data/a.png"), 0, "a", box=(0, 0, 8, 4)))
         'a.png[0,0,8,4]'
 
         Raises:
-            UsageError: if the file does not lie under `root`.
+            UsageError: The file does not lie under `root`.
         """
         part = "" if sample.box is None else "[" + ",".join(map(str, sample.box)) + "]"
         return self.relative(sample.image) + part
 
     def fingerprint(self) -> str:
-        """Hash what the data set holds: a sha256, the same on every machine and in every folder.
+        """A SHA-256 of what the data set holds, the same on every machine and in every folder.
 
         Covers the relative path, box, label, mask path and both file sizes of every sample, and
-        the mask threshold; not the pixels, which would take minutes to read. Samples may be in any
-        order.
+        the mask threshold; not the pixels, which would take minutes to read. Independent of the
+        order of the samples.
 
         Raises:
-            UsageError: if a file has gone since the folder was read.
+            UsageError: A file was removed since the folder was read.
         """
         lines = []
         for sample in self.samples:
-            fields = [self.key(sample), str(sample.label), _size(sample.image)]
+            fields = [self.key(sample), str(sample.label), self._size(sample.image)]
             if sample.mask is not None:
-                fields += [self.relative(sample.mask), _size(sample.mask)]
+                fields += [self.relative(sample.mask), self._size(sample.mask)]
             lines.append("\t".join(fields))
         text = "\n".join([f"mask_threshold={self.mask_threshold}", *sorted(lines)])
         return hashlib.sha256(text.encode()).hexdigest()
 
+    def _size(self, path: Path) -> str:
+        try:
+            return str(path.stat().st_size)
+        except OSError:
+            raise UsageError(f"{path} was removed while data set {self.name} was in use") from None
+
+
+@checked
+@dataclass(frozen=True)
+class Request:
+    """What to read: a split, or some classes of it, of a data set on disk.
+
+    Raises:
+        UsageError: A value is of another type or out of range.
+    """
+
+    name: Text
+    """What to call the data set."""
+    root: str | Path
+    """Its folder; may begin with `~`."""
+    split: Text
+    """Which split; `test` is the one with anomalies."""
+    mask_threshold: MaskThreshold
+    """Mask pixels are anomalous where their 8-bit luminance exceeds this."""
+    classes: ClassNames = None
+    """The classes to read; None for all."""
+    fetch: str = ""
+    """Where to get the data, for the error message if they are missing."""
+
+    @property
+    def root_key(self) -> str:
+        """The keys that name the folder."""
+        return f"datasets_dir, source.{self.name}.root or targets.{self.name}.root"
+
+    def folder(self) -> Path:
+        """The data set's folder.
+
+        Raises:
+            UsageError: There is none; says where to get the data and which key to change.
+        """
+        folder = Path(self.root).expanduser()
+        if not folder.is_dir():
+            raise self.refusal("is not a folder" if folder.exists() else "does not exist", folder)
+        return folder
+
+    def refusal(self, problem: str, folder: Path) -> UsageError:
+        """The error for a folder that does not hold the data set, with the way out."""
+        fetch = f"{self.fetch}, or " if self.fetch else ""
+        return UsageError(
+            f"data set {self.name}: {folder} {problem}; {fetch}change {self.root_key}",
+            key=self.root_key,
+        )
+
+    def index(self, folder: Path, readers: Readers) -> Index:
+        """Read the wanted classes.
+
+        Args:
+            folder: The folder that holds them.
+            readers: Each class's reader, as a `Layout` returns them.
+
+        Raises:
+            UsageError: A class does not exist, a class is called `mean`, there are no images, or
+                one image or mask is listed twice.
+        """
+        wanted = self._wanted(readers)
+        samples = sorted_samples(sample for name in wanted for sample in readers[name]())
+        index = Index(self.name, folder, samples, self.mask_threshold)
+        if not samples:
+            raise UsageError(f"data set {self.name}: no images under {folder}")
+        if RESERVED in index.class_names:
+            raise UsageError(
+                f"data set {self.name}: no class may be called {RESERVED!r}, the name of the "
+                f"average over classes; rename its folder under {folder}, or the class in meta.json"
+            )
+        files = Counter((path, s.box) for s in samples for path in (s.image, s.mask) if path)
+        repeated = [path for (path, _), number in files.items() if number > 1]
+        if repeated:
+            raise UsageError(f"data set {self.name} lists files twice: {first_few(repeated)}")
+        _warn_of_missing_masks(index)
+        return index
+
+    def _wanted(self, available: Iterable[str]) -> list[str]:
+        if self.classes is None:
+            return sorted(available)
+        several = [self.classes] if isinstance(self.classes, (str, int)) else self.classes
+        wanted = set(map(str, several))
+        unknown = first_few(sorted(wanted - set(available)))
+        if unknown or not wanted:
+            raise MissingClassError(
+                f"{self.name} has no class {unknown or '(the list is empty)'}; choose from "
+                f"{', '.join(sorted(available))}",
+                key=f"source.{self.name}.classes or targets.{self.name}.classes",
+            )
+        return sorted(wanted)
+
+
+def missing_split(name: str, place: Path, split: str, splits: Iterable[str]) -> MissingSplitError:
+    """The error for a split that the data set, as it lies in `place`, does not have."""
+    return MissingSplitError(
+        f"{name} has no split {split} in {place}, only {', '.join(splits) or 'empty ones'}",
+        key=f"source.{name}.split or targets.{name}.split",
+    )
+
 
 def sorted_samples(samples: Iterable[Sample]) -> tuple[Sample, ...]:
-    """Put samples in the one order: class, then defect (normal images first), then path and box."""
+    """Sort samples by class, then defect (normal images first), then path and box."""
 
     def place(sample: Sample) -> tuple[str, int, str, str, tuple[int, ...]]:
         where = (sample.image.as_posix(), sample.box or ())
@@ -106,8 +245,13 @@ def sorted_samples(samples: Iterable[Sample]) -> tuple[Sample, ...]:
     return tuple(sorted(samples, key=place))
 
 
-def _size(path: Path) -> str:
-    try:
-        return str(path.stat().st_size)
-    except OSError:
-        raise UsageError("a file that was there when the data set was indexed", str(path)) from None
+def _warn_of_missing_masks(index: Index) -> None:
+    lacking = [s.image for s in index.samples if s.label == ANOMALOUS and s.mask is None]
+    if lacking and index.has_masks:
+        logger.warning(
+            "%s: %d of %d anomalous images have no mask and count in the image metrics only: %s",
+            index.name,
+            len(lacking),
+            index.num_anomalous,
+            first_few(index.relative(path) for path in lacking),
+        )

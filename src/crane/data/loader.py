@@ -1,30 +1,96 @@
-"""Loaders whose workers report a user's mistake as such, and that continue where they stopped."""
+"""Loaders: which process reads which image in which order, and workers that report user errors."""
 
 import os
 import random
-from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterator, Sequence, Sized
+from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler, default_collate
 
 from crane.data.dataset import Item
-from crane.data.samplers import EpochSampler
+from crane.data.mosaics import Draw
 from crane.errors import UsageError
 from crane.types import Batch, TokenBatch
 
-Key = TypeVar("Key")
-
 MAX_AUTO_WORKERS = 8
-"""More workers than this outrun any model here, and each costs memory."""
+"""More workers than this outrun every model here, and each costs memory."""
 
 
-class Reporting(Dataset[Item | UsageError]):
+class EpochSampler(Sampler[Draw]):
+    """The training order: a new one each epoch, fixed by (seed, epoch), split over the processes.
+
+    The order and the split are those of torch's `DistributedSampler`: every process gets the same
+    number of images, and a few are repeated if their number does not divide. Lightning calls
+    `set_epoch` before each epoch, also after resuming.
+
+    Args:
+        dataset: What is sampled.
+        num_replicas: Number of processes.
+        rank: This process, from 0.
+        seed: Seed of the orders.
+    """
+
+    def __init__(self, dataset: Sized, num_replicas: int, rank: int, seed: int) -> None:
+        self._order: DistributedSampler[int] = DistributedSampler(
+            dataset,  # type: ignore[arg-type]  # only its length is used
+            num_replicas=num_replicas,
+            rank=rank,
+            shuffle=True,
+            seed=seed,
+        )
+        self.num_skipped = 0
+        """Draws that the next pass leaves out at its start."""
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the next pass."""
+        return self._order.epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of the next pass."""
+        self._order.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __iter__(self) -> Iterator[Draw]:
+        epoch = self.epoch
+        order = islice(iter(self._order), self.num_skipped, None)
+        return (Draw(epoch, position) for position in order)
+
+
+class UnevenSampler(Sampler[int]):
+    """The test order: every image goes to exactly one process; none is repeated.
+
+    Process r of R reads positions r, r + R, r + 2R, ...; it may get none.
+
+    >>> [list(UnevenSampler(4, num_replicas=3, rank=rank)) for rank in range(3)]
+    [[0, 3], [1], [2]]
+
+    Args:
+        num_samples: Number of images.
+        num_replicas: Number of processes.
+        rank: This process, from 0.
+    """
+
+    def __init__(self, num_samples: int, num_replicas: int, rank: int) -> None:
+        self._positions = range(rank, num_samples, num_replicas)
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._positions)
+
+
+class ErrorsAsItems(Dataset[Item | UsageError]):
     """A data set that returns its `UsageError`s in place of items.
 
     Torch rebuilds an exception raised in a worker from its message alone, so that the main process
-    sees a RuntimeError with a traceback in it. As a value the error arrives as it was.
+    sees a RuntimeError that contains a traceback. As a value the error arrives unchanged.
     """
 
     def __init__(self, dataset: Dataset[Item]) -> None:
@@ -43,8 +109,8 @@ class Reporting(Dataset[Item | UsageError]):
 class ImageLoader(DataLoader[Item]):
     """Yields `Batch`es, or `TokenBatch`es where features are cached; made by `image_loader`.
 
-    Workers start with the first batch, not with `iter()`: Lightning makes a resumed run's iterator
-    before it tells the sampler which epoch that is.
+    Workers start with the first batch, not with `iter()`: Lightning creates the iterator of a
+    resumed run before it sets the sampler's epoch.
     """
 
     def __iter__(self) -> Iterator[Batch | TokenBatch]:  # type: ignore[override]
@@ -55,9 +121,10 @@ class ImageLoader(DataLoader[Item]):
 
 
 class TrainingLoader(ImageLoader):
-    """An `ImageLoader` over an `EpochSampler` that can go on in the middle of an epoch.
+    """An `ImageLoader` over an `EpochSampler` that can resume in the middle of an epoch.
 
-    Lightning stores `state_dict` in its checkpoints and returns it on resuming.
+    `crane train` writes checkpoints at ends of epochs only, but Lightning also saves one wherever
+    it is when Slurm warns a job that is to be requeued (SIGUSR1), and stores `state_dict` in it.
     """
 
     _epoch = 0
@@ -65,17 +132,17 @@ class TrainingLoader(ImageLoader):
     _resumed: tuple[int, int] | None = None
 
     def state_dict(self) -> dict[str, int]:
-        """Return the epoch and how many of its batches this process has handed out."""
+        """The epoch and how many of its batches this process has yielded."""
         return {"epoch": self._epoch, "num_served": self._num_served}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Let the next pass, if it is of the stored epoch, begin after the stored batch."""
+        """Start the next pass after the stored batch, if it is of the stored epoch."""
         self._resumed = state["epoch"], state["num_served"]
 
     def __iter__(self) -> Iterator[Batch | TokenBatch]:  # type: ignore[override]
         epoch, num_served = self._resumed or (-1, 0)
         self._resumed, self._num_served = None, 0
-        # Lightning puts a sampler of its own here when asked to overfit a few batches.
+        # With overfit_batches, Lightning replaces the sampler by its own.
         if isinstance(self.sampler, EpochSampler):
             self._epoch = self.sampler.epoch
             self._num_served = num_served if epoch == self._epoch else 0
@@ -95,20 +162,20 @@ def image_loader(
     drop_last: bool,
     is_kept: bool,
 ) -> ImageLoader:
-    """Make a loader with pinned memory where CUDA is there and seeded workers.
+    """Make a loader with seeded workers, and with pinned memory if there is CUDA.
 
     Args:
-        dataset: what `sampler` draws from.
-        sampler: this process's share and order; an `EpochSampler` makes the loader resumable.
-        batch_size: images a batch.
-        num_workers: worker processes; 0 loads in this one.
-        seed: of the workers' random states; this process's own is left alone.
-        drop_last: whether a last, smaller batch is left out.
-        is_kept: whether workers outlive an epoch; not worth their memory for a loader used once.
+        dataset: The images that `sampler` draws from.
+        sampler: This process's share and order; with an `EpochSampler` the loader can resume.
+        batch_size: Images per batch.
+        num_workers: Worker processes; 0 loads in this one.
+        seed: Seed of the workers' random states; this process's own is not touched.
+        drop_last: Whether to leave out a last, smaller batch.
+        is_kept: Whether workers outlive an epoch; not worth their memory for a loader used once.
     """
     kind = TrainingLoader if isinstance(sampler, EpochSampler) else ImageLoader
     return kind(
-        Reporting(dataset),  # type: ignore[arg-type]
+        ErrorsAsItems(dataset),  # type: ignore[arg-type]
         batch_size=batch_size,
         sampler=sampler,
         num_workers=num_workers,
@@ -122,10 +189,10 @@ def image_loader(
 
 
 def auto_num_workers(num_local_processes: int) -> int:
-    """Count worker processes for each training process: the cores it has, less the one it runs on.
+    """The number of worker processes per training process: its share of the cores, less one.
 
     Args:
-        num_local_processes: training processes on this machine.
+        num_local_processes: Training processes on this machine.
 
     Returns:
         0 to `MAX_AUTO_WORKERS`.
@@ -135,13 +202,26 @@ def auto_num_workers(num_local_processes: int) -> int:
     return max(0, min(MAX_AUTO_WORKERS, num_cores // num_local_processes - 1))
 
 
+def world(num_replicas: int | None, rank: int | None) -> tuple[int, int]:
+    """The number of processes and this one's rank: as given, else as torch.distributed has them.
+
+    >>> world(3, 2), world(None, None)
+    ((3, 2), (1, 0))
+    """
+    if num_replicas is not None and rank is not None:
+        return num_replicas, rank
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_world_size(), torch.distributed.get_rank()
+    return 1, 0
+
+
 def _collate(items: Sequence[Item | UsageError]) -> Batch | TokenBatch | UsageError:
     errors = [item for item in items if isinstance(item, UsageError)]
     return errors[0] if errors else default_collate(list(items))
 
 
 def _seed_worker(worker_id: int) -> None:
-    """Give Python's and numpy's generators the seed torch gave this worker."""
+    """Seed the global generators of Python and numpy with the seed that torch gave this worker."""
     del worker_id
     seed = torch.initial_seed() % 2**32
     random.seed(seed)

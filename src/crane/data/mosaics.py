@@ -11,32 +11,32 @@ from torch.utils.data import Dataset
 
 from crane.data.dataset import Item, OpenedImage, SourceDataset
 from crane.data.images import resize_mask
-from crane.types import ANOMALOUS, NORMAL
+from crane.samples import ANOMALOUS, NORMAL
 
 
 class Draw(NamedTuple):
-    """What the training sampler asks for: chance depends on this alone, not on a worker's state."""
+    """A request of the training sampler; what is random depends on it, not on a worker's state."""
 
     epoch: int
     """From 0."""
     position: int
-    """In the training images."""
+    """Position in the training images."""
 
 
 class TrainingDataset(Dataset[Item]):
     """The images chosen for training.
 
-    At `mosaic_rate` an image gives way to a mosaic of its class (official `aug_rate`): four images,
-    drawn with replacement, all anomalous in `mosaic_anomalous_rate` of the mosaics and all normal
-    in the others. The official code means to draw each tile's label and draws it once a mosaic;
-    this follows what it does. Tiles take the size of the first.
+    At `mosaic_rate` an image is replaced by a mosaic of its class (official `aug_rate`): four
+    images drawn with replacement, all anomalous in a fraction `mosaic_anomalous_rate` of the
+    mosaics, all normal in the others. The official code intends to draw the label of each tile, but
+    draws it once per mosaic, and so does this. Tiles are resized to the size of the first.
 
     Args:
-        source: all the source's images.
-        positions: those to train on.
-        mosaic_rate: share of draws that become mosaics, in [0, 1].
-        mosaic_anomalous_rate: share of mosaics made of anomalous tiles, in [0, 1].
-        seed: of the mosaics; one draw of one epoch always gives the same image.
+        source: All images of the source.
+        positions: Those to train on.
+        mosaic_rate: Fraction of draws replaced by mosaics.
+        mosaic_anomalous_rate: Fraction of mosaics made of anomalous images.
+        seed: Seed of the mosaics; one draw of one epoch always returns the same image.
     """
 
     def __init__(
@@ -61,10 +61,10 @@ class TrainingDataset(Dataset[Item]):
         return len(self.positions)
 
     def __getitem__(self, draw: Draw | int) -> Item:
-        """Return the image, or the mosaic in its place.
+        """The image, or the mosaic in its place.
 
-        `index` is the image's position in the source either way. A plain position is one of epoch
-        0, for samplers that know of no epochs.
+        `index` is the image's position in the source either way. A plain position counts as one of
+        epoch 0, for samplers without epochs.
         """
         draw = draw if isinstance(draw, Draw) else Draw(0, draw)
         position = self.positions[draw.position]
@@ -76,7 +76,7 @@ class TrainingDataset(Dataset[Item]):
         return mosaic(opened).item(self.source.image_size, class_id, position, self.source.resizer)
 
     def _choose_tiles(self, class_id: int, chance: random.Random) -> list[int]:
-        """Draw four positions of one class and label; the other label where a class lacks one."""
+        """Draw four positions of one class and label; of the other label if there are none."""
         is_anomalous = chance.random() < self.mosaic_anomalous_rate
         wanted, other = (ANOMALOUS, NORMAL) if is_anomalous else (NORMAL, ANOMALOUS)
         tiles = self._tiles.get((class_id, wanted)) or self._tiles[class_id, other]
@@ -84,10 +84,10 @@ class TrainingDataset(Dataset[Item]):
 
 
 def mosaic(tiles: Sequence[OpenedImage]) -> OpenedImage:
-    """Join four images row by row: anomalous if any of them is, mask known if all are.
+    """Join four images row by row: anomalous if any of them is, with a mask if all have one.
 
     Args:
-        tiles: four images; those of another size than the first are resized to it.
+        tiles: Four images; all are resized to the size of the first.
 
     Returns:
         An image twice as wide and twice as high as the first.

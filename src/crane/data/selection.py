@@ -1,7 +1,7 @@
-"""Which of the source's images train: held-out validation, few shots, portions.
+"""Chooses which images of the source to train on: held-out validation, few shots, portions.
 
-Every choice ranks the images of a class and label by a hash of the seed and their names. It is the
-same on every machine and in any order of files, a class added or left out changes nothing for the
+Every choice ranks the images of a class and label by a hash of the seed and their names. So it is
+the same on every machine and in any order of files, adding or removing a class does not affect the
 others, and a smaller choice is part of a larger one.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from crane.data.index import Index
 from crane.errors import UsageError
-from crane.types import ANOMALOUS, NORMAL
+from crane.samples import ANOMALOUS, NORMAL
 
 logger = logging.getLogger(__name__)
 
@@ -20,13 +20,13 @@ logger = logging.getLogger(__name__)
 def hold_out(index: Index, fraction: float, seed: int) -> tuple[list[int], list[int]]:
     """Split an index into images to train on and images to validate on.
 
-    Of every class and label the fraction is taken, rounded to the nearest; at least one image, and
-    at least one is left to train on. A class's only image of a label trains.
+    The fraction is taken of every class and label and rounded to the nearest, but at least one
+    image is held out and at least one is left; a class's only image of a label is trained on.
 
     Args:
-        index: the source.
-        fraction: share to hold out, in [0, 1); 0 holds out nothing.
-        seed: of the choice.
+        index: The source.
+        fraction: Fraction to hold out, in [0, 1); 0 holds out nothing.
+        seed: Seed of the choice.
 
     Returns:
         Positions to train on and positions to validate on, both ascending.
@@ -40,26 +40,19 @@ def hold_out(index: Index, fraction: float, seed: int) -> tuple[list[int], list[
 
 
 def few_shots(index: Index, positions: Sequence[int], k_shot: int, seed: int) -> list[int]:
-    """Keep k images a class: k/2 normal and k/2 anomalous (paper and official `k_shot`).
+    """Keep k images per class: k/2 normal and k/2 anomalous (paper and official `k_shot`).
 
-    A class with fewer of a label keeps all it has, and a warning says so.
+    A class with fewer of a label keeps all it has, with a warning.
 
     Args:
-        index: the source.
-        positions: the images to choose from.
-        k_shot: an even number k > 0.
-        seed: of the choice.
+        index: The source.
+        positions: The images to choose from.
+        k_shot: An even number k > 0.
+        seed: Seed of the choice.
 
     Returns:
         The positions kept, ascending.
-
-    Raises:
-        UsageError: if k is odd or not positive.
     """
-    if k_shot <= 0 or k_shot % 2:
-        raise UsageError(
-            "an even number of images a class, half of them anomalous", k_shot, key="data.k_shot"
-        )
     for (class_name, label), found in _strata(index, positions).items():
         if len(found) < k_shot // 2:
             kind = "normal" if label == NORMAL else "anomalous"
@@ -76,24 +69,24 @@ def few_shots(index: Index, positions: Sequence[int], k_shot: int, seed: int) ->
 
 
 def portion_of(index: Index, positions: Sequence[int], portion: float, seed: int) -> list[int]:
-    """Keep a share of every class and label, rounded down (official `portion`).
+    """Keep a fraction of every class and label, rounded down (official `portion`).
 
     Args:
-        index: the source.
-        positions: the images to choose from.
-        portion: share to keep, in (0, 1].
-        seed: of the choice.
+        index: The source.
+        positions: The images to choose from.
+        portion: Fraction to keep, in (0, 1].
+        seed: Seed of the choice.
 
     Returns:
         The positions kept, ascending.
 
     Raises:
-        UsageError: if nothing would be left.
+        UsageError: No image would be left.
     """
     kept = _choose(index, positions, seed, "portion", lambda num: int(num * portion))
     if positions and not kept:
         raise UsageError(
-            f"a portion that leaves images of {index.name} to train on", portion, key="data.portion"
+            f"{portion} leaves no image of {index.name} to train on", key="data.portion"
         )
     return kept
 
@@ -118,7 +111,7 @@ def _choose(
 
 
 def _strata(index: Index, positions: Sequence[int]) -> dict[tuple[str, int], list[int]]:
-    """List the positions of each class and label, both labels of a class even if one is empty."""
+    """The positions of each class and label, with both labels of a class even if one is empty."""
     strata: dict[tuple[str, int], list[int]] = defaultdict(list)
     for position in positions:
         sample = index.samples[position]

@@ -1,4 +1,4 @@
-"""Unpacking archives: nothing leaves the folder, nothing is overwritten, nothing is half-made."""
+"""Unpacks archives: nothing leaves the folder, is overwritten or left half done."""
 
 import errno
 import gzip
@@ -8,228 +8,158 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import IO
 
-from crane.data.files import shown
 from crane.errors import UsageError, unwritable
+from crane.files import making
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz")
-"""Recognised archives, by the ends of their names."""
+"""Supported archives, by the ends of their names."""
 
 _BROKEN = (
     EOFError,
     ValueError,
-    RuntimeError,  # an encrypted zip
-    NotImplementedError,  # a compression that Python does not know
+    RuntimeError,  # an encrypted zip, or a compression that Python does not know
     zipfile.BadZipFile,
     gzip.BadGzipFile,
     tarfile.TarError,
     lzma.LZMAError,
     zlib.error,
 )
-
-
 _UNFIT_NAMES = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
-"""What systems say of names that they cannot write."""
+"""What systems report for names that they cannot write."""
 
-
-@dataclass(frozen=True)
-class _Member:
-    """A file in an archive."""
-
-    path: PurePosixPath
-    size: int
-    open: Callable[[], IO[bytes] | None]
+Info = zipfile.ZipInfo | tarfile.TarInfo
+Advance = Callable[[int, int], None]
 
 
 def unpack(
     archive: Path,
     folder: Path,
-    advance: Callable[[int, int], None] | None = None,
-    check: Callable[[Path], None] | None = None,
+    advance: Advance = lambda done, total: None,
+    check: Callable[[Path], None] = lambda folder: None,
 ) -> bool:
-    """Unpack an archive into a folder that is not there yet.
-
-    The files are written beside it and moved there as one when all are whole, so that an
-    interrupted run leaves no folder; what it left is removed by the next.
+    """Unpack an archive into a folder that is missing or empty, completely or not at all.
 
     Args:
-        archive: the archive, of one of `SUFFIXES`.
-        folder: where its files belong.
-        advance: hears of progress: bytes written, and bytes in all.
-        check: is given the files, in a folder of the same name, before they take their place;
-            what it raises leaves nothing.
+        archive: The archive, of one of `SUFFIXES`.
+        folder: Where its files belong.
+        advance: Called with the bytes written and the bytes in all.
+        check: Called with the unpacked files, in a temporary folder of the same name; what it
+            raises leaves nothing.
 
     Returns:
-        True if it was unpacked, False if the folder holds its files already.
+        True if it was unpacked, False if the folder already holds its files.
 
     Raises:
-        UsageError: if the archive is missing, broken, encrypted, of another kind, larger than the
-            room there is, or holds links, special files, one path twice, paths below files or
-            paths that leave the folder; or if the folder holds something else or cannot be written.
+        UsageError: The archive is missing, broken, encrypted, of another kind, larger than the free
+            space, or holds links, special files, two files at one place or paths that leave the
+            folder; or the folder holds something else or cannot be written.
     """
     if not archive.is_file():
-        raise UsageError("an archive", f"nothing at {archive}", key="archive")
-    with _members(archive) as members:
-        if folder.is_dir() and any(folder.iterdir()):
-            _check_same(members, folder, archive)
-            if check is not None:
-                check(folder)
-            return False
-        try:
-            _put(members, folder, advance, check)
-        except gzip.BadGzipFile:
-            raise  # an OSError too, but one of the archive
-        except OSError as error:
-            if error.errno in _UNFIT_NAMES:
-                raise UsageError(
-                    f"paths in {archive} that this disk can hold", str(error), key="archive"
-                ) from error
-            raise unwritable(folder, error, "datasets_dir") from error
-    return True
-
-
-def _put(
-    members: list[_Member],
-    folder: Path,
-    advance: Callable[[int, int], None] | None,
-    check: Callable[[Path], None] | None,
-) -> None:
-    """Write the files beside their folder, and move them there when they are whole."""
-    total = sum(member.size for member in members)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder.parent).free
-    if total > free:
-        raise UsageError(
-            f"{total / 1e9:.1f} GB of room in {folder.parent}",
-            f"{free / 1e9:.1f} GB",
-            key="datasets_dir",
-        )
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    try:
-        # Classes may be called as their folder is, so that it has its name already.
-        whole = part / folder.name
-        _write(members, whole, total, advance)
-        if check is not None:
-            check(whole)
-        if folder.is_dir():
-            folder.rmdir()  # empty, so that the other can take its place
-        whole.rename(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def _write(
-    members: list[_Member],
-    folder: Path,
-    total: int,
-    advance: Callable[[int, int], None] | None,
-) -> None:
-    folder.mkdir(parents=True)
-    done = 0
-    for member in members:
-        target = folder.joinpath(*member.path.parts)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        source = member.open()
-        assert source is not None, "only plain files are listed"
-        with source, target.open("xb") as file:
-            shutil.copyfileobj(source, file, 1 << 20)
-            if file.tell() != member.size:
-                raise ValueError(f"{member.path} has {file.tell()} bytes, not {member.size}")
-        done += member.size
-        if advance is not None:
-            advance(done, total)
-
-
-def _check_same(members: list[_Member], folder: Path, archive: Path) -> None:
-    """Refuse a folder that does not hold the archive's files; it may hold others beside them."""
-    for member in members:
-        file = folder.joinpath(*member.path.parts)
-        if not file.is_file() or file.stat().st_size != member.size:
-            raise UsageError(
-                f"no folder {folder}, or one that {archive.name} was unpacked into",
-                f"one without {member.path}, or with another one",
-                key="targets.NAME.root",
-                hint="nothing is overwritten; move the folder away or name another",
-            )
-
-
-@contextmanager
-def _members(archive: Path) -> Iterator[list[_Member]]:
-    """Open an archive and list its files, all checked."""
+        raise UsageError(f"there is no archive {archive}", key="archive")
     name = archive.name.casefold()
     if not name.endswith(SUFFIXES):
-        raise UsageError(f"an archive of kind {', '.join(SUFFIXES)}", archive.name, key="archive")
+        raise UsageError(f"{archive.name} must end in one of {', '.join(SUFFIXES)}", key="archive")
     try:
-        with ExitStack() as stack:
-            if name.endswith(".zip"):
-                members = _zip_members(stack.enter_context(zipfile.ZipFile(archive)))
-            else:
-                members = _tar_members(stack.enter_context(tarfile.open(archive)))
-            _check_paths(members, archive)
-            yield members
+        with (zipfile.ZipFile if name.endswith(".zip") else tarfile.open)(archive) as opened:
+            files = _files(opened, archive)
+            if folder.is_dir() and any(folder.iterdir()):
+                _check_same(files, folder, archive)
+                check(folder)
+                return False
+            _put(opened, files, folder, advance, check)
+            return True
     except UsageError:
         raise
-    except (*_BROKEN, OSError) as error:  # of writing there is none left
+    except (*_BROKEN, OSError) as error:  # write errors are handled in _put
         raise UsageError(
-            f"a whole, readable archive {archive}",
-            str(error) or type(error).__name__,
+            f"cannot read the archive {archive}: {error or type(error).__name__}; if it is "
+            "incomplete, download it again",
             key="archive",
-            hint="download it again if it was cut short",
         ) from error
 
 
-def _zip_members(archive: zipfile.ZipFile) -> list[_Member]:
-    members = []
-    for info in archive.infolist():
-        kind = stat.S_IFMT(info.external_attr >> 16)
-        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise UsageError("an archive of plain files", f"a link or device: {info.filename}")
-        # Zip demands forward slashes; some archives made on Windows hold the others.
-        name = info.filename.replace("\\", "/")
-        if not name.endswith("/"):
-            path = PurePosixPath(name)
-            members.append(_Member(path, info.file_size, partial(archive.open, info)))
-    return members
-
-
-def _tar_members(archive: tarfile.TarFile) -> list[_Member]:
-    members = []
-    for info in archive:
-        if info.isdir():
+def _files(
+    opened: zipfile.ZipFile | tarfile.TarFile, archive: Path
+) -> dict[PurePosixPath, tuple[Info, int]]:
+    """The files of an archive with their sizes in bytes, if it is harmless on any system."""
+    files: dict[PurePosixPath, tuple[Info, int]] = {}
+    taken: set[str] = set()
+    folders: set[str] = set()
+    for info in opened.infolist() if isinstance(opened, zipfile.ZipFile) else opened:
+        if isinstance(info, zipfile.ZipInfo):
+            # Zip demands forward slashes; some archives made on Windows hold backslashes.
+            info.filename = info.filename.replace("\\", "/")
+            name, size, is_folder = info.filename, info.file_size, info.is_dir()
+            is_plain = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG, stat.S_IFDIR)
+        else:
+            name, size, is_folder, is_plain = info.name, info.size, info.isdir(), info.isreg()
+        if not (is_plain or is_folder):
+            raise UsageError(f"{archive} holds a link or a device: {name}", key="archive")
+        if is_folder:
             continue
-        if not info.isreg():
-            raise UsageError("an archive of plain files", f"a link or device: {info.name}")
-        members.append(
-            _Member(PurePosixPath(info.name), info.size, partial(archive.extractfile, info))
-        )
-    return members
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or ":" in name or not path.parts:
+            raise UsageError(f"{archive} holds a path outside its folder: {name}", key="archive")
+        place, above = str(path).casefold(), {str(p).casefold() for p in path.parents}
+        if place in taken or place in folders or not taken.isdisjoint(above):
+            raise UsageError(f"{archive} holds two files at one place: {name}", key="archive")
+        taken.add(place)
+        folders |= above
+        files[path] = info, size
+    if not files:
+        raise UsageError(f"{archive} holds no files", key="archive")
+    return files
 
 
-def _check_paths(members: list[_Member], archive: Path) -> None:
-    """Refuse paths that leave the folder, one path twice and paths below files, on any system."""
-    if not members:
-        raise UsageError(f"files in {archive}", "none")
-    outside = [m.path for m in members if _leaves(m.path)]
-    if outside:
-        raise UsageError(f"paths inside the folder in {archive}", shown([str(p) for p in outside]))
-    seen: set[str] = set()
-    for member in members:
-        path = str(member.path).casefold()
-        if path in seen:
-            raise UsageError(f"each path once in {archive}", str(member.path))
-        seen.add(path)
-    for member in members:
-        above = [str(parent).casefold() for parent in member.path.parents]
-        if not seen.isdisjoint(above):
-            raise UsageError(f"no paths below a file in {archive}", str(member.path), key="archive")
+def _put(
+    opened: zipfile.ZipFile | tarfile.TarFile,
+    files: Mapping[PurePosixPath, tuple[Info, int]],
+    folder: Path,
+    advance: Advance,
+    check: Callable[[Path], None],
+) -> None:
+    if isinstance(opened, tarfile.TarFile):  # since Python 3.10.12
+        opened.extraction_filter = getattr(tarfile, "data_filter", None)
+    done, total = 0, sum(size for _, size in files.values())
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder.parent).free
+        if total > free:
+            raise UsageError(
+                f"unpacking needs {total / 1e9:.1f} GB in {folder.parent}, but only "
+                f"{free / 1e9:.1f} GB are free; choose another datasets_dir",
+                key="datasets_dir",
+            )
+        for left in folder.parent.glob(f".{folder.name}-*"):  # by a run that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        with making(folder) as unpacked:
+            for info, size in files.values():
+                opened.extract(info, unpacked)  # type: ignore[arg-type]  # each archive's own
+                done += size
+                advance(done, total)
+            check(unpacked)
+    except gzip.BadGzipFile:
+        raise  # an OSError too, but a fault of the archive
+    except OSError as error:
+        if error.errno in _UNFIT_NAMES:
+            raise UsageError(
+                f"it holds paths that cannot be written here: {error}", key="archive"
+            ) from error
+        raise unwritable(folder, error, "datasets_dir") from error
 
 
-def _leaves(path: PurePosixPath) -> bool:
-    return path.is_absolute() or ".." in path.parts or ":" in str(path) or not path.parts
+def _check_same(
+    files: Mapping[PurePosixPath, tuple[Info, int]], folder: Path, archive: Path
+) -> None:
+    """Refuse a folder that lacks the archive's files; it may hold others beside them."""
+    for path, (_, size) in files.items():
+        file = folder / path
+        if not file.is_file() or file.stat().st_size != size:
+            raise UsageError(
+                f"{folder} is not empty and does not hold {path} as {archive.name} does; nothing "
+                "is overwritten: move it away, or choose another targets.NAME.root",
+                key="targets.NAME.root",
+            )

@@ -1,55 +1,57 @@
-"""What is known of a published data set, and whether a copy is that data set."""
+"""What is known of a published data set, and whether a copy agrees with it."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from crane.data.index import Index
-from crane.errors import UsageError
-from crane.types import ANOMALOUS, NORMAL
+from crane.checks import NonNegativeInt, Text, checked
+from crane.data.index import ClassNames, Index
+from crane.errors import InvalidValueError, UsageError
+from crane.gate import build
+from crane.samples import ANOMALOUS, NORMAL
 
 EVIDENCE = ("counted", "stated", "thread", "memory")
-"""How a count is known, the surest first: counted in a published list of the images, stated by a
-data set's own page or a data card, said in a repository's thread, or remembered. What is only
-remembered is compared, but nothing fails by it."""
+"""How a count is known, the most reliable first: counted in a published list of the images, stated
+by the data set's own page or a data card, mentioned in a repository's thread, or from memory. A
+count from memory is compared, but a mismatch is not a fault."""
 
-DOMAINS = ("industrial", "medical")
+Pair = tuple[NonNegativeInt, NonNegativeInt]
+"""Numbers of normal and anomalous images."""
 
 
+@checked
 @dataclass(frozen=True)
-class Counts:
+class ImageCounts:
     """One statement about the numbers of images of one split.
 
     Raises:
-        UsageError: if it states nothing, or its evidence is of no known kind.
+        UsageError: It states nothing, or a value does not fit.
 
-    >>> Counts("test", "counted", "a published list", classes={"bottle": [20, 63]}).totals
+    >>> ImageCounts("test", "counted", "a published list", classes={"bottle": [20, 63]}).totals
     (20, 63)
     """
 
-    split: str
+    split: Text
     """Which split."""
-    evidence: str
+    evidence: Literal["counted", "stated", "thread", "memory"]
     """One of `EVIDENCE`."""
-    source: str
+    source: Text
     """Who says so."""
-    classes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    classes: Mapping[str, Pair] = field(default_factory=dict)
     """Class to its normal and anomalous images."""
-    total: Sequence[int] | None = None
+    total: Pair | None = None
     """Normal and anomalous images of the whole split."""
-    num_images: int | None = None
+    num_images: NonNegativeInt | None = None
     """Images of the whole split, whatever their label."""
 
     def __post_init__(self) -> None:
-        if self.evidence not in EVIDENCE:
-            raise UsageError(f"evidence out of {', '.join(EVIDENCE)}", self.evidence)
         if not self.classes and self.total is None and self.num_images is None:
-            raise UsageError("a count a class, a total or a number of images", "none of them")
+            raise UsageError("a count needs one of classes, total and num_images", key="counts")
 
     @property
     def totals(self) -> tuple[int, int] | None:
-        """Normal and anomalous images of the whole split, where stated or summed up."""
+        """Normal and anomalous images of the whole split, if stated for it or for its classes."""
         if self.total is not None:
             return self.total[0], self.total[1]
         if self.classes:
@@ -57,61 +59,87 @@ class Counts:
             return sum(normal), sum(anomalous)
         return None
 
+    def differences(self, found: Mapping[str, Pair], *, is_part: bool) -> list[str]:
+        """Where a copy differs.
+
+        Args:
+            found: Class to the numbers of normal and anomalous images of the copy.
+            is_part: Whether the copy was restricted to some of its classes.
+        """
+        known = [name for name in sorted(self.classes) if name in found or not is_part]
+        pairs = [(name, found.get(name, (0, 0)), self.classes[name]) for name in known]
+        texts = []
+        if not is_part:
+            normal, anomalous = (sum(pair[i] for pair in found.values()) for i in (0, 1))
+            pairs += [("in all", (normal, anomalous), self.total)] if self.total else []
+            if self.num_images not in (None, normal + anomalous):
+                texts = [f"in all: {normal + anomalous} images, not {self.num_images}"]
+        return [
+            f"{where}: {pair[0]} normal and {pair[1]} anomalous images, "
+            f"not {wanted[0]} and {wanted[1]}"
+            for where, pair, wanted in pairs
+            if tuple(pair) != tuple(wanted)
+        ] + texts
+
 
 @dataclass(frozen=True)
 class Mismatch:
-    """A count that a copy of a data set does not have."""
+    """A count that a copy of a data set does not match."""
 
     text: str
-    """What is wanted and what is there."""
+    """The numbers expected and found."""
     evidence: str
-    """How the wanted count is known."""
+    """How the expected count is known."""
 
 
+@checked
 @dataclass(frozen=True)
 class Card:
-    """What is known of a published data set; stands in its YAML under conf/dataset.
+    """What is known of a published data set; part of its YAML under conf/dataset.
 
     Raises:
-        UsageError: if the domain is of no known kind.
+        UsageError: A value does not fit.
     """
 
-    title: str
+    title: Text
     """Its name in publications."""
-    domain: str
-    """One of `DOMAINS`."""
-    has_masks: bool
-    """Whether the place of every defect is known."""
-    has_normals: bool
-    """Whether there are normal images; without, image metrics are not defined."""
+    domain: Literal["industrial", "medical"]
+    """What it shows; published averages are over one domain."""
     class_names: Sequence[str]
     """The classes, as `crane` calls them."""
-    licence: str
-    """As its page states it, where known."""
-    page: str
+    has_masks: bool = True
+    """Whether every defect has a mask."""
+    has_normals: bool = True
+    """Whether there are normal images; without, image metrics are not defined."""
+    licence: str = "not known"
+    """As its page states it."""
+    page: str = "not known"
     """Where its authors publish it."""
-    citation: str
+    citation: str = "not known"
     """Authors, title, venue."""
-    size: str
-    """Of the download, where known."""
-    table_rows: Sequence[str]
+    size: str = "not known"
+    """Size of the download."""
+    table_rows: Sequence[str] = ()
     """Its names in the published tables (experiments/table1_zero_shot/published.csv)."""
-    counts: Sequence[Counts]
-    """Every statement about its numbers of images."""
+    counts: Sequence[Any] = ()
+    """Every statement about its numbers of images, as `ImageCounts` or their fields."""
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Class names of known copies to those of `class_names`."""
 
     def __post_init__(self) -> None:
-        if self.domain not in DOMAINS:
-            raise UsageError(f"a domain out of {', '.join(DOMAINS)}", self.domain)
+        object.__setattr__(self, "counts", [_counts(i, one) for i, one in enumerate(self.counts)])
 
     def splits(self) -> tuple[str, ...]:
-        """The splits that any count is known of."""
+        """The splits with a known count."""
         return tuple(dict.fromkeys(counts.split for counts in self.counts))
 
+    def name_of(self, class_name: str) -> str:
+        """The name on this card of a copy's class."""
+        return self.aliases.get(class_name, class_name)
+
     def expected(self, split: str, class_name: str) -> tuple[int, int, str] | None:
-        """Normal and anomalous images of one class and the evidence; None where not known."""
-        name = self.aliases.get(class_name, class_name)
+        """Normal and anomalous images of one class and the evidence; None if not known."""
+        name = self.name_of(class_name)
         for counts in self.of(split):
             if name in counts.classes:
                 normal, anomalous = counts.classes[name]
@@ -120,70 +148,41 @@ class Card:
                 return (*counts.totals, counts.evidence)
         return None
 
-    def of(self, split: str) -> list[Counts]:
-        """The statements about one split, the surest first."""
+    def of(self, split: str) -> list[ImageCounts]:
+        """The statements about one split, the most reliable first."""
         found = [counts for counts in self.counts if counts.split == split]
         return sorted(found, key=lambda counts: EVIDENCE.index(counts.evidence))
 
-    def mismatches(
-        self, index: Index, split: str, classes: str | Sequence[str] | None
-    ) -> list[Mismatch]:
+    def mismatches(self, index: Index, split: str, classes: ClassNames) -> list[Mismatch]:
         """Compare a copy with every statement about its split.
 
         Args:
-            index: the copy.
-            split: which split it is.
-            classes: the classes it was restricted to; None if it is the whole split.
+            index: The copy.
+            split: Which split it is.
+            classes: The classes it was restricted to; None if it is the whole split.
 
         Returns:
-            What differs, the best known first.
+            The differences, the most reliable first.
         """
-        wanted = [classes] if isinstance(classes, str) else classes
+        numbers = Counter((self.name_of(s.class_name), s.label) for s in index.samples)
+        found = {name: (numbers[name, NORMAL], numbers[name, ANOMALOUS]) for name, _ in numbers}
+        # The only class of a data set is often renamed.
+        unknown = set(found) - set(self.class_names) if len(self.class_names) > 1 else set()
+        texts = [f"{name} is not one of its classes" for name in sorted(unknown)]
         return [
             Mismatch(f"{text} ({counts.evidence}: {counts.source})", counts.evidence)
             for counts in self.of(split)
-            for text in self._differences(counts, index, wanted)
+            for text in texts + counts.differences(found, is_part=classes is not None)
         ]
 
-    def _differences(self, counts: Counts, index: Index, wanted: Sequence[str] | None) -> list[str]:
-        found: Counter[tuple[str, int]] = Counter()
-        for sample in index.samples:
-            found[self.aliases.get(sample.class_name, sample.class_name), sample.label] += 1
-        there = {name for name, _ in found}
-        known = set(counts.classes)
-        if wanted is not None:
-            known &= {self.aliases.get(name, name) for name in wanted}
-        # The only class of a data set is often renamed.
-        strange = there - set(self.class_names) if len(self.class_names) > 1 else set()
-        texts = [f"{name} is no class of it" for name in sorted(strange)]
-        for name in sorted(known):
-            normal, anomalous = found[name, NORMAL], found[name, ANOMALOUS]
-            if (normal, anomalous) != tuple(counts.classes[name]):
-                texts.append(_wanted(name, counts.classes[name], normal, anomalous))
-        if wanted is not None:
-            return texts
-        if counts.total is not None and counts.totals != (index.num_normal, index.num_anomalous):
-            texts.append(_wanted("in all", counts.total, index.num_normal, index.num_anomalous))
-        if counts.num_images is not None and counts.num_images != len(index.samples):
-            texts.append(f"in all: {len(index.samples)} images, not {counts.num_images}")
-        return texts
 
-
-def read_card(*, counts: Sequence[Mapping[str, Any]], **facts: Any) -> Card:
-    """Make a card of what a YAML under conf/dataset says.
-
-    Args:
-        counts: the fields of each `Counts`.
-        facts: the other fields of `Card`.
-
-    Raises:
-        UsageError: as `Card` and `Counts`.
-    """
-    return Card(counts=[Counts(**statement) for statement in counts], **facts)
-
-
-def _wanted(where: str, counts: Sequence[int], normal: int, anomalous: int) -> str:
-    return (
-        f"{where}: {normal} normal and {anomalous} anomalous images, not {counts[0]} and "
-        f"{counts[1]}"
-    )
+def _counts(number: int, statement: Any) -> ImageCounts:
+    """A statement from its fields in a YAML; errors name the field."""
+    if isinstance(statement, ImageCounts):
+        return statement
+    key = f"counts.{number}"
+    if not isinstance(statement, Mapping):
+        raise InvalidValueError("must be a mapping with split, evidence and source", key=key)
+    target = f"{ImageCounts.__module__}.{ImageCounts.__qualname__}"
+    counts: ImageCounts = build({"_target_": target, **statement}, key)
+    return counts

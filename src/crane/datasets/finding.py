@@ -1,22 +1,21 @@
-"""Published data sets by name: found in any of the layouts they are known in, and counted."""
+"""Finds data sets by name, in any layout they are known in, and compares them with their cards."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from crane.data.files import checked_classes, checked_root, list_folders, shown
-from crane.data.folder import checked_index
-from crane.data.index import Index, sorted_samples
+from crane.data.filenames import first_few, list_folders
+from crane.data.index import ClassNames, Index, Layout, MaskThreshold, Readers, Request
+from crane.data.meta_json import listed
 from crane.datasets.card import Card
-from crane.datasets.layouts import Layout, ReadClass, listed
 from crane.errors import UsageError
 
 logger = logging.getLogger(__name__)
 
 MAX_NESTING = 3
-"""Archives wrap their folders in folders; as many that hold nothing else are looked through."""
+"""Archives nest their folders; this many levels with a single folder inside are skipped."""
 
 
 def index_set(
@@ -24,84 +23,100 @@ def index_set(
     root: str | Path | None,
     split: str,
     *,
-    mask_threshold: int,
-    classes: str | Sequence[str] | None = None,
-    fetch: str = "",
+    mask_threshold: MaskThreshold,
+    classes: ClassNames = None,
+    fetch: str | None = None,
     datasets_dir: str | Path,
-    folders: Sequence[str],
+    folders: Sequence[str] | None = None,
     meta: str | None,
     layouts: Sequence[Layout],
-    card: Card,
+    card: Card | None = None,
 ) -> Index:
-    """Find a published data set, read it, and compare its numbers of images with its card.
+    """Find a data set, read it, and compare its numbers of images with its card.
 
     Args:
-        name: what to call the data set.
-        root: its folder; None takes the first of `folders` under `datasets_dir` that holds it.
+        name: What to call the data set.
+        root: Its folder; None for the first of `folders` under `datasets_dir` that holds it.
         split: `test` (the one with anomalies) or `train`.
-        mask_threshold: a mask's pixel is anomalous where its 8-bit luminance exceeds this.
-        classes: the classes to keep; None keeps all.
-        fetch: where the data can be got, for the message if they are not there.
-        datasets_dir: the folder of all data sets.
-        folders: names that the data set goes by under it, in any case, `-` and `_` alike.
-        meta: name of a list beside the data that comes before all layouts; None ignores it.
-        layouts: the ways it may be laid out, the first that fits is taken.
-        card: what is known of it.
+        mask_threshold: Mask pixels are anomalous where their 8-bit luminance exceeds this.
+        classes: The classes to read; None for all.
+        fetch: Where to get the data, for the error message if they are missing.
+        datasets_dir: The folder of all data sets.
+        folders: Names of its folder there, in any case, with `-` or `_`; None for `name`.
+        meta: Name of a list beside the data that precedes all layouts; None ignores it.
+        layouts: The ways it may be laid out; the first that fits is used.
+        card: What is known of it; None if it is not a published data set.
 
     Returns:
-        Its images, with the mismatches that are not just remembered.
+        Its images, with the mismatches whose counts are not just from memory.
 
     Raises:
-        UsageError: if it is not there, laid out in no known way, or its files do not fit together.
+        UsageError: It is missing, laid out in an unknown way, or its files do not fit together.
     """
+    places = [str(Path(datasets_dir) / folder) for folder in folders or [name]]
+    request = Request(name, root or places[0], split, mask_threshold, classes, fetch or "")
     lists: list[Layout] = [partial(listed, file=meta)] if meta else []
-    ways = [*lists, *layouts]
-    place, readers = _locate(name, root, split, fetch, Path(datasets_dir), folders, ways)
-    wanted = checked_classes(name, classes, tuple(readers))
-    samples = [sample for class_name in wanted for sample in readers[class_name]()]
-    index = checked_index(Index(name, place, sorted_samples(samples), mask_threshold))
-    found = card.mismatches(index, split, classes)
-    for mismatch in found:
+    candidates = [] if root else candidate_folders(Path(datasets_dir), folders or [name])
+    candidates = candidates or [request.folder()]
+    found = [
+        f for c in candidates if (f := _fitting(name, c, split, [*lists, *layouts])) is not None
+    ]
+    if not found:
+        others = [f"{c} holds {_content(c)}" for c in candidates[1:]]
+        problem = f"holds {_content(candidates[0])}, which is no known layout of it"
+        raise request.refusal("; ".join([problem, *others]), candidates[0])
+    if len(found) > 1:
+        copies = ", ".join(str(place) for place, _ in found[1:])
+        logger.warning("%s is read from %s; other copies: %s", name, found[0][0], copies)
+    index = request.index(*found[0])
+    mismatches = card.mismatches(index, split, classes) if card else []
+    for mismatch in mismatches:
         if mismatch.evidence == "memory":
             logger.warning("%s: %s; this number is from memory only", name, mismatch.text)
-    return replace(index, mismatches=tuple(m.text for m in found if m.evidence != "memory"))
+    return replace(index, mismatches=tuple(m.text for m in mismatches if m.evidence != "memory"))
 
 
 def check_is_set(
-    name: str, folder: Path, split: str, *, layouts: Sequence[Layout], card: Card, fetch: str
+    folder: Path,
+    *,
+    name: str,
+    split: str,
+    layouts: Sequence[Layout],
+    card: Card | None,
+    fetch: str | None,
 ) -> None:
-    """Refuse unpacked files that are no copy of a data set, such as those of another one.
+    """Refuse unpacked files that are not a copy of a data set, such as those of another one.
 
     Args:
-        name: what the data set is called.
-        folder: where its files lie.
-        split: the split that is to be read.
-        layouts: the ways it may be laid out.
-        card: what is known of it.
-        fetch: where the data can be got, for the message.
+        folder: The files.
+        name: The data set.
+        split: The split that is to be read.
+        layouts: The ways it may be laid out.
+        card: What is known of it; without, every class is accepted.
+        fetch: Where to get the data, for the message.
 
     Raises:
-        UsageError: if no layout fits, or none of the classes found is one of the data set's.
+        UsageError: No layout fits, or none of the classes found is one of the data set's.
     """
     fitting = _fitting(name, folder, split, layouts)
     if fitting is None:
-        found = shown([child.name for child in sorted(folder.iterdir())])
+        found = first_few(child.name for child in sorted(folder.iterdir()))
     else:
-        classes = {card.aliases.get(c, c) for c in fitting[1]}
+        classes = {card.name_of(c) if card else c for c in fitting[1]}
         # The only class of a data set is often renamed.
-        if classes & set(card.class_names) or len(classes) == len(card.class_names) == 1:
+        is_only = card is not None and len(classes) == len(card.class_names) == 1
+        if card is None or is_only or classes & set(card.class_names):
             return
-        found = f"one with other classes: {shown(sorted(fitting[1]))}"
+        found = f"the classes {first_few(sorted(fitting[1]))}"
     raise UsageError(
-        f"the archive of {card.title}",
-        found,
+        f"this is not the archive of {card.title if card else name}: it holds {found}; nothing "
+        f"was unpacked{f'; to get the data, {fetch}' if fetch else ''}",
         key="archive",
-        hint=f"nothing was unpacked; to get the data: {fetch}",
     )
 
 
 def candidate_folders(datasets_dir: Path, folders: Sequence[str]) -> list[Path]:
-    """List the folders that bear one of the names, in the order of the names."""
+    """The folders that bear one of the names, in the order of the names."""
     found: list[Path] = []
     for name in folders:
         level = [datasets_dir.expanduser()]
@@ -121,40 +136,14 @@ def _plain(name: str) -> str:
     return name.casefold().replace("_", "-")
 
 
-def _locate(
-    name: str,
-    root: str | Path | None,
-    split: str,
-    fetch: str,
-    datasets_dir: Path,
-    folders: Sequence[str],
-    ways: Sequence[Layout],
-) -> tuple[Path, Mapping[str, ReadClass]]:
-    """Find the folder of the data set and how to read its classes."""
-    given = None if root is None else checked_root(name, root, fetch)
-    candidates = candidate_folders(datasets_dir, folders) if given is None else [given]
-    if not candidates:
-        # Says where it is looked for first, and what to fetch.
-        candidates = [checked_root(name, datasets_dir / folders[0], fetch)]
-    found = [f for c in candidates if (f := _fitting(name, c, split, ways)) is not None]
-    if not found:
-        inside = [f"{c}: {shown([f.name for f in list_folders(c)]) or 'empty'}" for c in candidates]
-        raise UsageError(
-            f"{name} in a layout it is known in",
-            "; ".join(inside),
-            key=f"source.{name}.root or targets.{name}.root",
-            hint=f"to get the data: {fetch}",
-        )
-    if len(found) > 1:
-        others = ", ".join(str(place) for place, _ in found[1:])
-        logger.warning("%s is read from %s; it lies in %s too", name, found[0][0], others)
-    return found[0]
+def _content(folder: Path) -> str:
+    return first_few(child.name for child in list_folders(folder)) or "no folders"
 
 
 def _fitting(
     name: str, folder: Path, split: str, ways: Sequence[Layout]
-) -> tuple[Path, Mapping[str, ReadClass]] | None:
-    """Find the layout of a folder, or of the only folder inside it; the first layouts go first."""
+) -> tuple[Path, Readers] | None:
+    """The place and the readers of the first layout that fits the folder, or the only one in it."""
     places = [folder]
     while len(places) < MAX_NESTING and len(inside := list_folders(places[-1])) == 1:
         places += inside

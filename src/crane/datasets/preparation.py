@@ -1,29 +1,24 @@
-"""The list of a data set beside its untouched files, and parts of files as files of their own."""
+"""Writes the list of a data set beside its untouched files, and parts of files as own files."""
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from crane.data.files import MissingSplitError
-from crane.data.images import read_mask, read_rgb
-from crane.data.index import Index
+from crane.data.index import Index, MissingSplitError
 from crane.datasets.card import Card
 from crane.errors import UsageError, unwritable
-from crane.types import ANOMALOUS, Sample
+from crane.files import making, write_text
+from crane.samples import ANOMALOUS, Sample
 
 
 def read_splits(read: Callable[..., Index], split: str, card: Card | None) -> dict[str, Index]:
-    """Read the split that runs use, and the others that are there.
+    """Read the split that runs use, and all others that exist.
 
     Args:
-        read: reads the split that runs use, or the one given as `split`.
-        split: the one that runs use.
-        card: what is known of the data set; None if it is no published one.
+        read: Reads the split that runs use, or the one given as `split`.
+        split: The one that runs use.
+        card: What is known of the data set; None if it is not a published one.
     """
     indices = {split: read()}
     for other in dict.fromkeys(("train", "test", *(card.splits() if card else ()))):
@@ -39,44 +34,39 @@ def as_meta(indices: Mapping[str, Index]) -> dict[str, dict[str, list[dict[str, 
     """List samples in the schema of `meta.json`.
 
     Args:
-        indices: split to its samples.
+        indices: Split to its samples.
 
     Returns:
-        Split to class to entries; `train` and `test` are always there, as other code expects.
+        Split to class to entries; with `train` and `test`, which other code expects.
     """
     meta: dict[str, dict[str, list[dict[str, Any]]]] = {"train": {}, "test": {}}
     for split, index in indices.items():
         for sample in index.samples:
-            listed = meta.setdefault(split, {}).setdefault(sample.class_name, [])
-            listed.append(_entry(index, sample))
+            entry = {
+                "img_path": index.relative(sample.image),
+                "mask_path": index.relative(sample.mask) if sample.mask else "",
+                "cls_name": sample.class_name,
+                "specie_name": sample.defect,
+                "anomaly": sample.label,
+                **({} if sample.box is None else {"box": list(sample.box)}),
+            }
+            meta.setdefault(split, {}).setdefault(sample.class_name, []).append(entry)
     return meta
 
 
-def _entry(index: Index, sample: Sample) -> dict[str, Any]:
-    entry: dict[str, Any] = {
-        "img_path": index.relative(sample.image),
-        "mask_path": index.relative(sample.mask) if sample.mask else "",
-        "cls_name": sample.class_name,
-        "specie_name": sample.defect,
-        "anomaly": sample.label,
-    }
-    return entry if sample.box is None else {**entry, "box": list(sample.box)}
-
-
 def write_meta(indices: Mapping[str, Index], path: Path, *, overwrite: bool) -> bool:
-    """Write the list of a data set, all of it or nothing.
+    """Write the list of a data set.
 
     Args:
-        indices: split to its samples, all of one root.
-        path: where to write; in the root, as paths are relative to it.
-        overwrite: whether another list there may be replaced.
+        indices: Split to its samples, all with the same root.
+        path: Where to write; in the root, as paths are relative to it.
+        overwrite: Whether to replace another list.
 
     Returns:
-        True if it was written, False if it was there already.
+        True if it was written, False if the same list exists.
 
     Raises:
-        UsageError: if another list is there and `overwrite` is not set, or the folder cannot be
-            written.
+        UsageError: Another list exists and `overwrite` is not set, or the folder cannot be written.
     """
     text = json.dumps(as_meta(indices), indent=1) + "\n"
     if path.is_file():
@@ -84,76 +74,57 @@ def write_meta(indices: Mapping[str, Index], path: Path, *, overwrite: bool) -> 
             return False
         if not overwrite:
             raise UsageError(
-                f"no other list at {path}",
-                "one that lists other files, or lists them in another way",
+                f"{path} is another list, maybe a published one; move it away, or replace it with "
+                "overwrite=true",
                 key="overwrite",
-                hint="it may be a published one; move it away, or set overwrite=true",
             )
     try:
-        _write_text(path, text)
+        write_text(path, text)
     except OSError as error:
         raise unwritable(path.parent, error, "datasets_dir") from error
     return True
 
 
-def _write_text(path: Path, text: str) -> None:
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-    ) as file:
-        part = Path(file.name)
-        try:
-            file.write(text)
-            file.close()
-            part.chmod(0o644)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-
-
 def write_images(
-    indices: Mapping[str, Index], folder: Path, advance: Callable[[int, int], None] | None = None
+    indices: Mapping[str, Index],
+    folder: Path,
+    advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Write samples as PNG files of their own in MVTec AD's layout, masks as 0 and 255.
-
-    For data sets whose images are parts of files, such as the thirds of KolektorSDD.
+    """Write samples as PNG files in MVTec AD's layout, masks as 0 and 255.
 
     Args:
-        indices: split to its samples.
-        folder: a folder that is not there yet; appears when all files are written.
-        advance: hears of progress: images written, and images in all.
+        indices: Split to its samples.
+        folder: A folder that does not exist; appears when all files are written.
+        advance: Called with the images written and the images in all.
 
     Raises:
-        UsageError: if the folder is there or cannot be written, or a file cannot be read.
+        UsageError: The folder exists or cannot be written, or a file cannot be read.
     """
     if folder.exists():
-        raise UsageError("a folder that is not there yet", str(folder), key="write_images")
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    total = sum(len(index.samples) for index in indices.values())
-    done = 0
+        raise UsageError(f"{folder} exists; choose a new write_images", key="write_images")
+    samples = [(split, index, one) for split, index in indices.items() for one in index.samples]
     try:
-        for split, index in indices.items():
-            for sample in index.samples:
-                _write_sample(index, sample, split, part)
-                done += 1
-                if advance is not None:
-                    advance(done, total)
-        part.rename(folder)
+        with making(folder) as made:
+            for number, (split, index, sample) in enumerate(samples, 1):
+                _write_sample(index, sample, split, made)
+                advance(number, len(samples))
     except OSError as error:
         raise unwritable(folder, error, "write_images") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
-def _write_sample(index: Index, sample: Sample, split: str, part: Path) -> None:
+def _write_sample(index: Index, sample: Sample, split: str, folder: Path) -> None:
+    from PIL import Image
+
+    from crane.data.images import read_mask, read_rgb
+
     name = index.relative(sample.image.with_suffix("")).replace("/", "_")
     if sample.box is not None:
         name += f"_{sample.box[0]}_{sample.box[1]}"
-    image = part / sample.class_name / split / sample.defect / f"{name}.png"
+    image = folder / sample.class_name / split / sample.defect / f"{name}.png"
     image.parent.mkdir(parents=True, exist_ok=True)
     read_rgb(sample.image, sample.box).save(image)
     if sample.label == ANOMALOUS and sample.mask is not None:
-        mask = part / sample.class_name / "ground_truth" / sample.defect / f"{name}_mask.png"
+        mask = folder / sample.class_name / "ground_truth" / sample.defect / f"{name}_mask.png"
         mask.parent.mkdir(parents=True, exist_ok=True)
         pixels = read_mask(sample.mask, index.mask_threshold, sample.box)
         Image.fromarray(pixels).convert("L").save(mask)

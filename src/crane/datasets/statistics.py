@@ -1,21 +1,17 @@
 """What a data set holds, in numbers and in one picture."""
 
-import io
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image
 
-from crane.data.images import read_mask, read_rgb
+from crane.data.images import label_regions, read_mask, read_rgb
 from crane.data.index import Index
-from crane.data.regions import label_regions
-from crane.pictures.contact import contact_sheet
-from crane.types import NORMAL, Sample
+from crane.pictures.contact import area_histogram, contact_sheet
+from crane.samples import NORMAL, Sample
 
 
 @dataclass
@@ -27,12 +23,12 @@ class ClassStatistics:
     num_masks: int = 0
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     """Width and height to the number of images."""
-    shares: list[float] = field(default_factory=list)
-    """Area of every anomalous region as a share of its image, in (0, 1]."""
+    areas: list[float] = field(default_factory=list)
+    """Area of every anomalous region as a fraction of its image."""
 
     @property
     def size(self) -> str:
-        """The images' size: the one, or the smallest and largest width and height.
+        """The images' size, or the ranges of their widths and heights.
 
         >>> ClassStatistics(sizes=Counter({(8, 6): 3, (10, 4): 1})).size
         '8-10 x 4-6'
@@ -43,28 +39,30 @@ class ClassStatistics:
         )
 
     @property
-    def areas(self) -> tuple[float, float, float] | None:
-        """Smallest, median and largest region as shares of their images; None without any."""
-        if not self.shares:
+    def area_range(self) -> tuple[float, float, float] | None:
+        """The smallest, median and largest of `areas`; None if there are none."""
+        if not self.areas:
             return None
-        return min(self.shares), float(np.median(self.shares)), max(self.shares)
+        return min(self.areas), float(np.median(self.areas)), max(self.areas)
 
 
 def measure(
-    index: Index, num_workers: int, advance: Callable[[int, int], None] | None = None
+    index: Index,
+    num_workers: int,
+    advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, ClassStatistics]:
     """Open every image and mask of an index.
 
     Args:
-        index: the data set.
-        num_workers: threads that open files.
-        advance: hears of progress: images done, and images in all.
+        index: The data set.
+        num_workers: Threads that open files.
+        advance: Called with the images done and the images in all.
 
     Returns:
         Class to what it holds, in the order of `index.class_names`.
 
     Raises:
-        UsageError: if a file cannot be read; `verify` lists all of them.
+        UsageError: A file cannot be read; `verify` lists all of them.
     """
     found = {name: ClassStatistics() for name in index.class_names}
 
@@ -77,44 +75,25 @@ def measure(
 
     with ThreadPoolExecutor(max(1, num_workers)) as pool:
         looks = zip(index.samples, pool.map(look, index.samples), strict=True)
-        for number, (sample, (size, shares)) in enumerate(looks, 1):
-            of = found[sample.class_name]
-            of.num_normal += sample.label == NORMAL
-            of.num_anomalous += sample.label != NORMAL
-            of.num_masks += sample.mask is not None
-            of.sizes[size] += 1
-            of.shares += shares
-            if advance is not None:
-                advance(number, len(index.samples))
+        for number, (sample, (size, areas)) in enumerate(looks, 1):
+            of_class = found[sample.class_name]
+            of_class.num_normal += sample.label == NORMAL
+            of_class.num_anomalous += sample.label != NORMAL
+            of_class.num_masks += sample.mask is not None
+            of_class.sizes[size] += 1
+            of_class.areas += areas
+            advance(number, len(index.samples))
     return found
 
 
 def picture(index: Index, statistics: dict[str, ClassStatistics]) -> Image.Image:
-    """Draw samples of each class and defect, defects outlined, above the sizes of all regions."""
+    """Samples of each class and defect with outlined defects, above a histogram of areas."""
     sheet = contact_sheet(index, num_each=1)
-    shares = [share for one in statistics.values() for share in one.shares]
-    if not shares:
+    areas = [area for one in statistics.values() for area in one.areas]
+    if not areas:
         return sheet
-    chart = _histogram(shares, max(sheet.width, 480))
+    chart = area_histogram(areas, max(sheet.width, 480))
     page = Image.new("RGB", (chart.width, sheet.height + chart.height), "white")
     page.paste(sheet, (0, 0))
     page.paste(chart, (0, sheet.height))
     return page
-
-
-def _histogram(shares: list[float], width: int) -> Image.Image:
-    """Draw how many regions there are of each size, on a logarithmic axis of sizes."""
-    dpi = 100
-    figure = Figure(figsize=(width / dpi, 2.6), dpi=dpi, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    lowest = np.floor(np.log10(min(shares)))
-    axes.hist(shares, bins=np.logspace(lowest, 0, 40).tolist(), color="#3b6ea5")
-    axes.set_xscale("log")
-    axes.set_xlabel("area of a region, as a share of its image")
-    axes.set_ylabel("regions")
-    axes.set_title(f"{len(shares)} anomalous regions", fontsize=10)
-    axes.spines[["top", "right"]].set_visible(False)
-    file = io.BytesIO()
-    figure.savefig(file, format="png")
-    return Image.open(file).convert("RGB")

@@ -1,4 +1,4 @@
-"""From a drawn scene and a defect to a photograph of it and an exact mask."""
+"""Renders a drawn scene and a defect as a photograph with an exact mask."""
 
 import math
 import zlib
@@ -24,10 +24,10 @@ _CONNECTED = np.ones((3, 3), dtype=int)
 
 @dataclass(frozen=True)
 class Scene:
-    """What stands before the camera."""
+    """What the camera sees."""
 
     rgb: Picture
-    """What is seen."""
+    """Its colours."""
     region: Plane
     """1 on the object, where defects may be, 0 beside it."""
     light: Point
@@ -65,7 +65,7 @@ class Defect(Generic[SceneT]):
 
 @dataclass(frozen=True)
 class Domain(Generic[SceneT]):
-    """A family of pictures that shares neither objects nor textures nor defects with another."""
+    """A family of pictures that shares no objects, textures or defects with any other."""
 
     name: str
     """Its folder and its word in configurations."""
@@ -79,16 +79,16 @@ class Domain(Generic[SceneT]):
     """What paints each kind of defect."""
     kinds: Mapping[str, tuple[str, ...]]
     """The kinds of defect each class has."""
-    num_train: int
+    num_train: int = 4
     """Normal training images of each class."""
-    num_good: int
+    num_good: int = 16
     """Normal test images of each class."""
-    num_per_kind: int
+    num_per_kind: int = 6
     """Anomalous test images of each class and kind of defect."""
 
     @property
     def generators(self) -> tuple[str, ...]:
-        """The functions that draw this domain, and must draw no other, by their full names."""
+        """The full names of the functions that draw this domain, and no other."""
         paints = [defect.paint for defect in self.defects.values()]
         functions = [*self.classes.values(), *paints]
         return tuple(f"{function.__module__}.{function.__qualname__}" for function in functions)
@@ -102,6 +102,13 @@ class Domain(Generic[SceneT]):
             for split, kind, count in counts:
                 found += [PictureId(class_name, split, kind, i, count) for i in range(count)]
         return tuple(found)
+
+
+def named(
+    *functions: Callable[[np.random.Generator], SceneT],
+) -> dict[str, Callable[[np.random.Generator], SceneT]]:
+    """Functions by their names."""
+    return {function.__name__: function for function in functions}
 
 
 class PictureId(NamedTuple):

@@ -1,5 +1,8 @@
 """One picture that shows a data set: samples of each class and defect, the defects outlined."""
 
+import io
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Bool
 from PIL import Image, ImageDraw, ImageFont
@@ -76,3 +79,29 @@ def _around(mask: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
     """The line one pixel outside a mask."""
     near: Bool[np.ndarray, "H W"] = ndimage.binary_dilation(mask)
     return ndimage.binary_dilation(near, structure=np.ones((3, 3))) & ~near
+
+
+def area_histogram(areas: Sequence[float], width: int) -> Image.Image:
+    """Draw how many regions there are of each area, on a logarithmic axis.
+
+    Args:
+        areas: Fractions of an image.
+        width: Of the picture, in pixels.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    dpi = 100
+    figure = Figure(figsize=(width / dpi, 2.6), dpi=dpi, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    lowest = np.floor(np.log10(min(areas)))
+    axes.hist(areas, bins=np.logspace(lowest, 0, 40).tolist(), color="#3b6ea5")
+    axes.set_xscale("log")
+    axes.set_xlabel("area of a region, as a fraction of its image")
+    axes.set_ylabel("regions")
+    axes.set_title(f"{len(areas)} anomalous regions", fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return Image.open(file).convert("RGB")

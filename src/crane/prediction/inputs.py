@@ -8,7 +8,7 @@ from glob import glob, has_magic
 from pathlib import Path
 from typing import NamedTuple
 
-from crane.data.files import IMAGE_SUFFIXES, is_image
+from crane.data import IMAGE_SUFFIXES, is_image
 from crane.errors import UsageError
 
 LIST_SUFFIXES = (".txt", ".lst")

@@ -37,7 +37,8 @@ from crane.cache import (
     tower_facts,
 )
 from crane.config import plain
-from crane.data import CraneDataModule, ImageDataset
+from crane.data import CraneDataModule
+from crane.data.dataset import IndexDataset
 from crane.data.loader import ImageLoader
 from crane.errors import UsageError
 from crane.methods import VisionEncoder
@@ -156,7 +157,7 @@ class Seeing(LightningModule):
         vision: VisionEncoder,
         folder: CacheFolder,
         name: str,
-        images: ImageDataset,
+        images: IndexDataset,
         settings: Mapping[str, Any],
     ) -> None:
         super().__init__()

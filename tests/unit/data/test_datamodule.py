@@ -76,10 +76,15 @@ def test_every_process_needs_something_to_do(mvtec, other):
     """Of several targets only the largest matters: a process may see nothing of the others."""
     module({"mvtec": mvtec}, {"mvtec": mvtec, "other": other}).check_shares(16)
     module({"mvtec": mvtec}).check_shares(64)  # nothing held out, no target
-    with pytest.raises(UsageError, match=r"4 images of a target.* got 3 .*trainer\.devices"):
+    with pytest.raises(
+        UsageError,
+        match=r"4 processes need an image each, but 3 are in the largest target.*trainer\.devices",
+    ):
         module({"mvtec": mvtec}, {"other": other}).check_shares(4)
     held = module({"mvtec": mvtec}, validation_fraction=0.25)
-    with pytest.raises(UsageError, match=r"5 images held out.* got 4 .*trainer\.devices"):
+    with pytest.raises(
+        UsageError, match=r"5 processes need an image each, but 4 are held out.*trainer\.devices"
+    ):
         held.check_shares(5)
 
 
@@ -93,7 +98,10 @@ def test_shots_and_portions(mvtec):
 def test_last_batch_is_kept_unless_told(mvtec):
     assert len(module({"mvtec": mvtec}).train_dataloader()) == 6
     assert len(module({"mvtec": mvtec}, drop_last=True).train_dataloader()) == 5
-    with pytest.raises(UsageError, match=r"at least 99 training images.*data\.drop_last"):
+    with pytest.raises(
+        UsageError,
+        match=r"16 training images per process are less than one batch of 99.*data\.drop_last",
+    ):
         module({"mvtec": mvtec}, drop_last=True, batch_size=99).train_dataloader()
 
 
@@ -118,35 +126,54 @@ def test_a_target_that_is_the_source_is_told(mvtec, other, caplog):
     assert not caplog.text
     with caplog.at_level(logging.WARNING):
         module({"mvtec": mvtec}, {"again": mvtec})
-    assert "16 of 16 images of target again are the source's too" in caplog.text
+    assert "16 of 16 images of target again are also in the source" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("changes", "key"),
     [
         ({"batch_size": 0}, "batch_size"),
+        ({"batch_size": True}, "batch_size"),
+        ({"batch_size": 1.5}, "batch_size"),
+        ({"batch_size": "8"}, "batch_size"),
+        ({"batch_size": None}, "batch_size"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 2**32}, "seed"),
+        ({"seed": True}, "seed"),
+        ({"seed": 1.0}, "seed"),
         ({"test_batch_size": 0}, "test_batch_size"),
         ({"image_size": 0}, "image_size"),
         ({"num_workers": -1}, "num_workers"),
         ({"num_workers": "many"}, "num_workers"),
         ({"validation_fraction": 1.0}, "validation_fraction"),
+        ({"validation_fraction": float("nan")}, "validation_fraction"),
+        ({"validation_fraction": "0.1"}, "validation_fraction"),
+        ({"validation_fraction": False}, "validation_fraction"),
         ({"portion": 0.0}, "portion"),
         ({"portion": 1.5}, "portion"),
-        ({"portion": 0.5, "k_shot": 2}, "k_shot or data.portion"),
+        ({"portion": 0.5, "k_shot": 2}, "data.k_shot or data.portion"),
         ({"k_shot": 3}, "k_shot"),
+        ({"k_shot": 1}, "k_shot"),
+        ({"k_shot": -2}, "k_shot"),
+        ({"k_shot": 2.0}, "k_shot"),
+        ({"k_shot": True}, "k_shot"),
+        ({"drop_last": 1}, "drop_last"),
+        ({"strict": "no"}, "strict"),
+        ({"resizer": "cv2"}, "resizer"),
         ({"mosaic_rate": 1.1}, "mosaic_rate"),
         ({"mosaic_anomalous_rate": -0.1}, "mosaic_anomalous_rate"),
     ],
 )
 def test_values_out_of_range_name_their_key(mvtec, changes, key):
-    with pytest.raises(UsageError, match=rf"data\.{key}"):
+    with pytest.raises(UsageError, match=key) as caught:
         module({"mvtec": mvtec}, **changes)
+    assert caught.value.key == key
 
 
 def test_missing_data_sets_name_their_key(mvtec):
-    with pytest.raises(UsageError, match="dataset@source"):
+    with pytest.raises(UsageError, match=r"no data set to train on; set source=\[NAME\]"):
         module({}).train_dataloader()
-    with pytest.raises(UsageError, match="dataset@targets"):
+    with pytest.raises(UsageError, match=r"no data set to test on; set targets=\[NAME\]"):
         module({"mvtec": mvtec}).test_dataloader()
 
 
@@ -230,14 +257,14 @@ def test_three_processes_share_the_images(mvtec):
 
 
 def test_resizer_and_counts_are_keys(mvtec, caplog):
-    with pytest.raises(UsageError, match=r"pil, torch, but got 'cv2' .change data\.resizer"):
+    with pytest.raises(UsageError, match=r"resizer must be pil or torch, not 'cv2'"):
         module({"mvtec": mvtec}, resizer="cv2")
     exact, fast = (module({"mvtec": mvtec}, resizer=r) for r in ("pil", "torch"))
     batches = [next(iter(data.train_dataloader())) for data in (exact, fast)]
     assert (batches[0]["image"] - batches[1]["image"]).abs().max() < 2.01 / 255
     other = replace(mvtec, mismatches=("bottle: 4 images, not 5",))
     for group in ({"source": {"mvtec": other}}, {"source": None, "targets": {"mvtec": other}}):
-        with pytest.raises(UsageError, match=r"not 5' .change data\.strict"):
+        with pytest.raises(UsageError, match=r"not 5; .*data\.strict=false"):
             module(**group)
     module({"mvtec": other}, strict=False)
     assert "mvtec is not the published data set: bottle: 4 images, not 5" in caplog.text

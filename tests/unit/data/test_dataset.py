@@ -8,14 +8,14 @@ from PIL import Image
 from scipy import ndimage
 from torch.utils.data import default_collate
 
-from crane.data import ImageDataset, Index, index_folder
-from crane.data.dataset import SourceDataset
+from crane.data import Index, index_folder
+from crane.data.dataset import IndexDataset, SourceDataset
 from crane.errors import UsageError
 from crane.types import Batch
 
 
 def test_items_collate_to_batches(mvtec):
-    dataset = ImageDataset(mvtec, 32)
+    dataset = IndexDataset(mvtec, 32)
     batch = default_collate([dataset[i] for i in (0, 5, 15)])
     assert set(batch) == set(Batch.__annotations__)
     shapes = {key: (tuple(value.shape), value.dtype) for key, value in batch.items()}
@@ -35,8 +35,8 @@ def test_items_collate_to_batches(mvtec):
 
 
 def test_iterates_once_through(mvtec):
-    assert [int(item["index"]) for item in ImageDataset(mvtec, 8)] == list(range(16))
-    assert len(ImageDataset(replace(mvtec, samples=()), 8)) == 0
+    assert [int(item["index"]) for item in IndexDataset(mvtec, 8)] == list(range(16))
+    assert len(IndexDataset(replace(mvtec, samples=()), 8)) == 0
 
 
 def test_regions_are_eight_connected_and_counted(tmp_path, write):
@@ -46,7 +46,7 @@ def test_regions_are_eight_connected_and_counted(tmp_path, write):
     mask[1, 1] = mask[2, 2] = mask[6, 6] = 255
     (tmp_path / "masks" / "bad").mkdir(parents=True)
     Image.fromarray(mask).save(tmp_path / "masks" / "bad" / "1.png")
-    item = ImageDataset(index_folder("x", tmp_path, "test", mask_threshold=0), 8)[1]
+    item = IndexDataset(index_folder("x", tmp_path, "test", mask_threshold=0), 8)[1]
     wanted, num = ndimage.label(mask, structure=np.ones((3, 3)))
     assert num == 2
     assert np.array_equal(item["mask"].numpy(), wanted)
@@ -55,11 +55,11 @@ def test_regions_are_eight_connected_and_counted(tmp_path, write):
 def test_what_is_known_of_masks(mvtec):
     lacking = replace(mvtec.samples[5], mask=None)
     partly = replace(mvtec, samples=(*mvtec.samples[:5], lacking, *mvtec.samples[6:]))
-    dataset = ImageDataset(partly, 8)
+    dataset = IndexDataset(partly, 8)
     assert [bool(dataset[i]["has_mask"]) for i in (0, 4, 5)] == [True, True, False]
     assert not dataset[5]["mask"].any()
     none = replace(mvtec, samples=tuple(replace(s, mask=None) for s in mvtec.samples))
-    assert not any(item["has_mask"] for item in ImageDataset(none, 8))
+    assert not any(item["has_mask"] for item in IndexDataset(none, 8))
 
 
 def test_defect_ids_become_masks_before_resizing(tmp_path, write):
@@ -68,25 +68,27 @@ def test_defect_ids_become_masks_before_resizing(tmp_path, write):
     write.image(tmp_path / "bad" / "1.png")
     write.mask(tmp_path / "masks" / "bad" / "1.png", value=2)
     index = index_folder("visa", tmp_path, "test", mask_threshold=0)
-    assert ImageDataset(index, 12)[1]["mask"].sum() > 0
+    assert IndexDataset(index, 12)[1]["mask"].sum() > 0
 
 
 def test_an_empty_mask_of_an_anomalous_image_is_told(mvtec, caplog):
     with caplog.at_level(logging.WARNING):
-        ImageDataset(replace(mvtec, mask_threshold=254), 8)[4]
+        IndexDataset(replace(mvtec, mask_threshold=254), 8)[4]
     assert not caplog.text
     broken = mvtec.samples[4].mask
     Image.fromarray(np.zeros((16, 24), np.uint8)).save(broken)
     with caplog.at_level(logging.WARNING):
-        ImageDataset(mvtec, 8)[4]
+        IndexDataset(mvtec, 8)[4]
     assert str(broken) in caplog.text
 
 
 def test_sizes_of_mask_and_image_must_agree(mvtec, write):
     sample = mvtec.samples[4]
     write.mask(sample.mask, size=(16, 24))
-    with pytest.raises(UsageError, match=r"24 x 16, but got '16 x 24.*000_mask.*EXIF"):
-        ImageDataset(mvtec, 8)[4]
+    with pytest.raises(
+        UsageError, match=r"000_mask.* is 16 x 24 pixels, but its image .* 24 x 16 .*EXIF"
+    ):
+        IndexDataset(mvtec, 8)[4]
 
 
 def test_masks_fit_the_upright_image(mvtec, write):
@@ -99,7 +101,7 @@ def test_masks_fit_the_upright_image(mvtec, write):
     Image.fromarray(lying).save(sample.image, exif=exif)
     upright = np.rot90(lying[..., 0], -1)
     Image.fromarray(np.ascontiguousarray(upright)).save(sample.mask)
-    opened = ImageDataset(mvtec, 8).open(4)
+    opened = IndexDataset(mvtec, 8).open(4)
     assert np.array_equal(np.asarray(opened.image)[..., 0] > 0, opened.mask)
 
 
@@ -113,7 +115,7 @@ def test_several_sources_end_to_end(mvtec, mvtec_root):
     assert both.label(16) == 0
     assert both.label(20) == 1
     assert both.position(1, 4) == 20
-    torch.testing.assert_close(both[20]["image"], ImageDataset(other, 8)[4]["image"])
+    torch.testing.assert_close(both[20]["image"], IndexDataset(other, 8)[4]["image"])
     assert SourceDataset({"mvtec": mvtec}, 8).class_names == ("bottle", "cable")
 
 

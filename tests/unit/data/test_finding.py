@@ -5,11 +5,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from hydra.utils import instantiate
 
-from crane.config import compose
+from crane.config import compose, plain
 from crane.datasets.finding import candidate_folders
 from crane.errors import UsageError
+from crane.gate import build
 from miniatures import MINIATURES, VARIANTS, image, mask, mvtec_like, polyps
 
 ALL = {**MINIATURES, **VARIANTS}
@@ -18,7 +18,10 @@ ALL = {**MINIATURES, **VARIANTS}
 @pytest.fixture(scope="module")
 def readers():
     targets = compose("data", ["action=list", f"dataset@targets=[{','.join(ALL)}]"]).targets
-    return {str(name): instantiate(node, _partial_=True) for name, node in targets.items()}
+    return {
+        str(name): build({**node, "_partial_": True}, f"targets.{name}")
+        for name, node in plain(targets).items()
+    }
 
 
 def adaclip(name: str):
@@ -89,7 +92,7 @@ def test_a_published_list_comes_first_wherever_its_paths_point(readers, tmp_path
     index = readers["br35h"](datasets_dir=tmp_path)
     assert (index.num_normal, index.num_anomalous) == (0, 1)
     assert readers["br35h"](datasets_dir=tmp_path, meta=None).num_normal == 1
-    with pytest.raises(UsageError, match="split train of br35h"):
+    with pytest.raises(UsageError, match="br35h has no split train"):
         readers["br35h"](datasets_dir=tmp_path, split="train")
 
 
@@ -101,10 +104,12 @@ def test_versions_in_one_folder_have_lists_of_their_own(readers):
 def test_another_version_is_not_taken_for_this_one(readers, tmp_path):
     """AnomalyCLIP's images under the name of the raw data set, and the other way round."""
     VARIANTS["ksdd_anomalyclip"].make(tmp_path / "a" / "ksdd")
-    with pytest.raises(UsageError, match="ksdd in a layout it is known in"):
+    with pytest.raises(UsageError, match=r"data set ksdd: .* which is no known layout of it"):
         readers["ksdd"](datasets_dir=tmp_path / "a")
     MINIATURES["ksdd"].make(tmp_path / "b" / "sdd")
-    with pytest.raises(UsageError, match=r"ksdd_anomalyclip in a layout it is known in.*kos01"):
+    with pytest.raises(
+        UsageError, match=r"data set ksdd_anomalyclip: .*holds kos01.*no known layout"
+    ):
         readers["ksdd_anomalyclip"](datasets_dir=tmp_path / "b")
 
 
@@ -114,7 +119,7 @@ def test_two_copies_are_told(readers, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         index = readers["mvtec"](datasets_dir=tmp_path)
     assert index.root == tmp_path / "mvtec"
-    assert "it lies in" in caplog.text
+    assert "other copies: " in caplog.text
     assert "mvtec_anomaly_detection" in caplog.text
 
 
@@ -129,14 +134,20 @@ def test_only_folders_around_everything_are_looked_through(readers, tmp_path):
     polyps(tmp_path / "cvc-300" / "a" / "b")
     assert readers["cvc_300"](datasets_dir=tmp_path).num_anomalous == 4
     (tmp_path / "cvc-300" / "other").mkdir()
-    with pytest.raises(UsageError, match=r"known in, but got .*cvc-300: a, other.*to get the data"):
+    with pytest.raises(
+        UsageError,
+        match=r"cvc-300 holds a, other, which is no known layout of it; .*change datasets_dir",
+    ):
         readers["cvc_300"](datasets_dir=tmp_path)
 
 
 def test_missing_data_say_where_and_what_to_fetch(readers, tmp_path):
-    with pytest.raises(UsageError, match=r"visa, but got 'nothing at .*visa'.*spot-diff"):
+    with pytest.raises(
+        UsageError,
+        match=r"data set visa: .*visa does not exist; unpack .*spot-diff.*, or change",
+    ):
         readers["visa"](datasets_dir=tmp_path)
-    with pytest.raises(UsageError, match=r"nothing at .*elsewhere"):
+    with pytest.raises(UsageError, match=r"elsewhere does not exist"):
         readers["visa"](root=tmp_path / "elsewhere")
 
 
@@ -145,7 +156,7 @@ def test_classes_and_counts_of_a_part(readers, tmp_path):
     index = readers["mvtec"](datasets_dir=tmp_path, classes=["bottle"])
     assert index.class_names == ("bottle",)
     assert len(index.mismatches) == 1
-    with pytest.raises(UsageError, match="classes of mvtec out of bottle, metal_nut"):
+    with pytest.raises(UsageError, match="mvtec has no class cable; choose from bottle, metal_nut"):
         readers["mvtec"](datasets_dir=tmp_path, classes=["cable"])
 
 
@@ -163,7 +174,7 @@ def test_classes_and_counts_of_a_part(readers, tmp_path):
 )
 def test_splits_that_are_not_there(readers, tmp_path, name, split, message):
     ALL[name].make(tmp_path)
-    with pytest.raises(UsageError, match=rf"split {split} of {name}.*{message}"):
+    with pytest.raises(UsageError, match=rf"{name} has no split {split} in .*{message}"):
         readers[name](root=tmp_path, split=split)
 
 
@@ -179,24 +190,32 @@ def edit(path: str, old: str, new: str):
 @pytest.mark.parametrize(
     ("name", "act", "message"),
     [
-        ("visa", edit("split_csv/1cls.csv", "anomaly", "odd"), "labels normal, anomaly in"),
-        ("visa", edit("split_csv/1cls.csv", "label", "lable"), "no label"),
-        ("visa", edit("split_csv/1cls.csv", "candle/Data/Im", "../../Im"), "paths inside"),
-        ("headct", edit("labels.csv", "hemorrhage", "bleeding"), "no hemorrhage"),
+        (
+            "visa",
+            edit("split_csv/1cls.csv", "anomaly", "odd"),
+            "labels in .* must be normal or anomaly, not odd",
+        ),
+        ("visa", edit("split_csv/1cls.csv", "label", "lable"), "has no label"),
+        ("visa", edit("split_csv/1cls.csv", "candle/Data/Im", "../../Im"), "names paths outside"),
+        ("headct", edit("labels.csv", "hemorrhage", "bleeding"), "has no hemorrhage"),
         ("headct", edit("labels.csv", "0, 1", "0, 2"), "labelled 0 or 1"),
-        ("headct", edit("labels.csv", "0, 1", "x, 1"), "whole numbers"),
-        ("headct", edit("labels.csv", "0, 1", "1, 1"), "each image once"),
+        ("headct", edit("labels.csv", "0, 1", "x, 1"), "must hold integers"),
+        ("headct", edit("labels.csv", "0, 1", "1, 1"), "must list each image once"),
         (
             "dagm",
             edit("Class1/Test/Label/Labels.txt", "0003.PNG\t0\t0", "0003.PNG\t1\t0003_label.PNG"),
-            "a label file for every defective image.*0003.PNG",
+            "1 images listed as defective lack a label file: 0003.PNG",
         ),
         (
             "dagm",
             edit("Class1/Test/Label/Labels.txt", "0001.PNG\t1\t0001_label.PNG", "0001.PNG\t0\t0"),
-            "no label file for a normal image.*0001.PNG",
+            "1 images listed as normal have a label file: 0001.PNG",
         ),
-        ("dagm", lambda root: (root / "Class1/Test/0005.PNG").unlink(), "every image listed"),
+        (
+            "dagm",
+            lambda root: (root / "Class1/Test/0005.PNG").unlink(),
+            "1 listed images are missing: 0005.PNG",
+        ),
     ],
 )
 def test_tables_that_do_not_fit_the_files(readers, tmp_path, name, act, message):

@@ -69,12 +69,6 @@ def test_few_shots_are_half_and_half(caplog):
     assert "made/a" not in caplog.text
 
 
-@pytest.mark.parametrize("k", [1, 3, -2])
-def test_few_shots_must_be_even(k):
-    with pytest.raises(UsageError, match=r"an even number.*data\.k_shot"):
-        few_shots(INDEX, ALL, k, 111)
-
-
 def test_portion_rounds_down_in_each_class_and_label():
     kept = portion_of(INDEX, ALL, 0.5, 111)
     assert strata(INDEX, kept) == {("a", 0): 5, ("a", 1): 10, ("b", 0): 1, ("c", 1): 2}

@@ -20,10 +20,10 @@ def test_counts_sizes_and_regions(tmp_path, write):
     (one,) = found.values()
     assert (one.num_normal, one.num_anomalous, one.num_masks) == (1, 2, 1)
     assert one.size == "20-40 x 10"
-    assert one.shares == [1 / 400, 40 / 400]
-    assert one.areas == pytest.approx((0.0025, 0.05125, 0.1))
+    assert one.areas == [1 / 400, 40 / 400]
+    assert one.area_range == pytest.approx((0.0025, 0.05125, 0.1))
     assert heard[-1] == (3, 3)
     page = picture(index, found)
     bare = picture(index, {"own": type(one)(sizes=one.sizes)})
     assert page.height > bare.height + 200
-    assert type(one)(sizes=one.sizes).areas is None
+    assert type(one)(sizes=one.sizes).area_range is None

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from crane.data import index_folder
-from crane.datasets import Card, Counts
+from crane.datasets import Card, ImageCounts
 from crane.datasets.verification import verify
 from miniatures import image, mask, mvtec_like
 
@@ -34,8 +34,8 @@ def card():
         size="",
         table_rows=(),
         counts=[
-            Counts("test", "counted", "a list", classes=per_class),
-            Counts("train", "counted", "a list", total=(1, 0)),
+            ImageCounts("test", "counted", "a list", classes=per_class),
+            ImageCounts("train", "counted", "a list", total=(1, 0)),
         ],
     )
 
@@ -89,14 +89,14 @@ def test_a_split_that_is_not_needed_may_be_absent(root, card):
     assert found.faults == []
     assert found.num_opened == 12
     assert not [one for one in found.counts if one.split == "train"]
-    assert "split train is not there; only test is needed" in found.remarks
+    assert "split train is missing; only test is needed" in found.remarks
 
 
 def test_what_is_beside_is_remarked(root, card):
     image(root / "notes" / "1.png")
     image(root / "notes" / "2.png")
     image(root / "bolt" / "1.png")
-    remark = "images that are no part of it: bolt (1), notes (2)"
+    remark = "images that are not part of it: bolt (1), notes (2)"
     assert check(root, card).remarks[-1] == remark
 
 
@@ -114,9 +114,11 @@ def test_progress_is_heard(root, card):
 
 def test_a_large_mask_threshold_finds_no_ringing(root, card):
     found = check(root, card)
-    assert not any("ring" in remark for remark in found.remarks)
+    assert not any("artefacts" in remark for remark in found.remarks)
     truth = root / "bolt" / "ground_truth" / "bent" / "001_mask.png"
     pixels = np.asarray(Image.open(truth))
     truth.unlink()
     Image.fromarray(pixels).save(truth.with_suffix(".jpg"), quality=20)
-    assert any("1 JPEG masks ring" in remark for remark in check(root, card).remarks)
+    assert any(
+        "1 JPEG masks have compression artefacts" in remark for remark in check(root, card).remarks
+    )

@@ -2,15 +2,13 @@ from dataclasses import replace
 
 import pytest
 
-from crane.drawn import embedded_domain, index_embedded, writer
+from crane.drawn import domains, embedded_domain, index_embedded, make_embedded
 
 
 @pytest.fixture(scope="session")
-def boards_root(tmp_path_factory):
-    """A folder that holds the smallest domain, whole."""
-    root = tmp_path_factory.mktemp("embedded")
-    writer.make_embedded(root, "boards")
-    return root
+def boards_root():
+    """The folder that holds the smallest domain, shared with all tests of the session."""
+    return make_embedded(domain="boards").parent
 
 
 @pytest.fixture
@@ -28,4 +26,4 @@ def tiny(monkeypatch):
         classes = {first: domain.classes[first]}
         return replace(domain, classes=classes, num_train=1, num_good=1, num_per_kind=1)
 
-    monkeypatch.setattr(writer, "embedded_domain", shrunk)
+    monkeypatch.setattr(domains, "embedded_domain", shrunk)

@@ -53,5 +53,8 @@ def test_reserved_generators_are_the_functions_that_draw():
 
 
 def test_an_unknown_domain_is_refused_with_those_there_are():
-    with pytest.raises(UsageError, match=r"parts, fabrics, boards, photos.*'toys'.*domain"):
+    with pytest.raises(
+        UsageError,
+        match=r"targets\.NAME\.domain.*unknown drawn domain 'toys'; choose one of parts, fabrics",
+    ):
         embedded_domain("toys")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crane.drawn import EMBEDDED_VERSION, embedded_domain, make_embedded, writer
+from crane.drawn import EMBEDDED_VERSION, domains, drawn_dir, embedded_domain, make_embedded
 from crane.drawn.scene import render
 from crane.errors import UsageError
 
@@ -21,7 +21,7 @@ def test_every_picture_lies_in_its_folder(boards_root):
         if p.kind != "good":
             expected.add(f"{p.class_name}/ground_truth/{p.kind}/{p.number:03d}_mask.png")
     assert set(files(boards_root / "boards")) == expected
-    assert [p.name for p in boards_root.iterdir()] == ["boards"]
+    assert not [p.name for p in boards_root.iterdir() if p.name.startswith(".")]
 
 
 def test_files_hold_what_was_drawn(boards_root):
@@ -44,7 +44,7 @@ def test_all_domains_are_made_and_then_left_alone(tmp_path, tiny, monkeypatch):
     def drawn_again(domain, picture):
         raise AssertionError("drawn although it is there")
 
-    monkeypatch.setattr(writer, "render", drawn_again)
+    monkeypatch.setattr(domains, "render", drawn_again)
     assert make_embedded(str(root), "parts") == root / "parts"
 
 
@@ -62,7 +62,10 @@ def test_another_version_is_replaced_whole(tmp_path, tiny):
 def test_somebody_elses_folder_is_not_touched(tmp_path):
     (tmp_path / "parts").mkdir()
     (tmp_path / "parts" / "mine.txt").touch()
-    with pytest.raises(UsageError, match=r"embedded domain, or nothing.*root.*move it away"):
+    with pytest.raises(
+        UsageError,
+        match=r"parts holds something other than drawn data.*move it away, or choose .*root",
+    ):
         make_embedded(tmp_path, "parts")
     assert files(tmp_path) == ["parts/mine.txt"]
 
@@ -81,7 +84,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, tiny, monkeypatch):
         drawn.append(picture)
         return render(domain, picture)
 
-    monkeypatch.setattr(writer, "render", interrupted)
+    monkeypatch.setattr(domains, "render", interrupted)
     with pytest.raises(KeyboardInterrupt):
         make_embedded(tmp_path, "parts")
     assert list(tmp_path.iterdir()) == []
@@ -100,6 +103,26 @@ def test_several_at_once_make_one(tmp_path, tiny, start):
 
 
 def test_an_unknown_domain_makes_nothing(tmp_path):
-    with pytest.raises(UsageError, match="embedded domain"):
+    with pytest.raises(UsageError, match="unknown drawn domain"):
         make_embedded(tmp_path / "new", "toys")
     assert not (tmp_path / "new").exists()
+
+
+def test_by_default_they_lie_in_the_users_cache(tmp_path, tiny, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CRANE_CACHE", str(tmp_path / "cache"))
+    folder = make_embedded(domain="parts")
+    assert folder == tmp_path / "cache" / "drawn" / f"v{EMBEDDED_VERSION}" / "parts"
+    assert [p.name for p in tmp_path.iterdir()] == ["cache"], "nothing in the working folder"
+    monkeypatch.delenv("CRANE_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
+    assert drawn_dir().as_posix() == f"/xdg/crane/drawn/v{EMBEDDED_VERSION}"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/home/me")
+    assert drawn_dir().as_posix() == f"/home/me/.cache/crane/drawn/v{EMBEDDED_VERSION}"
+
+
+def test_a_folder_that_cannot_be_written_is_named_with_its_key(tiny):
+    message = r"cannot write to /proc/x: .*; choose another source\.embedded_parts\.root"
+    with pytest.raises(UsageError, match=message):
+        make_embedded("/proc/x", "parts")

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from crane.data.regions import label_regions
+from crane.data.images import label_regions
 from crane.errors import UsageError
 from crane.metrics import quantile_edges
 from crane.metrics.region import anomalous_pixels, pixel_areas

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from sklearn import metrics as sklearn
 from torchmetrics import MetricCollection
 
-from crane.data.regions import label_regions
+from crane.data.images import label_regions
 from crane.errors import UsageError
 from crane.gate import build
 from crane.metrics import BinnedPixels, Evaluation, ImageScores, ScoreScale, auroc, f1_max

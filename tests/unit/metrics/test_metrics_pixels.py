@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from crane.data.regions import label_regions
+from crane.data.images import label_regions
 from crane.errors import UsageError
 from crane.metrics import BinnedPixels, ExactPixels, ScoreScale
 from crane.metrics.pixels import Maps

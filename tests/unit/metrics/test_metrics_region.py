@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn import metrics as sklearn
 
-from crane.data.regions import label_regions
+from crane.data.images import label_regions
 from crane.errors import UsageError
 from crane.metrics import (
     BinnedPixels,

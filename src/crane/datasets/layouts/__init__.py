@@ -1,18 +1,11 @@
-"""How data sets lie on disk: one small function for each kind of layout.
+"""How data sets lie on disk: one small function per layout (see `crane.data.index.Layout`)."""
 
-A layout is called with the data set's name, a folder and a split. It answers None if the folder is
-not laid out its way, and otherwise says which classes lie there and how to read each.
-"""
-
-from crane.datasets.layouts.csv_lists import headct_csv, visa_csv
-from crane.datasets.layouts.dagm import dagm, dagm_balanced
-from crane.datasets.layouts.kinds import Layout, ReadClass
-from crane.datasets.layouts.ksdd import ksdd, ksdd_thirds
-from crane.datasets.layouts.simple import folders, label_folders, listed, pairs
+from crane.data.labelled_folders import folders
+from crane.data.meta_json import listed
+from crane.datasets.layouts.by_mask import ksdd, ksdd_thirds, label_folders, pairs
+from crane.datasets.layouts.by_table import dagm, dagm_balanced, headct_csv, visa_csv
 
 __all__ = [
-    "Layout",
-    "ReadClass",
     "dagm",
     "dagm_balanced",
     "folders",

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crane.data import pair_masks
+from crane.data.filenames import pair_masks
 from crane.errors import UsageError
 
 
@@ -60,7 +60,7 @@ def test_inner_zeros_count():
         (["1.png", "01.png"], ["001.png"], r"001\.png for images 1\.png, 01\.png"),
         (["1.png"], ["01.png", "001.png"], r"01\.png, 001\.png for images 1\.png"),
         (["1.png"], ["1.png", "001.png"], r"1\.png, 001\.png for images 1\.png"),
-        ([], ["1.png"], r"1 without: 1\.png"),
+        ([], ["1.png"], r"1 masks without an image in folder: 1\.png"),
     ],
 )
 def test_doubt_is_an_error_that_names_the_files(images, masks, named):
