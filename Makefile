@@ -35,11 +35,12 @@ test: $(READY)  ## Run the tests
 test-slow: $(READY)  ## Run the tests that take minutes or gigabytes
 	$(BIN)/python -m pytest -m slow
 
-check: $(READY)  ## Check format, lint, types and import layers
+check: $(READY)  ## Check format, lint, types, import layers and spelling
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/codespell
 
 format: $(READY)  ## Format the code
 	$(BIN)/ruff format .

@@ -1,5 +1,14 @@
 """The one error that a user's mistake ends in."""
 
+from collections.abc import Mapping
+
+EXTRAS: Mapping[str, str] = {
+    **dict.fromkeys(("plotly", "pandas"), "report"),
+    **dict.fromkeys(("tensorboard", "tensorboardX"), "tensorboard"),
+    "wandb_workspaces": "wandb-workspaces",
+}
+"""Packages that are not always installed, and the extra of crane-ad that installs each."""
+
 _UNSET = object()
 
 
@@ -69,12 +78,29 @@ def unwritable(folder: object, error: OSError, key: str) -> UsageError:
 def usage_error(error: BaseException | None) -> UsageError | None:
     """The user's mistake behind an error, if there is one: libraries wrap what constructors raise.
 
+    A package that an extra installs and that is missing counts as one, too.
+
     >>> usage_error(RuntimeError("no mistake")) is None
     True
+    >>> usage_error(ModuleNotFoundError("No module named 'plotly'", name="plotly"))
+    UsageError("plotly is not installed; pip install 'crane-ad[report]'")
     """
-    while error is not None and not isinstance(error, UsageError):
+    while error is not None:
+        if isinstance(error, UsageError):
+            return error
+        if isinstance(error, ImportError) and (extra := missing_extra(error)) is not None:
+            return extra
         error = error.__cause__ or error.__context__
-    return error
+    return None
+
+
+def missing_extra(error: ImportError) -> UsageError | None:
+    """The user's error for a package that an extra installs; None for any other package."""
+    text = error.name or str(error)  # lightning names no package, but says which one it needs
+    for package, extra in EXTRAS.items():
+        if text.partition(".")[0] == package or f"`{package}`" in text:
+            return UsageError(f"{package} is not installed; pip install 'crane-ad[{extra}]'")
+    return None
 
 
 def _rebuild(

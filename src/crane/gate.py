@@ -19,7 +19,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from crane.checks import check_value, declared_values, shown
-from crane.errors import InvalidValueError, UsageError, usage_error
+from crane.errors import InvalidValueError, UsageError, missing_extra, usage_error
 
 TARGET = "_target_"
 SPECIAL = (TARGET, "_partial_", "_convert_", "_recursive_", "_args_")
@@ -62,12 +62,6 @@ OF_THE_COMMAND = ("weights_dir", "allow_download")
 
 REFERENCE = re.compile(r"\$\{(?:weights_dir|allow_download|image_size|backbone\.\w+)\}")
 """The only interpolations a file may hold: references to keys beside it."""
-
-EXTRAS: Mapping[str, str] = {
-    "tensorboard": "crane-ad[tensorboard]",
-    "tensorboardX": "crane-ad[tensorboard]",
-}
-"""Packages that only one option needs, and what installs them."""
 
 
 def build(node: Any, key: str, **given: Any) -> Any:
@@ -182,7 +176,9 @@ def _located(target: object, key: str) -> Callable[..., Any]:
     except ImportError as error:
         if name.startswith(error.name or "."):  # this very module, not one that it imports
             raise _unknown(name, key) from error
-        raise UsageError(f"cannot import {name}: {_reason(error)}", key=key) from error
+        raise missing_extra(error) or UsageError(
+            f"cannot import {name}: {error}", key=key
+        ) from error
     except AttributeError as error:
         raise _unknown(name, key) from error
     if not callable(built):
@@ -205,13 +201,6 @@ def _unknown(name: str, key: str) -> UsageError:
     return UsageError(
         f"there is no {name}" + (f"; it is now {new}" if new != name else ""), key=key
     )
-
-
-def _reason(error: BaseException) -> str:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    missing = getattr(error, "name", None) or reason
-    extra = next((extra for package, extra in EXTRAS.items() if package in missing), None)
-    return f"{reason}; pip install '{extra}'" if extra else reason
 
 
 def _check_names(
@@ -253,7 +242,7 @@ def _mistake(error: InstantiationException, key: str) -> UsageError | None:
     if mistake is not None:
         return mistake
     cause = error.__cause__
-    return UsageError(_reason(cause), key=inside) if isinstance(cause, ImportError) else None
+    return UsageError(str(cause), key=inside) if isinstance(cause, ImportError) else None
 
 
 def _inner_key(error: InstantiationException) -> str:

@@ -1,10 +1,10 @@
-"""How a command's run gets into the results store, and what a multirun does with its jobs."""
+"""Storing a command's run, skipping jobs that finished before, and reporting to sweepers."""
 
 import json
 import logging
 import math
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -30,7 +30,7 @@ from crane.runs import (
     StoredRun,
     begin_record,
     finished_runs,
-    read_store,
+    read_measurements,
     store_run,
 )
 from crane.runs.jobs import JOB_FILE, SKIPPED, STARTED, JobOutcome
@@ -41,9 +41,9 @@ logger = logging.getLogger(__name__)
 
 
 class Recording:
-    """Puts the run inside a `with` block into the store, whether it ends well or not.
+    """Stores the run inside a `with` block, whether it succeeds or fails.
 
-    In a multirun an error ends here, so that the jobs that follow still run; elsewhere it goes on.
+    In a multirun it swallows errors, so that the other jobs still run.
 
     Args:
         config: The command's configuration.
@@ -60,11 +60,11 @@ class Recording:
         self.kept: str | None = None
         self.setting: str | None = None
         self.objective: float | None = None
-        """What a sweeper that optimises is told of the run; None to one that does not."""
+        """The value for an optimising sweeper; None for other sweepers."""
         self.describe(config)
 
     def describe(self, config: DictConfig, checkpoint: PromptCheckpoint | None = None) -> None:
-        """Say what is run, once a checkpoint has brought its share of the configuration."""
+        """Set what is run; call it again once a checkpoint has changed the configuration."""
         self.config = config
         self.sources = list(config.source)
         if checkpoint is not None:
@@ -73,10 +73,10 @@ class Recording:
             self.sources = [name.removeprefix("source.") for name in sources]
 
     def check(self) -> None:
-        """Find out before the work whether its numbers can be shown and kept.
+        """Check before the work that its numbers can be shown and stored.
 
         Raises:
-            UsageError: Columns that no metric fills, a folder that another run has, or a store that
+            UsageError: No metric fills a column, another run is writing to the folder, or the store
                 cannot be written.
         """
         check_columns(self.config)
@@ -96,8 +96,8 @@ class Recording:
             raise unwritable(self.store, error, "results_store") from error
 
     def is_done(self) -> bool:
-        """Whether this is a job of a multirun that an earlier one finished; says so if it is."""
-        # Now: building a run from the configuration fills in what hangs on the seed.
+        """Whether this is a job of a multirun that finished before; logs it if so."""
+        # Now, since building a run fills in what depends on the seed.
         self.setting = self._setting()
         if not self.in_multirun or not self.config.skip_finished or self.store is None:
             return False
@@ -107,39 +107,38 @@ class Recording:
         files = self._files()
         same = [run.place for run in earlier if (run.data, run.weights) == files]
         if not same:
-            logger.info("done again: data or weights differ from %s", earlier[0].place.folder)
+            logger.info("running again: data or weights differ from %s", earlier[0].place.folder)
             return False
-        # Numbers are in the store whether or not anyone has kept the folder.
+        # The store has the numbers even if someone has removed the folder.
         place = next((place for place in same if place.is_there), same[0])
-        gone = "" if place.is_there else ", which is gone: skip_finished=false makes it again"
-        logger.info("skipped, finished before in %s%s (skip_finished)", place.folder, gone)
+        gone = "" if place.is_there else ", which was removed; skip_finished=false runs it again"
+        logger.info("skipped: finished before in %s%s", place.folder, gone)
         if is_optimising():
-            stored = read_store(self.store, [place.run_id])
-            means = stored[stored["class"] == MEAN]
-            self._judge(
-                (row.dataset, float(row.value))
-                for row in means.itertuples()
-                if row.metric == self.config.objective
-            )
-        self._note_job(SKIPPED, place.run_id)
+            rows = read_measurements(self.store, [(place.run_id, self.setting)], MEAN)
+            self._set_objective({r.dataset: r.value for r in rows if r.metric == self._metric})
+        self._write_outcome(SKIPPED, place.run_id)
         return True
 
     def keep(self, summary: RunSummary) -> RunSummary:
-        """Store what a finished run measured, and give it back."""
+        """Store the numbers of a finished run, and return its summary."""
         if _is_first_process():
             record = json.loads((summary.folder / "record.json").read_text(encoding="utf-8"))
             self.kept = self._store(FINISHED, summary.results, record)
-        metric = self.config.objective
-        self._judge((r.dataset, r.means[metric]) for r in summary.results if metric in r.means)
-        self._note_job(FINISHED, self.kept)
+        means = {result.dataset: result.means for result in summary.results}
+        self._set_objective({d: m[self._metric] for d, m in means.items() if self._metric in m})
+        self._write_outcome(FINISHED, self.kept)
         return summary
 
-    def _judge(self, values: Iterable[tuple[str, float]]) -> None:
+    @property
+    def _metric(self) -> str:
+        return str(self.config.objective)
+
+    def _set_objective(self, values: Mapping[str, float]) -> None:
         if is_optimising():
-            self.objective = mean_objective(self.config.objective, dict(values))
+            self.objective = mean_objective(self._metric, values)
 
     def _files(self) -> tuple[dict[str, str], dict[str, str]]:
-        """Fingerprints of the data and sums of the weights that this run is about to read."""
+        """Fingerprints of the data and checksums of the weights that this run will read."""
         data: CraneDataModule = build(self.config.data, "data")
         weights = dict(weight_hashes(self.config))
         if self.command == "test":
@@ -147,7 +146,7 @@ class Recording:
         return data.fingerprints(), weights
 
     def __enter__(self) -> "Recording":
-        self._note_job(STARTED, None)
+        self._write_outcome(STARTED, None)
         return self
 
     def __exit__(
@@ -162,7 +161,7 @@ class Recording:
         mistake = usage_error(error)
         reason = str(mistake) if mistake is not None else f"{type(error).__name__}: {error}"
         if _is_first_process():
-            self._note_job(FAILED, self.kept or self._store_failure(reason), reason)
+            self._write_outcome(FAILED, self.kept or self._store_failure(reason), reason)
         if self.in_multirun:
             self.objective = worst_objective() if is_optimising() else None
             logger.error("failed: %s", reason, exc_info=error if mistake is None else None)
@@ -173,7 +172,7 @@ class Recording:
         try:
             return self._store(FAILED, (), {**asdict(record), "device": None}, reason)
         except OSError as error:
-            logger.error("not in the results store: %s", error)
+            logger.error("cannot write to the results store: %s", error)
             return None
 
     def _store(
@@ -203,7 +202,7 @@ class Recording:
         return run.run_id
 
     def _options(self) -> dict[str, str]:
-        """The options chosen; what a checkpoint brought has no option's name."""
+        """The options chosen; a configuration from a checkpoint has no option names."""
         hydra = HydraConfig.get()
         choices, typed = hydra.runtime.choices, overridden(hydra.overrides.task)
         known = [group for group in OPTIONS if not self.adopted or group in typed]
@@ -217,14 +216,14 @@ class Recording:
                 config.checkpoint = sha256(path) if path.is_file() else str(path)
         return setting_of(plain(config), self.command)
 
-    def _note_job(self, status: str, run_id: str | None, error: str | None = None) -> None:
+    def _write_outcome(self, status: str, run_id: str | None, error: str | None = None) -> None:
         if not self.in_multirun or not _is_first_process():
             return
         hydra = HydraConfig.get()
-        constant = {*hydra.job.config.override_dirname.exclude_keys, "seed"}
+        shared = {*hydra.job.config.override_dirname.exclude_keys, "seed"}
         outcome = JobOutcome(
             number=int(hydra.job.num),
-            varies=tuple(o for o in hydra.overrides.task if not overridden([o]) & constant),
+            varies=tuple(o for o in hydra.overrides.task if not overridden([o]) & shared),
             seed=self.config.seed,
             status=status,
             run_id=run_id,
@@ -265,6 +264,6 @@ def mean_objective(metric: str, values: Mapping[str, float]) -> float:
 
 
 def worst_objective() -> float:
-    """What a failed job counts as, so that the sweeper goes on and searches elsewhere."""
+    """The value of a failed job, which makes the sweeper search elsewhere."""
     direction = str(HydraConfig.get().sweeper.get("direction", "")).rpartition(".")[2].lower()
     return math.inf if direction == "minimize" else -math.inf

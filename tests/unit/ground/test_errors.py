@@ -1,10 +1,12 @@
 """The text of a user's mistake, and how it travels."""
 
 import pickle
+import re
+from pathlib import Path
 
 import pytest
 
-from crane.errors import InvalidValueError, UsageError, unwritable, usage_error
+from crane.errors import EXTRAS, InvalidValueError, UsageError, unwritable, usage_error
 
 
 @pytest.mark.parametrize(
@@ -52,3 +54,25 @@ def test_a_folder_that_cannot_be_written():
     assert str(unwritable("runs", OSError("no reason"), "output")).startswith(
         "cannot write to runs"
     )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ModuleNotFoundError("No module named 'tensorboard.data'", name="tensorboard.data"),
+        ModuleNotFoundError("Neither `tensorboard` nor `tensorboardX` is available."),
+    ],
+)
+def test_a_missing_package_of_an_extra_is_named_with_it(error):
+    wrapped = RuntimeError("Error in call to target")
+    wrapped.__cause__ = error
+    said = "tensorboard is not installed; pip install 'crane-ad[tensorboard]'"
+    assert str(usage_error(wrapped)) == said
+    assert usage_error(ModuleNotFoundError("No module named 'torch'", name="torch")) is None
+
+
+def test_every_extra_is_one_of_the_project():
+    project = Path(__file__).resolve().parents[3] / "pyproject.toml"
+    section = project.read_text().split("[project.optional-dependencies]")[1].split("\n[")[0]
+    extras = re.findall(r"^([\w-]+) =", section, flags=re.MULTILINE)
+    assert set(EXTRAS.values()) <= set(extras)
