@@ -1,1 +1,1 @@
-"""Speed and memory, as ratios within one run; each module writes its own page."""
+"""Benchmarks of speed and memory, as ratios within one run."""

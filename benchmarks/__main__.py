@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME …]`: measure all, or what is named, and write the page."""
+"""`python -m benchmarks [NAME …]`: run all benchmarks, or those named, and write the page."""
 
 import argparse
 import importlib
@@ -16,18 +16,18 @@ from crane.runs import begin_record
 
 HERE = Path(__file__).parent
 NAMES = ("forward", "text", "epochs", "sweep", "growth", "gpu")
-"""Those of the page, in its order; each has `run(options)`."""
+"""Benchmarks of README.md in its order; each module has `run(options)`."""
 PAGES = ("metrics", "loading", "evaluation_share")
-"""Those that write pages of their own."""
+"""Benchmarks that write a page of their own."""
 
 
 def main() -> None:
-    """Run one benchmark after the other; one that fails does not stop the rest."""
+    """Run the benchmarks one after the other; one that fails does not stop the rest."""
     options, names, only_missing = _parse()
     failed = []
     for name in names:
         if only_missing and _is_present(name, options.output):
-            print(f"== {name}: there is a result of this commit", flush=True)
+            print(f"== {name}: already measured at this commit", flush=True)
             continue
         print(f"== {name}", flush=True)
         start = time.monotonic()
@@ -53,26 +53,32 @@ def _parse() -> tuple[Options, list[str], bool]:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join((*NAMES, *PAGES)))
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--missing", action="store_true", help="skip what this commit has")
-    parser.add_argument("--small", action="store_true", help="try that everything runs, in minutes")
-    parser.add_argument("--output", type=Path, default=HERE, help="folder of the page")
+    parser.add_argument(
+        "--missing", action="store_true", help="skip benchmarks that have a result for this commit"
+    )
+    parser.add_argument(
+        "--small", action="store_true", help="check that everything runs; measures nothing"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=HERE, help="folder of the page and the results"
+    )
     parser.add_argument(
         "--official", type=Path, help="a checkout of the official implementation, for gpu"
     )
     given = parser.parse_args()
     unknown = set(given.names) - {*NAMES, *PAGES}
     if unknown:
-        parser.error(f"no benchmark called {', '.join(sorted(unknown))}")
+        parser.error(f"unknown benchmark {', '.join(sorted(unknown))}")
     if given.small and given.output == HERE:
-        parser.error("--small measures nothing: give it an --output of its own")
+        parser.error("--small measures nothing; choose another --output")
     if given.device == "cuda" and not torch.cuda.is_available():
-        parser.error("there is no GPU that torch can use")
+        parser.error("PyTorch finds no GPU on this machine")
     options = Options(given.device, given.small, given.output, given.official)
     return options, given.names or [*NAMES, *([] if given.small else PAGES)], given.missing
 
 
 def _is_present(name: str, output: Path) -> bool:
-    """Whether there is a result of the commit checked out, whose sources have not changed."""
+    """Whether there is a result for the current commit, and no source has changed since."""
     record = begin_record(seed=0, device="", data={}, weights={})
     place = HERE / f"{name}.md" if name in PAGES else output / "results" / f"{name}.json"
     return (

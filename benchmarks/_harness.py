@@ -1,4 +1,4 @@
-"""What all benchmarks share: clocks, memory, processes of their own, and what a result is."""
+"""Shared by all benchmarks: timing, memory, isolated processes, and the format of results."""
 
 import json
 import multiprocessing
@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler talks of its own affairs otherwise
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # silences the profiler's own log
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -29,39 +29,39 @@ NOT_RUN = "not run"
 
 @dataclass(frozen=True)
 class Options:
-    """How the benchmarks are to run."""
+    """Options of the command line."""
 
     device: str
     """`cpu` or `cuda`."""
     small: bool
-    """The tiny backbone and few images: says that a benchmark works, measures nothing."""
+    """Use the tiny backbone and few images: checks that a benchmark runs, measures nothing."""
     output: Path
-    """Folder of README.md, `results/` and `pictures/`."""
+    """Folder for README.md, `results/` and `pictures/`."""
     official: Path | None = None
     """A checkout of the official implementation, for the GPU benchmark."""
 
     @property
     def pictures(self) -> Path:
-        """Where pictures go."""
+        """Folder of the figures."""
         return self.output / "pictures"
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A figure that is wanted, and the one measured."""
+    """A target for a measured number."""
 
     what: str
     wanted: float
     measured: float | None
-    """None: not run."""
+    """None if it was not run."""
     at_most: bool
-    """Whether `wanted` is an upper limit; else a lower one."""
+    """Whether `wanted` is an upper limit; otherwise it is a lower one."""
     exactly: bool = False
-    """Whether only the very number will do."""
+    """Whether the two must be equal."""
 
     @property
     def reached(self) -> bool | None:
-        """Whether the wanted figure was reached; None if it was not run."""
+        """Whether the target was reached; None if it was not run."""
         if self.measured is None:
             return None
         if self.exactly:
@@ -78,20 +78,20 @@ class Claim:
 
 @dataclass(frozen=True)
 class Report:
-    """What a benchmark found."""
+    """Result of a benchmark."""
 
     title: str
     text: str
-    """What was measured and how, for the page."""
+    """What was measured and how."""
     claims: list[Claim]
     columns: list[str] = field(default_factory=list)
     rows: list[list[str]] = field(default_factory=list)
     picture: str | None = None
-    """File name below `pictures/`."""
+    """File name in `pictures/`."""
 
 
 def write_result(name: str, report: Report, options: Options, seconds: float) -> Path:
-    """Keep a report with what it is of."""
+    """Write a report with its provenance; returns the path of the JSON file."""
     command = f"python -m benchmarks {name} --device {options.device}"
     result = {
         "report": asdict(report),
@@ -105,14 +105,14 @@ def write_result(name: str, report: Report, options: Options, seconds: float) ->
 
 
 def read_report(result: Mapping[str, Any]) -> Report:
-    """The report in a file that `write_result` wrote."""
+    """The report in the content of a file written by `write_result`."""
     content = dict(result["report"])
     claims = [Claim(**claim) for claim in content.pop("claims")]
     return Report(claims=claims, **content)
 
 
 def provenance(command: str, device: str = "cpu") -> str:
-    """What a page says of its figures: command, commit, machine."""
+    """A sentence on where numbers come from: command, commit, machine."""
     record = begin_record(seed=0, device=device, data={}, weights={})
     commit = f"{record.commit or 'unknown'}{' with changes' if record.dirty else ''}"
     parts = [platform.platform(), _processor(), f"{os.cpu_count()} cores"]
@@ -134,9 +134,9 @@ def _processor() -> str:
 
 
 def isolated(function: Callable[..., T], options: Options, *arguments: object) -> T:
-    """Call `function(options, *arguments)` in a new process, so that what it uses is its own.
+    """Call `function(options, *arguments)` in a new process, so that its memory is its own.
 
-    `options.small` calls it here: nothing is measured then.
+    With `options.small` it is called in this process, since nothing is measured.
     """
     if options.small:
         return function(options, *arguments)
@@ -146,12 +146,12 @@ def isolated(function: Callable[..., T], options: Options, *arguments: object) -
 
 
 def say(*words: object) -> None:
-    """A line of progress."""
+    """Print a line of progress."""
     print(" ", *words, flush=True)
 
 
 def seconds_of(work: Work, device: str = "cpu") -> float:
-    """Seconds that a piece of work takes."""
+    """Seconds that `work` takes."""
     start = time.perf_counter()
     work()
     if device == "cuda":
@@ -160,10 +160,10 @@ def seconds_of(work: Work, device: str = "cpu") -> float:
 
 
 def fastest(works: Mapping[str, Work], repeats: int, device: str = "cpu") -> dict[str, float]:
-    """The fewest seconds of each piece of work.
+    """The shortest time of each piece of work, in seconds.
 
-    They take turns, so that a slow minute of the machine is everybody's; the first round warms up
-    and is not counted. What else a machine does only slows them, so the fastest counts.
+    They take turns, so that a slow phase of the machine affects all of them. The first round is a
+    warm-up. Other load can only slow a round down, so the minimum is reported.
     """
     taken: dict[str, list[float]] = {name: [] for name in works}
     for number in range(repeats + 1):
@@ -175,10 +175,10 @@ def fastest(works: Mapping[str, Work], repeats: int, device: str = "cpu") -> dic
 
 
 def peak_allocated(work: Work, device: str = "cpu") -> int:
-    """Bytes that a piece of work has allocated at once, at most: exact, as the allocator counts.
+    """Peak of the bytes that `work` has allocated at once, exactly as the allocator counts.
 
-    What was there before (weights, inputs) does not count. On the CPU torch's profiler is told of
-    each allocation; what MKL and oneDNN keep for themselves is not torch's and not counted.
+    Earlier allocations (weights, inputs) are not counted. On the CPU, PyTorch's profiler records
+    each allocation; private buffers of MKL and oneDNN are not counted.
     """
     if device == "cuda":
         torch.cuda.synchronize()
@@ -195,14 +195,14 @@ def peak_allocated(work: Work, device: str = "cpu") -> int:
         events = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
     allocated = [e["args"]["Total Allocated"] for e in events if e.get("name") == "[memory]"]
     if not allocated:
-        raise RuntimeError("the profiler saw no allocation")
+        raise RuntimeError("the profiler recorded no allocation")
     return max(allocated)
 
 
 def peak_memory() -> int:
-    """Most bytes of memory that this process has had at once."""
+    """Peak resident memory of this process in bytes."""
     status = Path("/proc/self/status")
-    if status.is_file():  # ru_maxrss of a new process begins at its parent's
+    if status.is_file():  # ru_maxrss of a new process starts at its parent's
         lines = status.read_text(encoding="utf-8").splitlines()
         return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

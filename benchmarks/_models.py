@@ -1,4 +1,4 @@
-"""The models that are measured: the paper's geometry, or the tiny one; random weights."""
+"""Models with random weights to measure, of the paper's size or tiny."""
 
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
@@ -14,14 +14,14 @@ from crane.weights import load_open_clip
 
 PAPER = "ViT-L-14-336"
 IMAGE_SIZE = {False: 518, True: 112}
-"""Pixels, by `Options.small`."""
+"""Height and width in pixels, by `Options.small`."""
 
 
 class GuideFeatures(nn.Module):
-    """A guide's features in shape, (B, 768, h, w) for patches of 14, without its cost."""
+    """Random features in the shape of a guide's, (B, 768, h, w) for patches of 14, at no cost."""
 
     def forward(self, images: Tensor) -> Tensor:
-        """The same features for any image of a size."""
+        """Features that depend on the size of the images only."""
         generator = torch.Generator().manual_seed(0)
         grid = images.shape[-2] // 14, images.shape[-1] // 14
         features = torch.randn(len(images), 768, *grid, generator=generator)
@@ -29,21 +29,21 @@ class GuideFeatures(nn.Module):
 
 
 class Models(NamedTuple):
-    """open_clip's model, and Crane and Crane+ on its very weights."""
+    """An open_clip model, and Crane and Crane+ with the same weights."""
 
     clip: CLIP
     crane: Crane
     crane_plus: Crane
     num_blocks: int
-    """Last blocks with a second stream."""
+    """Number of last blocks with a second stream."""
 
 
 def build(small: bool, device: str) -> Models:
-    """Build all three on one set of random weights.
+    """Build all three with the same random weights.
 
     Args:
-        small: The tiny backbone in the place of ViT-L/14.
-        device: Where they go.
+        small: Use the tiny backbone in place of ViT-L/14.
+        device: Device of the models.
     """
     backbone = "tiny" if small else "clip_vit_l14_336"
     models = []
@@ -57,15 +57,15 @@ def build(small: bool, device: str) -> Models:
 
 
 def adapted(small: bool) -> Clip:
-    """Crane's towers made of the one open_clip model: a `_target_` of the backbone group."""
+    """Crane's towers around the shared open_clip model; a `_target_` for `backbone.model`."""
     return Clip(_open_clip(small), get_tokenizer(PAPER))
 
 
 @lru_cache(maxsize=1)
 def _open_clip(small: bool) -> CLIP:
-    """open_clip's model made for the size in question, so that its own forward takes such images.
+    """An open_clip model built for this image size, so that its own forward accepts the images.
 
-    Crane then has no positions to resize.
+    Crane then does not have to resize position embeddings.
     """
     tiny: dict[str, Any] = plain(compose("train", ["backbone=tiny"]).backbone)["model"]
     architecture = tiny["architecture"] if small else get_model_config(PAPER)

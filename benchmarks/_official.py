@@ -1,7 +1,7 @@
-"""The official implementation, from a checkout of the user's own, to compare with.
+"""Run the official implementation from a checkout given by the user.
 
-https://github.com/AlirezaSalehy/Crane at 39181f9; nothing of it is in this repository. Its own
-requirements must be installed beside crane's.
+https://github.com/AlirezaSalehy/Crane at 39181f9; none of it is in this repository. Its
+requirements must be installed in addition to crane's.
 """
 
 import importlib.util
@@ -31,19 +31,19 @@ def detector(
     image_size: int,
     device: str,
 ) -> Callable[[Tensor], Prediction]:
-    """The official detector (E-Attn, static prompts) on given weights, as its test.py runs it.
+    """The official detector (E-Attn, static prompts) with given weights, as in its test.py.
 
     Args:
-        checkout: The repository's folder.
+        checkout: Folder of the repository.
         clip: Weights of both towers.
         prompts: Learned prompts.
-        taps: Blocks after which it takes patches.
-        num_blocks: Last blocks with a second stream.
-        image_size: Pixels.
-        device: Where it goes.
+        taps: Blocks whose patches are used, counted from 1.
+        num_blocks: Number of last blocks with a second stream.
+        image_size: Height and width in pixels.
+        device: Device of the model.
 
     Returns:
-        From RGB in [0, 1] to scores and blurred maps; the blur is SciPy's, on the CPU.
+        A function from RGB in [0, 1] to scores and blurred maps; SciPy blurs on the CPU.
     """
     script = _script(checkout)
     script.args = settings = Namespace(
@@ -89,11 +89,11 @@ def detector(
 
 
 def _script(checkout: Path) -> Any:
-    """The checkout's test.py as a module; its name is that of a module of Python's own."""
+    """The checkout's test.py as a module, under a name that does not shadow Python's `test`."""
     sys.path.insert(0, str(checkout))
     spec = importlib.util.spec_from_file_location("official_test", checkout / "test.py")
     if spec is None or spec.loader is None or not (checkout / "test.py").is_file():
-        raise FileNotFoundError(f"no test.py in {checkout}: is it a checkout of Crane?")
+        raise FileNotFoundError(f"no test.py in {checkout}; is it a checkout of Crane?")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

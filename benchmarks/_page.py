@@ -1,4 +1,4 @@
-"""The page: benchmarks/README.md from the results beside it."""
+"""Write benchmarks/README.md from the files in results/."""
 
 import json
 from collections.abc import Sequence
@@ -9,25 +9,25 @@ from benchmarks._harness import read_report
 
 HEAD = """# Benchmarks
 
-`make bench` measures everything here and rewrites this page; `python -m benchmarks NAME …` measures
-what is named, `--missing` what has no result of the present commit yet, and `--device cuda` runs on
-a GPU. Ratios are of one run: both sides took turns in one process, on one machine.
+`make bench` runs all benchmarks and rewrites this page. `python -m benchmarks NAME …` runs those
+named, `--missing` those without a result for the current commit, and `--device cuda` uses a GPU.
+The two sides of a ratio took turns in one process on one machine.
 """
 
 OTHERS = """## Further pages
 
-[metrics.md](metrics.md): all metrics against other ways to compute a part of them.
+[metrics.md](metrics.md): our metrics against other implementations.
 [loading.md](loading.md): opening and resizing images, verifying data sets.
-[evaluation_share.md](evaluation_share.md): what a test costs beside the model.
+[evaluation_share.md](evaluation_share.md): the cost of a test besides the model.
 """
 
 
 def write_page(output: Path, names: Sequence[str]) -> Path:
-    """Write the page of all results in a folder.
+    """Write the page for all results in a folder.
 
     Args:
-        output: The folder; results are in `results/`.
-        names: The benchmarks in the order of the page.
+        output: Folder of the page; results are in `results/` below it.
+        names: Benchmarks in the order of the page.
     """
     files = [output / "results" / f"{name}.json" for name in names]
     results = [json.loads(file.read_text(encoding="utf-8")) for file in files if file.is_file()]

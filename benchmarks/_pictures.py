@@ -1,4 +1,4 @@
-"""Pictures of how a cost grows."""
+"""Line charts of costs."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,22 +11,22 @@ from matplotlib import pyplot as plt
 
 
 class Line(NamedTuple):
-    """A line with a point at each measurement."""
+    """A line of a chart, with a marker at each measurement."""
 
     name: str
     x: Sequence[float]
     y: Sequence[float]
     dashed: bool = False
-    """For what is not measured but drawn to compare with."""
+    """Whether it is a reference line instead of a measurement."""
 
 
 def draw(path: Path, *, x: str, panels: Mapping[str, Sequence[Line]]) -> None:
-    """Draw panels side by side over the same quantity, with one legend below.
+    """Draw panels side by side with a common x axis and one legend below; axes start at 0.
 
     Args:
-        path: The PNG; its folder is made.
-        x: What the panels share.
-        panels: Map what is measured to its lines; axes begin at 0.
+        path: PNG to write; missing folders are created.
+        x: Label of the x axis.
+        panels: Label of the y axis to the lines of its panel.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     figure, axes = plt.subplots(1, len(panels), figsize=(5 * len(panels), 3.8), squeeze=False)

@@ -1,7 +1,7 @@
-"""Crane written the plain way, to compare with: every N x N attention in memory, 77 positions.
+"""Straightforward Crane as a baseline: attention matrices in memory, sentences of 77 positions.
 
-On open_clip's own modules. All tokens go through the last block whole, the first blocks are
-open_clip's, sentences are padded to the tower's length and read at their end token.
+It uses open_clip's own modules. All tokens pass through the whole last block, the first blocks are
+open_clip's, sentences are padded to full length and read at the end token.
 """
 
 import torch
@@ -19,13 +19,13 @@ from crane.types import VisionTokens
 def vision(
     clip: CLIP, tower: VisionTower, images: Float[Tensor, "B 3 H W"], num_blocks: int
 ) -> VisionTokens:
-    """What Crane's vision side gives (E-Attn of q, k and v), attention matrices and all.
+    """Crane's vision features (E-Attn of q, k and v) with materialised attention matrices.
 
     Args:
         clip: The model.
-        tower: The same tower, for embedding patches and for the joint space.
+        tower: The same vision tower; embeds patches and projects to the joint space.
         images: RGB in [0, 1].
-        num_blocks: Last blocks with a second stream.
+        num_blocks: Number of last blocks with a second stream.
     """
     h = tower.embed(images)
     z = None
@@ -45,7 +45,7 @@ def vision(
 
 
 def _attend(block: ResidualAttentionBlock, x: Tensor) -> tuple[Tensor, Tensor]:
-    """A block's attention, and E-Attn's beside it."""
+    """A block's ordinary attention, and E-Attn."""
     attention = block.attn
     flat = F.linear(x, attention.in_proj_weight, attention.in_proj_bias)
     q, k, v = flat.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
@@ -62,12 +62,12 @@ def _weights(a: Tensor, b: Tensor) -> Tensor:
 def sentences(
     clip: CLIP, prompts: PromptLearner, image: Float[Tensor, "B E"]
 ) -> Float[Tensor, "B 2 E"]:
-    """Unit-norm text embeddings of each image, all positions computed.
+    """Unit-norm text embeddings for each image, computed at all positions.
 
     Args:
         clip: The model.
         prompts: Learned prompts.
-        image: Global embeddings, which enter the prompts.
+        image: Global embeddings of the images, part of the prompts.
     """
     rows, ends, deep = prompts(image)
     length = clip.positional_embedding.shape[0]

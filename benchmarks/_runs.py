@@ -1,4 +1,4 @@
-"""Whole runs of crane's commands inside a benchmark, with a clock on what the trainer does."""
+"""Run whole crane commands inside a benchmark and time what the trainer does."""
 
 import json
 import os
@@ -15,8 +15,8 @@ import numpy as np
 from lightning import Callback, LightningModule, Trainer
 from PIL import Image
 
-EPOCH, FIT, SEEING, TEST = "epoch", "fit", "seeing", "test"
-"""What is timed: each epoch, whole trainings, the towers' pass into the cache, whole tests."""
+EPOCH, FIT, FEATURES, TEST = "epoch", "fit", "features", "test"
+"""Spans that are timed: epochs, trainings, feature extraction into the cache, tests."""
 
 QUIET = (
     "trainer.enable_progress_bar=false",
@@ -26,11 +26,15 @@ QUIET = (
     "overlay.gallery.num_anomalous=0",
     "overlay.gallery.num_normal=0",
 )
-"""Overrides: no pictures, which are the same work with and without what is measured."""
+"""Overrides that turn off pictures, logging and the progress bar."""
 
 
 class Clock(Callback):
-    """Adds a line to a file for each span of time: what it was, its seconds, and its end."""
+    """Appends a line to a file for each span: its name, its seconds, its end.
+
+    Args:
+        path: The file.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -45,61 +49,61 @@ class Clock(Callback):
             file.write(json.dumps([what, end - self._starts[what], end]) + "\n")
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin an epoch."""
+        """Start timing an epoch."""
         self._start(EPOCH)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """End an epoch."""
+        """Record an epoch."""
         self._end(EPOCH)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin a training."""
+        """Start timing a training."""
         self._start(FIT)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """End a training."""
+        """Record a training."""
         self._end(FIT)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin the towers' pass."""
-        self._start(SEEING)
+        """Start timing feature extraction."""
+        self._start(FEATURES)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """End the towers' pass."""
-        self._end(SEEING)
+        """Record feature extraction."""
+        self._end(FEATURES)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin a test."""
+        """Start timing a test."""
         self._start(TEST)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """End a test."""
+        """Record a test."""
         self._end(TEST)
 
 
 def clocked_trainer(*, callbacks: list[Callback], clock: str, **settings: Any) -> Trainer:
-    """The `_target_` of the trainer group with a clock in it.
+    """Build a trainer with a `Clock`; a `_target_` for the group `trainer`.
 
     Args:
-        callbacks: The run's.
-        clock: The clock's file.
-        settings: Of Lightning's trainer.
+        callbacks: Callbacks of the run.
+        clock: File of the clock.
+        settings: Further arguments of Lightning's trainer.
     """
     return Trainer(callbacks=[*callbacks, Clock(Path(clock))], **settings)
 
 
 def with_clock(path: Path) -> list[str]:
-    """Overrides that put a clock into a run."""
+    """Overrides that add a `Clock` to a run."""
     return ["trainer._target_=benchmarks._runs.clocked_trainer", f"+trainer.clock={path}"]
 
 
 def read_clock(path: Path) -> dict[str, list[float]]:
-    """The seconds of each span in a clock's file, in their order."""
+    """Seconds of the spans in a clock's file, by name and in order."""
     return {what: [seconds for seconds, _ in spans] for what, spans in _read(path).items()}
 
 
 def read_ends(path: Path, what: str) -> list[float]:
-    """When spans ended, by `time.perf_counter` of the process that ran them."""
+    """End times of spans, by `time.perf_counter` of the process that ran them."""
     return [end for _, end in _read(path)[what]]
 
 
@@ -112,10 +116,10 @@ def _read(path: Path) -> dict[str, list[tuple[float, float]]]:
 
 
 def crane(*arguments: str, folder: Path) -> float:
-    """Type a command in this process and in a folder; gives its seconds.
+    """Run a command in this process, in a given folder; returns its seconds.
 
     Raises:
-        RuntimeError: It failed.
+        RuntimeError: The command failed.
     """
     from crane.cli.main import main
 
@@ -131,7 +135,7 @@ def crane(*arguments: str, folder: Path) -> float:
 
 @contextmanager
 def _inside(folder: Path) -> Iterator[None]:
-    """Another current folder, and what commands print in a file there."""
+    """Change the current folder, and redirect output to a file there."""
     before = Path.cwd()
     os.chdir(folder)
     try:
@@ -144,14 +148,14 @@ def _inside(folder: Path) -> Iterator[None]:
 def make_images(
     folder: Path, num: int, side: int, *, num_distinct: int | None = None, seed: int = 0
 ) -> Path:
-    """Write a data set for `source=[folder]`: half of the images anomalous, with masks.
+    """Write a data set for `source=[folder]`; half of the images are anomalous, with masks.
 
     Args:
-        folder: Is made, with `good`, `bad` and the masks in `ground_truth/bad` in it.
-        num: How many images.
-        side: Pixels of their sides.
-        num_distinct: How many are written, an even number; the others are further names of these.
-        seed: Of what is drawn.
+        folder: Folder to create, with `good`, `bad` and `ground_truth/bad`.
+        num: Number of images.
+        side: Height and width in pixels.
+        num_distinct: Number of distinct images, even; the others are hard links to these.
+        seed: Seed of the images.
     """
     rng = np.random.default_rng(seed)
     for name in ("good", "bad", "ground_truth/bad"):
@@ -178,12 +182,12 @@ def make_images(
 
 
 def of_folder(place: str, folder: Path) -> list[str]:
-    """Overrides that put a data set of `make_images` in the place `source` or `targets`."""
+    """Overrides that use a data set of `make_images` as `source` or `targets`."""
     return [f"dataset@{place}=[folder]", f"{place}.folder.root={folder}"]
 
 
 def overrides_of(*, small: bool, device: str) -> Sequence[str]:
-    """Overrides for the paper's backbone, or the tiny one, on a device."""
+    """Overrides for the paper's backbone or the tiny one on a device."""
     chosen = ["backbone=tiny"] if small else ["backbone.model.weights=random"]
     return [*chosen, accelerator(device), *QUIET]
 

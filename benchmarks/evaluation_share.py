@@ -1,6 +1,6 @@
-"""What a test costs beside the model: blur, metrics, and the labelling done by the loaders.
+"""Cost of a test besides the model: blur, metrics, and region labelling in the loaders.
 
-Writes benchmarks/evaluation_share.md: seconds an image of the paper's model at 518 px and of each
+Writes benchmarks/evaluation_share.md: time per image of the paper's model at 518 px and of each
 part of the evaluation, in one process, one after the other.
 """
 
@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from hydra.utils import instantiate
 
 from benchmarks._harness import provenance
 from crane.config import compose
 from crane.data.images import label_regions
+from crane.gate import build
 from crane.methods import build_model
 from crane.scoring import gaussian_blur
 
@@ -37,7 +37,7 @@ def _seconds(work: Callable[[], object], repeats: int, device: str) -> float:
 def _measure(device: str, repeats: int) -> dict[str, float]:
     config = compose("test", ["backbone.model.weights=random"])
     model = build_model(config).to(device)
-    evaluation = instantiate(config.metrics)(class_names=["all"]).to(device)
+    evaluation = build(config.metrics, "metrics")(class_names=["all"]).to(device)
     image = torch.rand(1, 3, SIZE, SIZE, device=device)
     mask = np.zeros((SIZE, SIZE), dtype=bool)
     mask[100:180, 120:300] = mask[300:340, 50:90] = True

@@ -1,4 +1,4 @@
-"""Crane's forward against a plain ViT's, and against Crane written the plain way."""
+"""Crane's forward against that of a plain ViT and of a straightforward implementation."""
 
 from functools import partial
 
@@ -24,17 +24,17 @@ from benchmarks._pictures import Line, draw
 ROWS = {
     "vit": "the plain ViT: open_clip's own forward",
     "crane": "Crane: both streams, prompts, map, score",
-    "crane_plus": "Crane+: the same and D-Attn, the guide's own forward left out",
+    "crane_plus": "Crane+: the same with D-Attn, without the guide's forward",
     "crane_vision": "Crane's vision side alone",
-    "materialised": "the same vision side written plainly, attention matrices in memory",
+    "materialised": "the same vision side, straightforward, attention matrices in memory",
 }
 SIZES = {False: (224, 308, 392, 518), True: (56, 112)}
-"""Of the picture, in pixels."""
+"""Image sizes of the figure, in pixels."""
 REPEATS = {False: 3, True: 1}
 
 
 def run(options: Options) -> Report:
-    """Time all rows in turns in one process, then each one's memory in a process of its own."""
+    """Time all rows in turns in one process, then measure the memory of each in a new process."""
     seconds, allocated, difference, growth = isolated(_measure, options)
     resident = {row: isolated(_resident, options, row) for row in ROWS}
     say("resident above the model:", ", ".join(f"{r} {v / 1e6:.0f}" for r, v in resident.items()))
@@ -56,12 +56,12 @@ def run(options: Options) -> Report:
         title="The forward",
         text=(
             f"{name} at {size} px, random weights, float32, one image; seconds are the fastest of "
-            f"{REPEATS[options.small]} rounds in which the rows took turns. Activations: the most "
-            "bytes that torch's allocator had given out at once during the forward, beyond weights "
-            "and inputs; exact. Resident: what the peak of a process of its own grew by in its "
-            "first forward at this size, with what libraries keep beside it. The plainly written "
-            "vision side (`benchmarks/_plain.py`) gives the same embeddings: the largest "
-            f"difference is {difference:.1e}. The picture has the same rows at other sizes."
+            f"{REPEATS[options.small]} rounds in which the rows took turns. Activations: the peak "
+            "of the bytes allocated by PyTorch during the forward, without weights and inputs; "
+            "exact. Resident: growth of the peak of a separate process in its first forward at "
+            "this size, buffers of libraries included. The straightforward vision side "
+            "(`benchmarks/_plain.py`) gives the same embeddings: the largest difference is "
+            f"{difference:.1e}. The figure shows the same rows at other sizes."
         ),
         claims=_claims(seconds, allocated, resident),
         columns=["forward", "s / image", "to the ViT", "activations (MB)", "resident (MB)"],
@@ -96,7 +96,7 @@ def _claims(
 
 
 def _works(models: Models, images: Tensor, *, any_size: bool = False) -> dict[str, Work]:
-    """What each row does; the ViT's own forward takes one size, for others its blocks run."""
+    """The work of each row; the ViT's own forward accepts one size, otherwise its blocks run."""
     tower = models.crane.vision.tower
     normalised = (images - tower.mean) / tower.std
     blocks = models.clip.visual.transformer
@@ -112,7 +112,7 @@ def _works(models: Models, images: Tensor, *, any_size: bool = False) -> dict[st
 
 
 Growth = dict[str, list[tuple[int, float, float]]]
-"""Row to (pixels, seconds, bytes) of the picture."""
+"""Row to the points (pixels, seconds, bytes) of the figure."""
 
 
 def _measure(options: Options) -> tuple[dict[str, float], dict[str, int], float, Growth]:
@@ -132,7 +132,7 @@ def _measure_models(
     ours, theirs = works["crane_vision"](), works["materialised"]()
     difference = max(float((a - b).abs().max()) for a, b in zip(ours[:2], theirs[:2], strict=True))
     if difference > 1e-4:
-        raise RuntimeError(f"the plain vision side says something else, by {difference:.1e}")
+        raise RuntimeError(f"the straightforward vision side differs by {difference:.1e}")
     return seconds, allocated, difference, _growth(models, options)
 
 
@@ -150,9 +150,9 @@ def _growth(models: Models, options: Options) -> Growth:
 
 
 def _resident(options: Options, row: str) -> int:
-    """Bytes that a first forward adds to the peak of a process; libraries are awake by then.
+    """Growth of a process's peak memory in its first forward, in bytes, with warm libraries.
 
-    0 on a GPU, where activations lie elsewhere.
+    0 on a GPU, where activations are in device memory.
     """
     if options.device != "cpu":
         return 0
@@ -178,6 +178,6 @@ def _draw(growth: Growth, options: Options) -> None:
     ]
     draw(
         options.pictures / "forward.png",
-        x="tokens of an image",
-        panels={"seconds an image": seconds, "activations, MB": memory},
+        x="tokens per image",
+        panels={"seconds per image": seconds, "activations, MB": memory},
     )

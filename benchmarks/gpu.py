@@ -1,4 +1,4 @@
-"""The forward on a GPU, with absolute figures, beside the official implementation's."""
+"""The forward on a GPU in absolute numbers, beside the official implementation."""
 
 import tempfile
 from collections.abc import Callable
@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra.utils import instantiate
 from torch import Tensor
 
 from benchmarks import _official
 from benchmarks._harness import NOT_RUN, Claim, Options, Report, fastest, isolated, say
 from benchmarks._models import IMAGE_SIZE, build
 from benchmarks._runs import make_images, of_folder
+from crane import gate
 from crane.config import compose
 from crane.methods import compile_towers
 from crane.types import Prediction
@@ -23,7 +23,7 @@ ROWS = {
     "float32": "Crane, `trainer.precision=32-true`",
     "bfloat16": "Crane, `trainer.precision=bf16-mixed`",
     "compiled": "Crane, the same and `compile=default`",
-    OFFICIAL: "the official implementation, as it comes (float32)",
+    OFFICIAL: "the official implementation, unchanged (float32)",
 }
 BATCHES = {False: (1, 8, 32), True: (1, 2)}
 REPEATS = {False: 5, True: 1}
@@ -32,11 +32,11 @@ TARGET = "embedded_photos"
 METRICS = ("image_auroc", "aupro")
 
 Found = dict[str, Any]
-"""Of a row: `speed` and `memory` by batch (None: out of memory), `metrics` in per cent."""
+"""Result of a row: `speed` and `memory` by batch size (None: out of memory), `metrics` in %."""
 
 
 def run(options: Options) -> Report:
-    """Measure each row in a process of its own; without a GPU, say that nothing was run."""
+    """Measure each row in a new process; without a GPU, report that nothing was run."""
     found: dict[str, Found | None] = dict.fromkeys(ROWS)
     differences: dict[str, float] = {}
     if options.device == "cuda":
@@ -50,9 +50,9 @@ def run(options: Options) -> Report:
         title="On a GPU",
         text=(
             f"ViT-L/14 at {IMAGE_SIZE[options.small]} px, random weights, E-Attn, static prompts; "
-            "images a second of the whole forward with its blur, the fastest of "
-            f"{REPEATS[options.small]} after a warm-up, and the most memory that PyTorch's "
-            f"allocator had given out, weights included. `python -m benchmarks gpu --device cuda "
+            "images per second of the whole forward including the blur, the fastest of "
+            f"{REPEATS[options.small]} after a warm-up, and the peak of the memory allocated by "
+            f"PyTorch, weights included. `python -m benchmarks gpu --device cuda "
             "--official PATH` runs it beside a checkout of the official implementation "
             "(github.com/AlirezaSalehy/Crane, whose requirements must be installed) on the same "
             f"weights and prompts; maps and metrics are compared on `{TARGET}`."
@@ -76,7 +76,7 @@ def _cells(found: Found | None, batches: tuple[int, ...]) -> list[str]:
 
 
 def _claims(found: dict[str, Found | None], differences: dict[str, float]) -> list[Claim]:
-    """What is wanted beside the official implementation; not run unless both were."""
+    """Targets relative to the official implementation; not run unless both were."""
     ours, theirs = found["bfloat16"], found[OFFICIAL]
     speed = memory = map_difference = points = None
     if ours is not None and theirs is not None:
@@ -95,12 +95,12 @@ def _claims(found: dict[str, Found | None], differences: dict[str, float]) -> li
 
 
 def measure(options: Options, row: str, folder: Path) -> Found:
-    """Speed and memory of a row, its maps of the target in a file, and its metrics.
+    """Measure speed, memory and metrics of a row, and write its maps of the target.
 
     Args:
-        options: How.
+        options: Options of the benchmark.
         row: A key of `ROWS`.
-        folder: Where the maps are written.
+        folder: Folder for the maps.
     """
     detect, device, size = _detector(options, row), options.device, IMAGE_SIZE[options.small]
     speed: dict[int, float | None] = {}
@@ -116,11 +116,11 @@ def measure(options: Options, row: str, folder: Path) -> Found:
         except torch.cuda.OutOfMemoryError:
             speed[batch] = memory[batch] = None
         say(f"{row}, batch {batch}: {speed[batch]} images/s, {memory[batch]} GB")
-    return {"speed": speed, "memory": memory, "metrics": _judge(detect, options, folder / row)}
+    return {"speed": speed, "memory": memory, "metrics": _evaluate(detect, options, folder / row)}
 
 
 def _detector(options: Options, row: str) -> Callable[[Tensor], Prediction]:
-    """Images to scores and maps, without gradients."""
+    """A function from images to scores and maps, without gradients."""
     models, device = build(options.small, options.device), options.device
     if row == OFFICIAL:
         assert options.official is not None
@@ -146,12 +146,12 @@ def _detector(options: Options, row: str) -> Callable[[Tensor], Prediction]:
     return torch.inference_mode()(ours)
 
 
-def _judge(
+def _evaluate(
     detect: Callable[[Tensor], Prediction], options: Options, path: Path
 ) -> dict[str, float]:
-    """Metrics of the target in per cent; its maps go into a file."""
+    """Metrics of the target in per cent; the maps go into a file."""
     size, target = IMAGE_SIZE[options.small], [f"dataset@targets=[{TARGET}]"]
-    if options.small:  # drawing the real ones takes a minute
+    if options.small:  # drawing the real target takes a minute
         target = of_folder("targets", make_images(path.parent / f"{path.name}_images", 4, size))
     config = compose(
         "test",
@@ -163,9 +163,9 @@ def _judge(
             f"data.test_batch_size={BATCHES[options.small][1]}",
         ],
     )
-    data = instantiate(config.data)
+    data = gate.build(config.data, "data")
     (index,) = data.targets.values()
-    evaluation = instantiate(config.metrics)(class_names=index.class_names)
+    evaluation = gate.build(config.metrics, "metrics")(class_names=index.class_names)
     maps = []
     for batch in data.test_dataloader()[0]:
         prediction = detect(batch["image"].to(options.device))
@@ -179,7 +179,7 @@ def _judge(
 
 
 def _difference(row: str, folder: Path) -> float:
-    """Largest difference of a row's maps from the official ones, else from float32."""
+    """Largest difference of a row's maps from the official ones, or from float32 without these."""
     official = folder / f"{OFFICIAL}.npy"
     theirs = np.load(official if official.is_file() else folder / "float32.npy", mmap_mode="r")
     ours = np.load(folder / f"{row}.npy", mmap_mode="r")

@@ -1,4 +1,4 @@
-"""Tests and predictions of ten to ten thousand images: time linear, memory flat."""
+"""Tests and predictions on ten to ten thousand images: linear time, constant memory."""
 
 import tempfile
 from functools import partial
@@ -12,17 +12,17 @@ from crane.methods import build_model, model_config
 from crane.methods.checkpoint import save_prompts
 
 NUM_IMAGES = {False: (10, 100, 1000, 10_000), True: (4,)}
-"""The small ones take no time beside the rest of a command, and nothing is claimed of them."""
+"""`--small` makes no claims: so few images take no time compared with the rest of a command."""
 NUM_DISTINCT = 10
 SIDE, BATCH_SIZE = 56, 50
 TEST, PREDICT = "crane test", "crane predict"
 
 Found = dict[int, tuple[float, int]]
-"""Number of images to seconds and peak bytes."""
+"""Number of images to seconds and peak memory in bytes."""
 
 
 def run(options: Options) -> Report:
-    """Run each command at each number of images in a process of its own."""
+    """Run each command on each number of images in a new process."""
     found: dict[str, Found] = {TEST: {}, PREDICT: {}}
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root)
@@ -40,11 +40,10 @@ def run(options: Options) -> Report:
         title="Many images",
         text=(
             f"The tiny backbone, images of {SIDE} px, batches of {BATCH_SIZE}, no worker "
-            "processes, no pictures; each row is a process of its own, its start not counted. "
-            "Memory is the peak of the whole process, in which Python and PyTorch take the most. "
-            "Linear: what a further image costs from the second-largest number to the largest, "
-            "against what it costs before that. Flat: the peak at the largest number against that "
-            "at the second number."
+            "processes, no pictures; each cell is a process of its own, without its start-up. "
+            "Memory is the peak of the whole process, most of it Python and PyTorch. Linear: the "
+            "cost of an additional image between the two largest numbers, divided by the cost "
+            "below these. Constant: the peak at the largest number, divided by that at the second."
         ),
         claims=[]
         if options.small
@@ -63,14 +62,14 @@ def _cells(value: tuple[float, int]) -> list[str]:
 
 
 def claims_of(command: str, values: Found) -> list[Claim]:
-    """What is wanted of a command's growth.
+    """Targets for the growth of a command's cost.
 
     Args:
-        command: Its name.
-        values: At three numbers of images or more, which grow.
+        command: Name of the command.
+        values: Measurements at three or more increasing numbers of images.
 
     Raises:
-        RuntimeError: More images took less time: the numbers are too small to be measured.
+        RuntimeError: More images took less time, so the numbers are too small to measure.
     """
     first, second, *_ = numbers = list(values)
     before, last = numbers[-2:]
@@ -80,7 +79,7 @@ def claims_of(command: str, values: Found) -> list[Claim]:
         raise RuntimeError(f"{command} took less time for more images: {values}")
     flat = values[last][1] / values[second][1]
     return [
-        Claim(f"{command}: a further image late / early", 1.25, late / early, True),
+        Claim(f"{command}: an additional image, late / early", 1.25, late / early, True),
         Claim(f"{command}: peak memory, most images / few", 1.1, flat, True),
     ]
 

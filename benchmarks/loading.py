@@ -1,7 +1,7 @@
 """Opening and resizing images in the loaders, and verifying data sets.
 
 Writes benchmarks/loading.md. Images are smooth colours with sensor noise, as large PNG and JPEG
-files; the page cache is warm, so that decoding is measured and not the disk.
+files; the page cache is warm, so decoding is measured and not the disk.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def _photo(rng: np.random.Generator, side: int) -> Image.Image:
 
 
 def make_images(root: Path, kind: str, num: int) -> Index:
-    """Write a data set, half of it anomalous and with masks."""
+    """Write a data set; half of the images are anomalous, with masks."""
     suffix, options = KINDS[kind]
     rng = np.random.default_rng(0)
     mask = np.zeros((SIDE, SIDE), dtype=np.uint8)
@@ -49,7 +49,7 @@ def make_images(root: Path, kind: str, num: int) -> Index:
 
 
 def speed(index: Index, num_workers: int, resizer: str) -> float:
-    """Images a second of one pass of a test loader, from its first request to its last batch."""
+    """Images per second of one pass of a test loader, from the first request to the last batch."""
     data = CraneDataModule(
         None,
         {"images": index},
@@ -81,7 +81,7 @@ def difference(index: Index) -> tuple[float, float]:
 
 
 def verification(root: Path, num_files: int, repeats: int) -> dict[str, float]:
-    """Seconds to verify a data set of small images, names only and with every file opened."""
+    """Seconds to verify a data set of small images, by names only and with every file opened."""
     rng = np.random.default_rng(0)
     (root / "good").mkdir(parents=True)
     (root / "bad").mkdir()
@@ -117,9 +117,8 @@ def _page(
         "# Loading",
         "",
         f"{options.images} images of {SIDE} x {SIDE}, half of them with masks, resized to "
-        f"{IMAGE_SIZE} px in batches of {BATCH}: images a second of a whole pass, the start of "
-        f"workers included; the best of {options.repeats} passes (what else a machine does only "
-        "slows them), page cache warm.",
+        f"{IMAGE_SIZE} px in batches of {BATCH}: images per second of a whole pass, start-up of "
+        f"the workers included; the fastest of {options.repeats} passes, warm page cache.",
         "",
         "| files | workers | `data.resizer=pil` (published) | `data.resizer=torch` |",
         "| --- | --- | --- | --- |",
@@ -129,16 +128,16 @@ def _page(
             cells = [f"{speeds[kind, num_workers, resizer]:.1f}" for resizer in RESIZERS]
             lines.append(f"| {kind} | {num_workers} | {cells[0]} | {cells[1]} |")
     shown = ", ".join(
-        f"{kind}: {largest:.0f} at most and {mean:.3f} in the mean"
+        f"{kind}: at most {largest:.0f}, on average {mean:.3f}"
         for kind, (largest, mean) in gaps.items()
     )
     lines += [
         "",
-        f"Between the two, pixels differ by (levels of 255) {shown}.",
+        f"Difference between the two resizers in levels of 255: {shown}.",
         "",
         f"Verifying {options.files} files of 256 x 256 (a fifth of them masks), seconds:",
         "",
-        "| `crane data verify` | s | files a second |",
+        "| `crane data verify` | s | files per second |",
         "| --- | --- | --- |",
         *(
             f"| {name} | {seconds:.2f} | {options.files / seconds:.0f} |"

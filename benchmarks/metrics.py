@@ -1,7 +1,7 @@
-"""All pixel and region metrics against other ways to compute a part of them.
+"""Our pixel and region metrics against other implementations of some of them.
 
-Writes benchmarks/metrics.md. Each row runs in a process of its own, so that its peak memory is its
-own; all rows read the same maps from disk, image by image, before their clock starts.
+Writes benchmarks/metrics.md. Each row runs in a process of its own, so that peaks of memory are
+separate; all rows read the same maps from disk, and reading is not timed.
 """
 
 import argparse
@@ -31,7 +31,7 @@ REPEATED = {"ours", "label"}  # the others are too slow
 
 
 def make_maps(folder: Path, num_images: int) -> None:
-    """Write maps like a blurred anomaly probability, and masks; a quarter of the images normal."""
+    """Write blurred anomaly probabilities and masks; a quarter of the images is normal."""
     import numpy as np
     from scipy import ndimage
 
@@ -63,7 +63,7 @@ def _batches(folder: Path) -> Iterator[tuple[Any, Any]]:
 
 
 class _Clock:
-    """Seconds spent inside `with` blocks: by the wall, and of all cores together."""
+    """Seconds spent in `with` blocks: wall-clock time, and CPU time of all cores."""
 
     def __init__(self) -> None:
         self.seconds = self.busy = 0.0
@@ -77,18 +77,18 @@ class _Clock:
 
 
 def _crane(option: str, folder: Path, clock: _Clock) -> dict[str, float]:
-    import hydra
     import numpy as np
     import torch
 
     from crane.config import compose
     from crane.data.images import label_regions
+    from crane.gate import build
 
     settings = compose("test", [f"metrics={option}"]).metrics
     settings.image_measures = {}
-    build = hydra.utils.instantiate(settings)
+    make = build(settings, "metrics")
     with clock:
-        evaluation = build(class_names=["all"])
+        evaluation = make(class_names=["all"])
     for maps, masks in _batches(folder):
         labelled = torch.from_numpy(np.stack([label_regions(mask) for mask in masks]))
         with clock:
@@ -100,7 +100,7 @@ def _crane(option: str, folder: Path, clock: _Clock) -> dict[str, float]:
 
 
 def _published(folder: Path, clock: _Clock, once: bool) -> dict[str, float]:
-    """The published procedure as it is usually written (spec: "Published evaluation")."""
+    """The published procedure in its usual implementation (spec: "Published evaluation")."""
     import numpy as np
     from skimage import measure
 
@@ -178,7 +178,7 @@ MEASURED: dict[str, Callable[[Path, _Clock], dict[str, float]]] = {
 
 
 def _measure(row: str, folder: Path, warm: Path) -> dict[str, float]:
-    """Run a row once on two maps, for imports and caches of code, then on all."""
+    """Run a row on two maps as a warm-up, then on all."""
     MEASURED[row](warm, _Clock())
     before = _peak()
     clock = _Clock()
@@ -187,12 +187,12 @@ def _measure(row: str, folder: Path, warm: Path) -> dict[str, float]:
 
 
 def _peak() -> float:
-    """Peak memory of this process so far, in megabytes."""
+    """Peak memory of this process in megabytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
 def _run(row: str, folder: Path, warm: Path, repeats: int) -> dict[str, float] | None:
-    """Measure a row in new processes; None if what it needs is not installed."""
+    """Measure a row in new processes; None if a package it needs is not installed."""
     command = [sys.executable, "-m", "benchmarks.metrics", "--row", row, str(folder), str(warm)]
     runs = []
     for _ in range(repeats if row in REPEATED else 1):
@@ -237,9 +237,9 @@ def _page(tables: dict[int, dict[str, dict[str, float] | None]], repeats: int) -
         f"Maps of {SIZE} x {SIZE} with smooth, blurred probabilities (`make_maps`), one class, "
         f"in batches of {BATCH}. Each row runs in a process of its own after a warm-up; seconds "
         f"and memory are the median of {repeats} processes for crane's streaming metrics and the "
-        "labelling, of one for the rest. Reading the maps is not counted in seconds; core seconds "
-        "add up what all cores did. Memory is what the peak grew by after the warm-up; rows that "
-        "hold all maps at once hold them in it.",
+        "labelling, and of a single process otherwise. Seconds do not include reading the maps; "
+        "core seconds are the CPU time of all cores. Memory is the growth of the peak after the "
+        "warm-up, including the maps in rows that hold all of them at once.",
         "",
         f"The largest error bound of the streaming values is {largest:.1e}.",
         "",
@@ -247,9 +247,8 @@ def _page(tables: dict[int, dict[str, dict[str, float] | None]], repeats: int) -
     for num_images, results in tables.items():
         lines += _table(results, num_images)
     lines += [
-        "anomalib takes part where `pip install anomalib` was run in the same environment (better "
-        "in a copy: it pins other versions). "
-        + provenance(f"python -m benchmarks.metrics --repeats {repeats}"),
+        "anomalib is included if it is installed in the same environment (use a copy: it pins "
+        "other versions). " + provenance(f"python -m benchmarks.metrics --repeats {repeats}"),
         "",
     ]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""A sweep of twelve prompt settings: the towers see the data once, the rest is prompts."""
+"""A sweep of twelve prompt settings with one pass of feature extraction."""
 
 import tempfile
 import time
@@ -9,9 +9,9 @@ from unittest.mock import patch
 from benchmarks._harness import Claim, Options, Report, isolated, say
 from benchmarks._pictures import Line, draw
 from benchmarks._runs import (
+    FEATURES,
     FIT,
     QUIET,
-    SEEING,
     TEST,
     accelerator,
     crane,
@@ -27,21 +27,23 @@ PROMPTS = {
     False: ("prompt=pad_suffix,pad_prefix,replace_suffix,none", "prompt.num_words=4,8,12"),
     True: ("prompt=pad_suffix,none",),
 }
-"""Overrides whose combinations are the settings; the first of each is the run to compare with."""
+"""Overrides whose combinations are the settings; the first of each is the single run."""
 VISION = ("attention=qq+kk+vv,vv",)
-"""The same for settings of the vision side, beside the first of these."""
+"""Overrides of the vision side, combined with the first of `PROMPTS`."""
 NUM_IMAGES = {False: 48, True: 4}
-"""Of the source, and of the target."""
+"""Images of the source, and of the target."""
 IMAGE_SIZE = {False: 336, True: 56}
-"""The mini backbone's 42 x 42 patches: its towers are most of a run."""
+"""42 x 42 patches for the mini backbone, so that the towers dominate a run."""
 
 
 def run(options: Options) -> Report:
-    """One run, then the sweep, then a sweep over vision too; each from an empty cache."""
+    """A single run, the sweep, and a sweep over the vision side, each with an empty cache."""
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root)
         num, size = NUM_IMAGES[options.small], IMAGE_SIZE[options.small]
-        for seed, place in enumerate(("source", "target")):  # the cache knows equal images
+        for seed, place in enumerate(
+            ("source", "target")
+        ):  # equal images would share cache entries
             make_images(folder / place, num, size, seed=seed)
         prompts = PROMPTS[options.small]
         single = tuple(words.partition(",")[0] for words in prompts)
@@ -58,10 +60,10 @@ def run(options: Options) -> Report:
         text=(
             f"`crane train -m {' '.join(prompts)}` with `cache=all`: {num_settings} settings, "
             f"the {'tiny' if options.small else 'mini'} backbone at {IMAGE_SIZE[options.small]} "
-            f"px, {NUM_IMAGES[options.small]} images to train on for 5 epochs and as many to test. "
-            "One run and the sweep each begin with an empty cache in a process of their own, its "
-            "start not counted. Passes: images that the towers saw, over images of both data sets; "
-            f"also in a sweep of `{VISION[0]} {prompts[0]}`."
+            f"px, {NUM_IMAGES[options.small]} source images for 5 epochs and as many test images. "
+            "The single run and the sweep start with an empty cache, each in a process of its own "
+            "without its start-up. Passes: images that went through the towers, divided by the "
+            f"images of both data sets; also for a sweep of `{VISION[0]} {prompts[0]}`."
         ),
         claims=[
             Claim(
@@ -88,9 +90,9 @@ def run(options: Options) -> Report:
         columns=["part", "s"],
         rows=[
             ["one run", f"{one['seconds']:.3g}"],
-            ["of which the towers", f"{sum(one['clock'][SEEING]):.3g}"],
+            ["of which feature extraction", f"{sum(one['clock'][FEATURES]):.3g}"],
             ["the sweep", f"{many['seconds']:.3g}"],
-            ["of which the towers", f"{sum(spans[SEEING]):.3g}"],
+            ["of which feature extraction", f"{sum(spans[FEATURES]):.3g}"],
             [f"of which {len(spans[FIT])} prompt trainings", f"{sum(spans[FIT]):.3g}"],
             [f"of which {len(spans[TEST])} tests", f"{sum(spans[TEST]):.3g}"],
         ],
@@ -99,7 +101,7 @@ def run(options: Options) -> Report:
 
 
 def _num(words: tuple[str, ...]) -> int:
-    """How many settings overrides combine to."""
+    """Number of combinations of overrides."""
     num = 1
     for word in words:
         num *= len(word.split(","))
@@ -107,15 +109,15 @@ def _num(words: tuple[str, ...]) -> int:
 
 
 def _crane(options: Options, folder: Path, name: str, settings: tuple[str, ...]) -> dict[str, Any]:
-    """A run, or a multirun: its seconds, what its trainer did, and passes of the vision side."""
+    """Run a command; returns its seconds, its spans, and the number of vision passes."""
     clock = folder / f"{name}.clock"
     is_many = any("," in words for words in settings)
     place = f"hydra.sweep.dir={folder / name}" if is_many else f"hydra.run.dir={folder / name}"
-    seen = []
+    passed = []
     forward = VisionEncoder.forward
 
     def counted(self: VisionEncoder, images: Any) -> Any:
-        seen.append(len(images))
+        passed.append(len(images))
         return forward(self, images)
 
     start = time.perf_counter()
@@ -138,7 +140,7 @@ def _crane(options: Options, folder: Path, name: str, settings: tuple[str, ...])
             place,
             folder=folder,
         )
-    passes = sum(seen) / (2 * NUM_IMAGES[options.small])
+    passes = sum(passed) / (2 * NUM_IMAGES[options.small])
     say(f"{name}: {seconds:.3g} s, {passes:g} passes")
     ends = [end - start for end in read_ends(clock, TEST)]
     return {"seconds": seconds, "passes": passes, "clock": read_clock(clock), "ends": ends}
@@ -153,7 +155,7 @@ def _draw(one: dict[str, Any], many: dict[str, Any], options: Options) -> None:
         panels={
             "seconds of a sweep": [
                 Line("with cache=all", settings, [0, *many["ends"]]),
-                Line("each setting a run of its own", settings, apart, dashed=True),
+                Line("separate runs (extrapolated)", settings, apart, dashed=True),
             ]
         },
     )

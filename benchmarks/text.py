@@ -1,4 +1,4 @@
-"""Text encoding and its gradient, against all 77 positions."""
+"""Text encoding and its gradient, against computing all 77 positions."""
 
 from collections.abc import Callable
 from functools import partial
@@ -14,15 +14,15 @@ from benchmarks._pictures import Line, draw
 from crane.types import VisionTokens
 
 BATCHES = {False: (1, 2, 4, 8, 16), True: (1, 8)}
-"""Images of the picture."""
+"""Batch sizes of the figure."""
 BATCH = 8
-"""Images of the table: the published batch."""
+"""The published batch size, for the claim."""
 REPEATS = {False: 5, True: 1}
 OURS, PLAIN = "cut to the longest row", "all 77 positions"
 
 
 def run(options: Options) -> Report:
-    """Time both ways in turns in one process, at several batches."""
+    """Time both implementations in turns in one process, at several batch sizes."""
     seconds, length, difference = isolated(_measure, options)
     lines = [
         Line(name, list(seconds), [found[name] for found in seconds.values()])
@@ -30,8 +30,8 @@ def run(options: Options) -> Report:
     ]
     draw(
         options.pictures / "text.png",
-        x="images of a batch, two sentences each",
-        panels={"seconds, embeddings and gradient": lines},
+        x="images per batch, two sentences each",
+        panels={"seconds for embeddings and gradient": lines},
     )
     rows = [
         [
@@ -45,13 +45,12 @@ def run(options: Options) -> Report:
     return Report(
         title="Text",
         text=(
-            f"{name} text tower, random weights, float32, prompts with image context: the "
-            "embeddings of normal and anomalous sentences of a batch of images, and the gradient "
-            "of the learned prompts; the fastest of "
-            f"{REPEATS[options.small]} rounds in which both took turns. Sentences need {length} of "
-            "77 positions. The plain way (`benchmarks/_plain.py`) runs open_clip's own blocks over "
-            "all of them, both sentences in one batch; it gives the same gradient, but for "
-            f"{difference:.1e} of its length."
+            f"{name} text tower, random weights, float32, prompts with image context: embeddings "
+            "of the normal and the anomalous sentence for a batch of images, and the gradient of "
+            f"the learned prompts; the fastest of {REPEATS[options.small]} rounds in which both "
+            f"took turns. Sentences need {length} of 77 positions. The straightforward way "
+            "(`benchmarks/_plain.py`) runs open_clip's own blocks over all of them, both sentences "
+            f"in one batch; its gradient differs by {difference:.1e} of its norm."
         ),
         claims=[
             Claim(
@@ -80,7 +79,7 @@ def _measure(options: Options) -> tuple[dict[int, dict[str, float]], int, float]
     first, second = (_gradient(models, w) for w in _works(models, BATCH, device).values())
     difference = float((first - second).norm() / second.norm())
     if difference > 1e-4:
-        raise RuntimeError(f"the plain text tower has another gradient, by {difference:.1e}")
+        raise RuntimeError(f"the gradient of the plain text tower differs by {difference:.1e}")
     length = models.crane.prompts(_images(models, 1, device)).rows.shape[1]
     return seconds, length, difference
 
@@ -88,7 +87,7 @@ def _measure(options: Options) -> tuple[dict[int, dict[str, float]], int, float]
 def _works(models: Models, batch: int, device: str) -> dict[str, Work]:
     image = _images(models, batch, device)
     crane = models.crane
-    tokens = VisionTokens(image, image[None, :, None], (1, 1))  # the prompts see g alone
+    tokens = VisionTokens(image, image[None, :, None], (1, 1))  # prompts use g only
     ours = partial(crane.encode_prompts, tokens, with_context=True)
     plain = partial(_plain.sentences, models.clip, crane.prompts, image)
     generator = torch.Generator().manual_seed(1)
@@ -100,7 +99,7 @@ def _works(models: Models, batch: int, device: str) -> dict[str, Work]:
 
 
 def _step(models: Models, encode: Callable[[], Tensor], weights: Tensor) -> None:
-    """Embeddings, and the gradient of a sum that weighs each of their numbers differently."""
+    """Compute embeddings, and the gradient of a randomly weighted sum of them."""
     models.crane.prompts.zero_grad()
     (encode() * weights).sum().backward()
 

@@ -1,4 +1,4 @@
-"""`python -m experiments.mini_pretraining all`: both models from nothing, in one command."""
+"""`python -m experiments.mini_pretraining all`: pretrain both models from scratch."""
 
 import argparse
 import json
@@ -18,7 +18,7 @@ log = logging.getLogger("experiments.mini_pretraining")
 
 
 def _clip(recipe: dict[str, Any], arguments: argparse.Namespace) -> None:
-    """Pretrain the small CLIP, or go on with it."""
+    """Pretrain the small CLIP, or resume it from its checkpoint."""
     from experiments.mini_pretraining.loop import Pretraining
 
     for stage in recipe["clip"]["stages"]:
@@ -27,7 +27,7 @@ def _clip(recipe: dict[str, Any], arguments: argparse.Namespace) -> None:
 
 
 def _guide(recipe: dict[str, Any], arguments: argparse.Namespace) -> None:
-    """Pretrain the small guide, or go on with it. Needs lightly (dependency group pretraining)."""
+    """Pretrain the small guide, or resume it. Needs lightly (dependency group `pretraining`)."""
     from experiments.mini_pretraining.guide import pretrain_guide
 
     steps = arguments.steps or recipe["guide"]["steps"]
@@ -35,7 +35,7 @@ def _guide(recipe: dict[str, Any], arguments: argparse.Namespace) -> None:
 
 
 def _export(recipe: dict[str, Any], arguments: argparse.Namespace) -> None:
-    """Write what the package carries; its checksums belong in crane/weights/catalogue.py."""
+    """Write the weight files of the package; put the logged checksums into the catalogue."""
     from experiments.mini_pretraining.export import export
 
     for checkpoint, key, file in (
@@ -50,9 +50,9 @@ def _export(recipe: dict[str, Any], arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(recipe: dict[str, Any], arguments: argparse.Namespace) -> None:
-    """What both learned, on drawings of their own, to evaluation.json.
+    """Evaluate both models on drawings unseen in training; writes evaluation.json.
 
-    The guide is that of the package, so export first.
+    The guide evaluated is the one in the package, so run `export` first.
     """
     from experiments.mini_pretraining.evaluate import evaluate, evaluate_guide
     from experiments.mini_pretraining.model import MiniClip
@@ -87,7 +87,7 @@ def _look(recipe: dict[str, Any], arguments: argparse.Namespace) -> None:
 
 
 def _controls(recipe: dict[str, Any], arguments: argparse.Namespace) -> None:
-    """Run the rows of controls.yaml, to results.csv and results.md."""
+    """Run the rows of controls.yaml; writes results.csv and results.md."""
     from experiments.mini_pretraining.controls import collect, markdown, run_controls
 
     controls = yaml.safe_load((HERE / "controls.yaml").read_text())
@@ -107,20 +107,25 @@ COMMANDS: dict[str, Callable[[dict[str, Any], argparse.Namespace], None]] = {
     "look": _look,
     "controls": _controls,
 }
+"""Command to its function."""
 
 
 def main() -> None:
-    """Read the command line and do what it says."""
+    """Run the command that was typed."""
     parser = argparse.ArgumentParser(prog="python -m experiments.mini_pretraining")
     parser.add_argument("what", choices=["all", *COMMANDS])
     parser.add_argument("--device", default="cpu", help="cpu or cuda, for clip and guide")
     parser.add_argument(
-        "--steps", type=int, help="of guide or each stage of clip, not the recipe's"
+        "--steps",
+        type=int,
+        help="steps of the guide, or of each stage of clip, in place of the recipe's",
     )
-    parser.add_argument("--threads", type=int, help="of the CPU")
-    parser.add_argument("--folder", type=Path, default=Path("runs/mini_pretraining"))
-    parser.add_argument("--seeds", type=int, nargs="*", help="of controls")
-    parser.add_argument("--rows", nargs="*", help="of controls")
+    parser.add_argument("--threads", type=int, help="CPU threads")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("runs/mini_pretraining"), help="where checkpoints go"
+    )
+    parser.add_argument("--seeds", type=int, nargs="*", help="seeds of controls")
+    parser.add_argument("--rows", nargs="*", help="rows of controls")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
     logging.getLogger("experiments").setLevel(logging.INFO)

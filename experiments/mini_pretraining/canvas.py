@@ -1,8 +1,8 @@
-"""What every drawn picture is made of: batches of planes, noise, colours and light.
+"""Building blocks of drawn pictures: batches of planes, noise, colours and light.
 
 Everything is a tensor operation on a batch, on the device of the canvas, so that the same code
-draws on a CPU and on a GPU. Positions run from -1 to 1, x to the right and y down. Randomness comes
-only from the canvas's generator.
+runs on a CPU and on a GPU. Positions run from -1 to 1, x to the right and y down. The canvas's
+generator is the only source of randomness.
 """
 
 import math
@@ -14,29 +14,29 @@ from jaxtyping import Float
 from torch import Tensor
 
 Planes = Float[Tensor, "N S S"]
-"""One number a pixel, for N pictures."""
+"""One number per pixel, for N pictures."""
 Numbers = Float[Tensor, " N"]
-"""One number a picture."""
+"""One number per picture."""
 Pictures = Float[Tensor, "N 3 S S"]
-"""RGB a pixel, 0 to 1."""
+"""RGB in [0, 1]."""
 
 
 @dataclass
 class Canvas:
-    """Where pictures are drawn: their size and the source of chance."""
+    """Size of the pictures and their source of randomness."""
 
     size: int
     """Height and width in pixels."""
     generator: torch.Generator
-    """Draws everything; its device is where the pictures are drawn."""
+    """Source of every random number; pictures are drawn on its device."""
 
     @property
     def device(self) -> torch.device:
-        """Where the pictures are drawn."""
+        """Device of the pictures."""
         return self.generator.device
 
     def uniform(self, num: int, low: float, high: float) -> Numbers:
-        """Numbers between two bounds, one a picture."""
+        """Uniform numbers between two bounds, one per picture."""
         unit = torch.rand(num, generator=self.generator, device=self.device)
         return low + (high - low) * unit
 
@@ -49,35 +49,35 @@ class Canvas:
         return (self.uniform(num, 0.0, 1.0) < probability).float()
 
     def integers(self, num: int, below: int) -> Tensor:
-        """Whole numbers from 0 to `below` - 1."""
+        """Integers from 0 to `below` - 1."""
         return torch.randint(below, (num,), generator=self.generator, device=self.device)
 
     def white(self, num: int) -> Planes:
-        """Independent normal numbers for each pixel."""
+        """White Gaussian noise."""
         shape = (num, self.size, self.size)
         return torch.randn(shape, generator=self.generator, device=self.device)
 
     def axes(self) -> tuple[Tensor, Tensor]:
-        """X and y of every pixel centre, -1 to 1, each (1, S, S)."""
+        """X and y of all pixel centres, from -1 to 1; each of shape (1, S, S)."""
         line = (torch.arange(self.size, device=self.device) + 0.5) * (2.0 / self.size) - 1.0
         y, x = torch.meshgrid(line, line, indexing="ij")
         return x[None], y[None]
 
     @property
     def pixel(self) -> float:
-        """Side of a pixel in the units of the axes."""
+        """Width of a pixel in units of the axes."""
         return 2.0 / self.size
 
 
 def per_picture(numbers: Numbers) -> Float[Tensor, "N 1 1"]:
-    """Numbers shaped to meet planes."""
+    """Numbers shaped to broadcast with planes."""
     return numbers[:, None, None]
 
 
 def posed(
     canvas: Canvas, x0: Numbers, y0: Numbers, angle: Numbers
 ) -> tuple[Float[Tensor, "N S S"], Float[Tensor, "N S S"]]:
-    """Coordinates of every pixel in a frame with its own origin and direction."""
+    """Pixel coordinates in a frame of its own origin and direction for each picture."""
     x, y = canvas.axes()
     dx, dy = x - per_picture(x0), y - per_picture(y0)
     cos, sin = per_picture(angle.cos()), per_picture(angle.sin())
@@ -87,14 +87,14 @@ def posed(
 def spectral(
     canvas: Canvas, grain: Numbers, stretch: Numbers, angle: Numbers, sharp: float = 0.0
 ) -> Planes:
-    """Noise of unit variance with grains of a chosen size, length and direction.
+    """Noise of unit variance with grains of a given size, elongation and direction.
 
     Args:
-        canvas: Draws the noise.
+        canvas: Size and source of randomness.
         grain: Size of the grains in pixels.
-        stretch: Their length over their width.
-        angle: The direction they are stretched in, in radians.
-        sharp: 0 keeps all waves longer than the grain, 1 only those about as long.
+        stretch: Length of a grain divided by its width.
+        angle: Direction of the elongation in radians.
+        sharp: 0 keeps all wavelengths above the grain size, 1 only those near it.
     """
     size = canvas.size
     fy = torch.fft.fftfreq(size, device=canvas.device)[None, :, None]
@@ -113,22 +113,22 @@ def spectral(
 
 
 def clouds(canvas: Canvas, grain: Numbers) -> Planes:
-    """Smooth noise without direction."""
+    """Smooth isotropic noise."""
     return spectral(canvas, grain, torch.ones_like(grain), torch.zeros_like(grain))
 
 
 def cover(distance: Planes, softness: Numbers) -> Planes:
-    """How much of each pixel a shape covers: 1 inside (negative distances), 0 outside."""
+    """Coverage of each pixel by a shape: 1 inside (negative distances), 0 outside."""
     return (0.5 - distance / per_picture(softness)).clamp(0.0, 1.0)
 
 
 def step(values: Planes, softness: float) -> Planes:
-    """0 below 0, 1 above, with a transition so wide."""
+    """0 below 0, 1 above, with a linear transition of width `softness`."""
     return (0.5 + values / softness).clamp(0.0, 1.0)
 
 
 def mix(base: Pictures, colour: Tensor, alpha: Planes) -> Pictures:
-    """`colour` (pictures, or (N, 3, 1, 1)) laid over `base` where `alpha` is 1."""
+    """Blend `colour` (pictures, or (N, 3, 1, 1)) over `base` with opacity `alpha`."""
     return base + (colour - base) * alpha[:, None]
 
 
@@ -142,7 +142,7 @@ def hsv_to_rgb(hue: Numbers, saturation: Numbers, value: Numbers) -> Float[Tenso
 
 
 def slopes(height: Planes) -> tuple[Planes, Planes]:
-    """Central differences to the right and down, in height a pixel."""
+    """Central differences to the right and down, in height per pixel."""
     padded = F.pad(height[:, None], (1, 1, 1, 1), mode="replicate")[:, 0]
     return (
         (padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]) / 2.0,
@@ -151,18 +151,18 @@ def slopes(height: Planes) -> tuple[Planes, Planes]:
 
 
 def relief(height: Planes, light: Numbers) -> Planes:
-    """Brightness of a surface of that height (pixels) lit from an angle; 1 where it is flat."""
+    """Brightness of a height field (in pixels) lit from an angle; 1 where it is flat."""
     right, down = slopes(height)
     facing = per_picture(light.cos()) * right + per_picture(light.sin()) * down
     return ((1.0 + facing) / torch.sqrt(1.0 + right**2 + down**2)).clamp(0.2, 1.9)
 
 
 def shifted(planes: Tensor, dx: int, dy: int) -> Tensor:
-    """Planes moved by whole pixels, wrapped around."""
+    """Planes shifted by whole pixels, wrapped around."""
     return torch.roll(planes, (dy, dx), dims=(-2, -1))
 
 
 def sample(pictures: Pictures, x: Planes, y: Planes) -> Pictures:
-    """Pictures read at other positions, mirrored beyond their border."""
+    """Pictures resampled at given positions, mirrored beyond their border."""
     grid = torch.stack([x, y], dim=-1)
     return F.grid_sample(pictures, grid, padding_mode="reflection", align_corners=False)

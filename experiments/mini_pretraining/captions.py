@@ -1,4 +1,4 @@
-"""What is said of a picture, the phrases for its state, and the vocabulary both are written in."""
+"""Captions of pictures, phrases for their states, and the vocabulary of both."""
 
 import gzip
 import itertools
@@ -13,7 +13,7 @@ from experiments.mini_pretraining.shapes import HELD_OUT_SHAPES, SHAPES
 from experiments.mini_pretraining.surfaces import HELD_OUT_PATTERNS, PATTERNS
 
 ANYTHING = ("object", "item", "thing", "part", "sample", "surface", "product")
-"""Words for whatever is seen."""
+"""Generic nouns."""
 NORMAL_PHRASES = (
     "{x}.",
     "a {x}",
@@ -27,7 +27,7 @@ NORMAL_PHRASES = (
     "a photo of a flawless {x}",
     "a photo of a {x}",
 )
-"""Ways to say that nothing is wrong."""
+"""Phrases for flawless things."""
 DAMAGED_PHRASES = (
     "damaged {x}.",
     "a damaged {x}",
@@ -40,7 +40,7 @@ DAMAGED_PHRASES = (
     "a photo of a damaged {x}",
     "a photo of a defective {x}",
 )
-"""Ways to say that something is."""
+"""Phrases for damaged things."""
 _KIND_PHRASES = (
     "a {state} {x}",
     "{state} {x}.",
@@ -55,18 +55,18 @@ _SIZES = ("tiny", "small", "large", "huge")
 _PLACES = ("top", "bottom", "left", "right", "middle")
 
 
-def caption(facts: Facts, chance: random.Random) -> str:
-    """One of many true sentences about a picture; it always tells its state.
+def caption(facts: Facts, rng: random.Random) -> str:
+    """A random true caption of a picture; it always mentions the state.
 
     Args:
-        facts: What is true of it.
-        chance: Chooses the sentence.
+        facts: What is true of the picture.
+        rng: Chooses the caption.
     """
-    thing = _thing(facts, chance)
+    thing = _thing(facts, rng)
     if facts.state == "flawless":
-        return chance.choice(NORMAL_PHRASES).format(x=thing)
-    phrases = DAMAGED_PHRASES if chance.random() < 0.3 else _KIND_PHRASES
-    return chance.choice(phrases).format(
+        return rng.choice(NORMAL_PHRASES).format(x=thing)
+    phrases = DAMAGED_PHRASES if rng.random() < 0.3 else _KIND_PHRASES
+    return rng.choice(phrases).format(
         x=thing,
         state=facts.state,
         noun=NOUNS[facts.state],
@@ -75,33 +75,33 @@ def caption(facts: Facts, chance: random.Random) -> str:
     )
 
 
-def _thing(facts: Facts, chance: random.Random) -> str:
-    name = facts.shape if chance.random() < 0.8 else chance.choice(ANYTHING)
-    words = [facts.pattern] * (chance.random() < 0.85 and facts.pattern != "") + [name]
-    if chance.random() < 0.85 and facts.colour:
+def _thing(facts: Facts, rng: random.Random) -> str:
+    name = facts.shape if rng.random() < 0.8 else rng.choice(ANYTHING)
+    words = [facts.pattern] * (rng.random() < 0.85 and facts.pattern != "") + [name]
+    if rng.random() < 0.85 and facts.colour:
         words.insert(0, facts.colour)
-    if facts.arrangement == "grid" and chance.random() < 0.6:
-        words.insert(0, chance.choice(("repeated", "many")))
+    if facts.arrangement == "grid" and rng.random() < 0.6:
+        words.insert(0, rng.choice(("repeated", "many")))
     return " ".join(words)
 
 
-def state_phrases(chance: random.Random, num: int) -> tuple[list[str], list[str]]:
-    """Sentences for flawless and for damaged, in pairs about the same thing.
+def state_phrases(rng: random.Random, num: int) -> tuple[list[str], list[str]]:
+    """Pairs of sentences, flawless and damaged, about the same thing.
 
     The first pair is always the method's own: "object." and "damaged object.".
     """
     normal, damaged = ["object."], ["damaged object."]
     for _ in range(num - 1):
-        name = chance.choice(ANYTHING) if chance.random() < 0.6 else chance.choice(list(SHAPES))
-        if chance.random() < 0.3:
-            name = f"{chance.choice(list(PATTERNS))} {name}"
-        normal.append(chance.choice(NORMAL_PHRASES).format(x=name))
-        damaged.append(chance.choice(DAMAGED_PHRASES).format(x=name))
+        name = rng.choice(ANYTHING) if rng.random() < 0.6 else rng.choice(list(SHAPES))
+        if rng.random() < 0.3:
+            name = f"{rng.choice(list(PATTERNS))} {name}"
+        normal.append(rng.choice(NORMAL_PHRASES).format(x=name))
+        damaged.append(rng.choice(DAMAGED_PHRASES).format(x=name))
     return normal, damaged
 
 
 def vocabulary() -> list[str]:
-    """Every word that a caption can hold, in a fixed order."""
+    """Every word that a caption can contain, in a fixed order."""
     texts = [*NORMAL_PHRASES, *DAMAGED_PHRASES, *_KIND_PHRASES]
     words = {w.strip(".") for text in texts for w in text.split() if "{" not in w}
     groups: Sequence[Sequence[str]] = (
@@ -119,9 +119,9 @@ def vocabulary() -> list[str]:
 
 
 def merges(words: Sequence[str]) -> list[str]:
-    """Merges of byte pairs after which each word is one token.
+    """Byte-pair merges that turn each word into one token.
 
-    A merge that comes later never changes a word that earlier ones made whole.
+    A later merge never changes a word that earlier merges completed.
     """
     ranks: dict[tuple[str, str], int] = {}
     for word in words:
@@ -133,7 +133,7 @@ def merges(words: Sequence[str]) -> list[str]:
 
 
 def _merged(word: str, ranks: dict[tuple[str, str], int]) -> list[str]:
-    """A word after byte pair encoding: the pair of lowest rank first, wherever it occurs."""
+    """A word after byte-pair encoding, merging the pair of lowest rank first."""
     parts = [*word[:-1], word[-1] + "</w>"]
     while True:
         pairs = list(itertools.pairwise(parts))
@@ -145,7 +145,7 @@ def _merged(word: str, ranks: dict[tuple[str, str], int]) -> list[str]:
 
 
 def write_merges(path: Path) -> int:
-    """Write the vocabulary as open_clip's tokenizer reads it; returns the number of tokens."""
+    """Write the vocabulary in the format of open_clip's tokenizer; returns the number of tokens."""
     lines = merges(vocabulary())
     text = "\n".join(['"crane mini: every word of the captions is one token"', *lines])
     with path.open("wb") as file, gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:

@@ -1,4 +1,4 @@
-"""The table of controls: what the small backbone and each part of the method contribute."""
+"""Control experiments: what the small backbone and each part of the method contribute."""
 
 import csv
 import json
@@ -32,13 +32,13 @@ METRICS = (
 def run_controls(
     recipe: Mapping[str, Any], folder: Path, seeds: Sequence[int], rows: Iterable[str]
 ) -> None:
-    """Run what is not there yet; each run keeps its values in `means.json` in its folder.
+    """Run what has not run yet; each run keeps its values in `means.json` in its folder.
 
     Args:
-        recipe: controls.yaml.
-        folder: Where runs go.
-        seeds: Which seeds.
-        rows: Which rows.
+        recipe: Content of controls.yaml.
+        folder: Parent folder of the runs.
+        seeds: Seeds to run.
+        rows: Rows of the recipe to run.
     """
     for seed in seeds:
         for row in rows:
@@ -58,7 +58,7 @@ def run_controls(
 
 
 def _by_hand(overrides: list[str], word: str, place: Path) -> tuple[DatasetResult, ...]:
-    """Test prompts of one word before the method's sentences, and no learned token."""
+    """Test hand-written prompts: `word` before the method's sentences, no learned token."""
     place.mkdir(parents=True, exist_ok=True)
     fixed = ["prompt=none", "prompt.num_words=1", "prompt.num_deep=1", "prompt.depth=1"]
     config: DictConfig = compose("train", [*overrides, *fixed])
@@ -75,7 +75,7 @@ def _by_hand(overrides: list[str], word: str, place: Path) -> tuple[DatasetResul
 
 
 def collect(recipe: Mapping[str, Any], folder: Path, path: Path) -> list[dict[str, Any]]:
-    """Write every value of every run there is to results.csv, one line a row, seed and target."""
+    """Collect the values of all finished runs in a CSV file: a line per row, seed and target."""
     lines = []
     for row in recipe["rows"]:
         for file in sorted((folder / _slug(row)).glob("*/means.json")):
@@ -90,7 +90,7 @@ def collect(recipe: Mapping[str, Any], folder: Path, path: Path) -> list[dict[st
 
 
 def markdown(lines: Sequence[Mapping[str, Any]]) -> str:
-    """The lines as one table a target: mean ± standard deviation over seeds, per cent."""
+    """One Markdown table per target: mean ± standard deviation over seeds, in per cent."""
     tables = []
     for dataset in dict.fromkeys(line["dataset"] for line in lines):
         header = ["", "seeds", *(metric.replace("_", " ") for metric in METRICS)]

@@ -1,7 +1,7 @@
-"""Defects: what they do to a picture, and where. The kinds and their words are pretraining's own.
+"""Defects drawn in pretraining: how each kind changes a picture at a given site.
 
-None of the kinds, words or functions of the embedded domains occurs here; a test compares them with
-`crane.drawn.reserved_generators()`.
+None of the kinds, words or functions of the embedded domains is used here; a test compares them
+with `crane.drawn.reserved_generators()`.
 """
 
 import math
@@ -31,31 +31,31 @@ from experiments.mini_pretraining.canvas import (
 
 @dataclass
 class Site:
-    """Where defects come: N pictures, and a place and a size in each."""
+    """Sites of defects: N pictures with a position and a size in each."""
 
     canvas: Canvas
     rgb: Pictures
     """The flawless pictures."""
     behind: Pictures
-    """What shows where a piece is gone."""
+    """What shows through where a piece is missing."""
     other: Pictures
-    """Another surface, for foreign matter."""
+    """Other surfaces, for foreign objects."""
     region: Planes
-    """1 on the object."""
+    """1 where a defect can be."""
     x: Numbers
     y: Numbers
-    """The place, -1 to 1."""
+    """Position, -1 to 1."""
     area: Numbers
-    """About how large, as a share of the picture."""
+    """Approximate area as a fraction of the picture."""
     light: Numbers
-    """Angle that the light comes from."""
+    """Direction of the light in radians."""
 
     def __len__(self) -> int:
         return len(self.x)
 
 
 Painted = tuple[Pictures, Planes]
-"""The damaged picture, and how far each pixel is touched, 0 to 1."""
+"""The damaged pictures, and how strongly each pixel is affected, 0 to 1."""
 Defect = Callable[[Site], Painted]
 
 
@@ -81,14 +81,14 @@ def stain(site: Site) -> Painted:
     strength = per_picture(_strength(site))
     strength = strength * (0.85 + 0.12 * patchy + 0.3 * rim * per_picture(_coin(site)))
     colour = _any_colour(site)
-    soaked = site.rgb * (0.35 + colour)  # lets the pattern through
+    soaked = site.rgb * (0.35 + colour)  # the pattern shows through
     through = _coin(site)[:, None, None, None]
     paint = through * soaked + (1.0 - through) * colour
     return mix(site.rgb, paint.clamp(0, 1), (alpha * strength).clamp(0, 1)), alpha
 
 
 def dent(site: Site) -> Painted:
-    """A hollow or a bulge, seen by its light and shade only."""
+    """A hollow or a bulge, visible only through shading."""
     shape = _blob(site, wobble=0.25)
     radius = per_picture(_radius(site))
     height = torch.exp(-1.2 * (1.0 + shape / radius).clamp_min(0.0) ** 2) * site.region
@@ -100,7 +100,7 @@ def dent(site: Site) -> Painted:
 
 
 def broken(site: Site) -> Painted:
-    """A piece broken out along straight, jagged lines: what is behind shows, or the core."""
+    """A piece broken out along straight, jagged lines; shows the background or the core."""
     shape = _shard(site)
     alpha = cover(shape, torch.full_like(site.x, 1.5 * site.canvas.pixel)) * site.region
     rough = 0.55 + 0.2 * clouds(site.canvas, site.canvas.uniform(len(site), 1.0, 4.0))
@@ -113,7 +113,7 @@ def broken(site: Site) -> Painted:
 
 
 def tear(site: Site) -> Painted:
-    """A long slit that gapes, ragged at its edges."""
+    """A long gaping slit with ragged edges."""
     canvas, num = site.canvas, len(site)
     angle = canvas.uniform(num, 0.0, 2.0 * math.pi)
     u, v = posed(canvas, site.x, site.y, angle)
@@ -162,7 +162,7 @@ def dirt(site: Site) -> Painted:
 
 
 def foreign(site: Site) -> Painted:
-    """Something that does not belong: a lump with another surface, lit and with a shadow."""
+    """A foreign lump with another surface, shaded and with a shadow."""
     canvas = site.canvas
     shape = _blob(site, wobble=0.5)
     alpha = cover(shape, torch.full_like(site.x, 1.8 * canvas.pixel))
@@ -176,7 +176,7 @@ def foreign(site: Site) -> Painted:
 
 
 def swapped(site: Site) -> Painted:
-    """A piece of the surface turned and set in again, so that the pattern does not go on."""
+    """A piece of the surface rotated in place, which interrupts the pattern."""
     canvas, num = site.canvas, len(site)
     shape = _blob(site, wobble=0.3)
     alpha = cover(shape, torch.full_like(site.x, 1.5 * canvas.pixel)) * site.region
@@ -190,7 +190,7 @@ def swapped(site: Site) -> Painted:
 
 
 def warped(site: Site) -> Painted:
-    """The surface pulled aside, its pattern bent; with a faint shade so that it is seen."""
+    """The surface twisted locally, with a faint shade that makes it visible."""
     canvas, num = site.canvas, len(site)
     x, y = canvas.axes()
     radius = per_picture(_radius(site) * 1.2)
@@ -238,7 +238,7 @@ DEFECTS: dict[str, Defect] = {
     "swapped": swapped,
     "warped": warped,
 }
-"""What pretraining draws, by the word for an object in that state."""
+"""Kinds drawn in pretraining, by the adjective for an object in that state."""
 NOUNS: dict[str, str] = {
     "scratched": "scratch",
     "stained": "stain",
@@ -253,9 +253,9 @@ NOUNS: dict[str, str] = {
     "smeared": "smear",
     "cut": "cut",
 }
-"""The thing that is seen in each state."""
+"""Noun for the defect of each state."""
 HELD_OUT_DEFECTS: dict[str, Defect] = {"smeared": smeared, "cut": cut}
-"""What only the evaluation draws."""
+"""Kinds drawn in evaluation only."""
 
 
 def _coin(site: Site) -> Numbers:
@@ -267,7 +267,7 @@ def _strength(site: Site) -> Numbers:
 
 
 def _radius(site: Site) -> Numbers:
-    """Of a disc of the defect's area; the picture has an area of 4."""
+    """Radius of a disc with the defect's area; the whole picture has an area of 4."""
     return (site.area * 4.0 / math.pi).sqrt()
 
 
@@ -278,7 +278,7 @@ def _any_colour(site: Site) -> Tensor:
 
 
 def _contrasting(site: Site) -> Tensor:
-    """A tone clearly darker or lighter than the surface at the place, tinted a little."""
+    """A slightly tinted tone, clearly darker or lighter than the surface."""
     grey = (site.rgb.mean(1) * site.region).sum((1, 2)) / site.region.sum((1, 2)).clamp_min(1.0)
     lighter = (site.canvas.uniform(len(site), 0.2, 0.8) > grey).float()
     tone = lighter * (grey + 0.35).clamp(0.6, 1.0) + (1.0 - lighter) * (grey - 0.35).clamp(0, 0.4)
@@ -309,7 +309,7 @@ def _blob(site: Site, wobble: float) -> Planes:
 
 
 def _shard(site: Site) -> Planes:
-    """Signed distance of a polygon of four random sides, slightly ragged."""
+    """Signed distance of a slightly ragged polygon with four random sides."""
     canvas, num = site.canvas, len(site)
     zero = torch.zeros(num, device=canvas.device)
     dx, dy = posed(canvas, site.x, site.y, zero)
@@ -328,7 +328,7 @@ def _shard(site: Site) -> Planes:
 def _line(
     site: Site, width: Numbers, *, bend: float, length: Numbers, loose: float = 0.0
 ) -> Planes:
-    """Cover of a thin bent line through the place, or near it."""
+    """Coverage by a thin bent line through the site, or near it."""
     canvas, num = site.canvas, len(site)
     x = site.x + canvas.uniform(num, -loose, loose)
     y = site.y + canvas.uniform(num, -loose, loose)

@@ -1,4 +1,4 @@
-"""What the small CLIP learned, on drawings that pretraining never drew."""
+"""Evaluate the small CLIP and the small guide on drawings unseen in training."""
 
 import random
 from typing import Any
@@ -28,54 +28,54 @@ DRAWINGS: dict[str, dict[str, Any]] = {
         "defects": DEFECTS,
     },
 }
-"""What is drawn, by name; always with a seed that pretraining does not use."""
+"""Sets of drawings by name; their seeds are never used in pretraining."""
 
 
 @torch.no_grad()
 def evaluate(
     model: MiniClip, *, image_size: int, scenes: int, visible: float, seed: int
 ) -> list[dict[str, Any]]:
-    """Retrieval and detection without any prompt training, one row for each set of drawings.
+    """Retrieval and detection without prompt training, one row per set of drawings.
 
-    `caption_to_image` and `image_to_caption` are the shares of right first choices among all
-    pictures and their captions (each scene is there twice, without and with its defect); `twin` is
-    the share of pictures whose caption is nearer than its twin's. The AUROCs compare "object." with
-    "damaged object.", of pictures by the class token, of patches by each reading.
+    `caption_to_image` and `image_to_caption` are top-1 retrieval accuracies among all pictures and
+    their captions (each scene occurs twice, without and with its defect); `twin` is the fraction of
+    pictures that are closer to their own caption than to their twin's. The AUROCs score "damaged
+    object." against "object.": pictures by the class token, patches by each kind of embedding.
 
     Args:
         model: The model.
-        image_size: In pixels.
-        scenes: How many scenes of each set.
-        visible: Least change that counts as a defect, see `draw`.
-        seed: Of the drawings and captions.
+        image_size: Height and width in pixels.
+        scenes: Number of scenes in each set.
+        visible: Smallest visible change, see `draw`.
+        seed: Seed of the drawings and captions.
     """
     model.eval()
     rows: list[dict[str, Any]] = []
     for number, (name, drawn_with) in enumerate(DRAWINGS.items()):
         canvas = Canvas(image_size, torch.Generator().manual_seed(seed + number))
         drawn = draw(canvas, scenes, visible, **drawn_with)
-        chance = random.Random(seed + number)
-        texts = model.say([caption(facts, chance) for facts in drawn.facts])
-        chunks = [model.see(part, torch.arange(len(part))) for part in drawn.images.split(32)]
-        image = torch.cat([seen.global_ for seen in chunks])
+        rng = random.Random(seed + number)
+        texts = model.encode_text([caption(facts, rng) for facts in drawn.facts])
+        chunks = [model.encode_images(p, torch.arange(len(p))) for p in drawn.images.split(32)]
+        image = torch.cat([chunk.global_ for chunk in chunks])
         similar = image @ texts.T
         own = torch.arange(len(image))
         twin = (own + scenes) % (2 * scenes)
-        normal, damaged = model.say(["object.", "damaged object."])
+        normal, damaged = model.encode_text(["object.", "damaged object."])
         direction = damaged - normal
         coverage = patch_coverage(drawn.masks, model.tower.patch_size[0]).flatten()
         clear = (coverage == 0) | (coverage >= 0.25)
         row: dict[str, Any] = {
             "drawings": name,
-            "image_to_caption": _share(similar.argmax(1) == own),
-            "caption_to_image": _share(similar.argmax(0) == own),
-            "twin": _share(similar[own, own] > similar[own, twin]),
+            "image_to_caption": _accuracy(similar.argmax(1) == own),
+            "caption_to_image": _accuracy(similar.argmax(0) == own),
+            "twin": _accuracy(similar[own, own] > similar[own, twin]),
             "image_auroc": _auroc(image @ direction, own >= scenes),
         }
-        for reading in ("plain", "stream", "values"):
-            patches = torch.cat([getattr(seen, reading) for seen in chunks])
+        for kind in ("plain", "stream", "values"):
+            patches = torch.cat([getattr(chunk, kind) for chunk in chunks])
             evidence = (patches @ direction).flatten()
-            row[f"patch_auroc_{reading}"] = _auroc(evidence[clear], coverage[clear] > 0)
+            row[f"patch_auroc_{kind}"] = _auroc(evidence[clear], coverage[clear] > 0)
         rows.append(row)
     return rows
 
@@ -84,19 +84,19 @@ def evaluate(
 def evaluate_guide(
     guide: Guide, attention: GuidedAttention, *, image_size: int, scenes: int, seed: int
 ) -> dict[str, float]:
-    """How a guide groups the patches of flawless scenes: the object's, and the ground's.
+    """How well a guide groups the patches of flawless scenes into object and background.
 
-    `part_auroc` says how well the cosine of two patches tells whether both are of the object or
-    both of the ground; `similarity` is the mean cosine, `kept` the share of pairs that D-Attn's
-    threshold leaves, `own_part` how much of an object's patch D-Attn reads from the object. Each is
-    a mean over pictures that have enough of both.
+    `part_auroc` is the AUROC of the cosine of two patches for whether both lie on the object or
+    both on the background; `similarity` is the mean cosine, `kept` the fraction of pairs above
+    D-Attn's threshold, `own_part` the attention weight of object patches that stays on the object.
+    Each is a mean over pictures with enough patches of both.
 
     Args:
         guide: The guide.
         attention: D-Attn.
-        image_size: In pixels.
-        scenes: How many scenes; those without an object do not count.
-        seed: Of the drawings.
+        image_size: Height and width in pixels.
+        scenes: Number of scenes; those without an object are left out.
+        seed: Seed of the drawings.
     """
     canvas = Canvas(image_size, torch.Generator().manual_seed(seed))
     drawn = draw_scenes(canvas, scenes, natural=0.4)
@@ -126,8 +126,8 @@ def evaluate_guide(
     return {name: round(value, 3) for name, value in zip(names, means, strict=True)}
 
 
-def _share(right: Tensor) -> float:
-    return round(float(right.float().mean()), 4)
+def _accuracy(correct: Tensor) -> float:
+    return round(float(correct.float().mean()), 4)
 
 
 def _auroc(scores: Tensor, labels: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""From a checkpoint to what the package carries: half precision, one file, its checksum."""
+"""Export weights of a checkpoint to a half-precision safetensors file."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,8 +13,8 @@ def export(tensors: Mapping[str, Tensor], path: Path) -> str:
     """Write tensors in half precision; returns the file's SHA-256.
 
     Args:
-        tensors: Of a trained model, by name.
-        path: A `.safetensors` file.
+        tensors: Weights of a trained model by name.
+        path: The `.safetensors` file to write.
     """
     half = {name: value.detach().half().cpu().contiguous() for name, value in tensors.items()}
     save_file(half, path)

@@ -1,4 +1,4 @@
-"""Pictures of what is pretrained on, and of what the guide sees."""
+"""Figures of the drawings and of the guide's features."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,16 +18,17 @@ from experiments.mini_pretraining.canvas import Canvas
 from experiments.mini_pretraining.pictures import draw
 
 SIDE = 112
+"""Height and width of each image in a figure, in pixels."""
 
 
 def drawings(path: Path, image_size: int, options: Mapping[str, Any], seed: int) -> None:
-    """Scenes, each without and with its defect, twelve pictures a row.
+    """Write a figure of scenes, each without and with its defect, twelve pictures per row.
 
     Args:
-        path: The picture.
-        image_size: In pixels.
-        options: Of `draw`, as the recipe states them.
-        seed: Of the drawings.
+        path: File to write.
+        image_size: Height and width of a picture in pixels.
+        options: Arguments of `draw`, as in the recipe.
+        seed: Seed of the drawings.
     """
     canvas = Canvas(image_size, torch.Generator().manual_seed(seed))
     drawn = draw(canvas, **{**options, "num": 30})
@@ -36,17 +37,21 @@ def drawings(path: Path, image_size: int, options: Mapping[str, Any], seed: int)
 
 
 def guide_colours(path: Path, guide: Guide) -> None:
-    """Embedded images that the guide was never shown, and below each its patches' features.
+    """Write a figure of embedded images, unseen in training, with the guide's features below.
 
-    Colours are the first three principal components of the patches of the one image.
+    Colours are the first three principal components of the patch features of each image.
+
+    Args:
+        path: File to write.
+        guide: The guide.
     """
     rows = []
     for name in ("parts", "fabrics", "boards", "photos"):
         domain = embedded_domain(name)
         damaged = [p for p in domain.pictures() if p.kind in domain.defects]
         chosen = [damaged[i] for i in np.linspace(0, len(damaged) - 1, 10).astype(int)]
-        seen = [Image.fromarray(render(domain, p).image).resize((SIDE, SIDE)) for p in chosen]
-        images = torch.stack([torch.from_numpy(np.array(i)) for i in seen]).permute(0, 3, 1, 2)
+        shown = [Image.fromarray(render(domain, p).image).resize((SIDE, SIDE)) for p in chosen]
+        images = torch.stack([torch.from_numpy(np.array(i)) for i in shown]).permute(0, 3, 1, 2)
         with torch.no_grad():
             features = guide(images / 255.0)
         rows += [images / 255.0, torch.stack([_colours(one) for one in features])]

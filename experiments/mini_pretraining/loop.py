@@ -1,4 +1,4 @@
-"""The training loop: stages, batches drawn as it goes, rates that warm up and fall, checkpoints."""
+"""Training loop of the small CLIP: stages, batches drawn on the fly, schedules, checkpoints."""
 
 import logging
 import random
@@ -15,6 +15,7 @@ from torch.optim import AdamW, Optimizer
 
 from crane.attention import GuidedAttention
 from crane.errors import UsageError
+from crane.files import replacing
 from experiments.mini_pretraining.canvas import Canvas
 from experiments.mini_pretraining.export import export
 from experiments.mini_pretraining.model import MiniClip, small_guide
@@ -24,11 +25,17 @@ from experiments.mini_pretraining.pictures import Drawn, draw, window
 log = logging.getLogger(__name__)
 
 Batch = tuple[Drawn, Int[Tensor, "M N"] | None]
-"""Pictures, and the patches of each that are looked at; None is all."""
+"""Pictures, and the indices of the patches used from each; None uses all."""
 
 
 def rate(step: int, steps: int, warmup: int, decay: float) -> float:
-    """Share of the peak learning rate: up linearly, level, down linearly over the last `decay`.
+    """Factor of the peak learning rate: linear warm-up, constant, linear decay at the end.
+
+    Args:
+        step: Step from 0.
+        steps: Number of steps.
+        warmup: Steps of the warm-up.
+        decay: Fraction of the steps over which the rate decays to 0.
 
     >>> [rate(s, 100, 10, 0.5) for s in (0, 9, 50, 75, 100)]
     [0.1, 1.0, 1.0, 0.5, 0.0]
@@ -40,11 +47,11 @@ def rate(step: int, steps: int, warmup: int, decay: float) -> float:
 def optimizers(
     model: nn.Module, settings: dict[str, Any], stage: dict[str, Any]
 ) -> list[Optimizer]:
-    """AdamW for everything, or Muon for the blocks' matrices and AdamW for the rest.
+    """AdamW for all parameters, or Muon for the blocks' matrices and AdamW for the rest.
 
     Args:
-        model: open_clip's model.
-        settings: `clip` of the recipe.
+        model: The open_clip model.
+        settings: The part `clip` of the recipe.
         stage: One of its stages.
     """
     named = list(model.named_parameters())
@@ -62,15 +69,15 @@ def optimizers(
 
 
 class Pretraining:
-    """The small CLIP's pretraining: goes on from a checkpoint where there is one.
+    """Pretraining of the small CLIP; resumes from its checkpoint if there is one.
 
-    Batch and chance of a step depend on the seed, the stage and the step alone, so an interrupted
-    run draws what an uninterrupted one would have.
+    Batch and random state of a step depend only on seed, stage and step, so a resumed run draws the
+    same batches as an uninterrupted one.
 
     Args:
-        recipe: The whole recipe; `clip` is read.
-        folder: Where `clip.ckpt` is kept.
-        device: Where pictures are drawn and the model is trained.
+        recipe: The whole recipe; only `clip` and `seed` are used.
+        folder: Folder of `clip.ckpt`.
+        device: Device for drawing and training.
     """
 
     def __init__(self, recipe: dict[str, Any], folder: Path, device: str) -> None:
@@ -80,17 +87,17 @@ class Pretraining:
         self.model = MiniClip(self.settings["num_stream_blocks"], self.settings["correlation"])
         self.model.to(self.device).train()
         self.stage, self.step, self.seconds = 0, 0, 0.0
-        self.painter = ThreadPoolExecutor(1, thread_name_prefix="painter")
-        self.ahead: tuple[tuple[int, int], Future[Batch]] | None = None
+        self.drawing_thread = ThreadPoolExecutor(1, thread_name_prefix="drawing")
+        self.prefetched: tuple[tuple[int, int], Future[Batch]] | None = None
         self.optimizers: list[Optimizer] = []
 
     @property
     def checkpoint(self) -> Path:
-        """The file that a later call goes on from."""
+        """The file from which a later call resumes."""
         return self.folder / "clip.ckpt"
 
     def run(self, *, save_every: float = 120.0, log_every: int = 20) -> list[float]:
-        """Train to the end of the last stage; returns the total loss of each step taken.
+        """Train to the end of the last stage; returns the total loss of each step of this call.
 
         Args:
             save_every: Seconds between checkpoints.
@@ -106,19 +113,19 @@ class Pretraining:
                 self.optimizers = optimizers(self.model.clip, self.settings, stages[self.stage])
             totals += self._run_stage(stages[self.stage], save_every, log_every)
             self.stage, self.step, self.optimizers = self.stage + 1, 0, []
-            self._keep()
+            self._average()
             self._save()
         return totals
 
-    def _keep(self) -> None:
-        """Keep the weights after a stage that is averaged; average them after the last of these."""
+    def _average(self) -> None:
+        """Save the weights after each stage in `averaged`; after the last one load their mean."""
         averaged = self.settings["averaged"]
         if self.stage not in averaged:
             return
         torch.save(self.model.clip.state_dict(), self._after(self.stage))
         if self.stage == averaged[-1]:
-            kept = [torch.load(self._after(n), map_location=self.device) for n in averaged]
-            mean = {name: sum(state[name] for state in kept) / len(kept) for name in kept[0]}
+            states = [torch.load(self._after(n), map_location=self.device) for n in averaged]
+            mean = {name: sum(s[name] for s in states) / len(states) for name in states[0]}
             self.model.clip.load_state_dict(mean)
 
     def _after(self, stage: int) -> Path:
@@ -127,14 +134,14 @@ class Pretraining:
     def _run_stage(self, stage: dict[str, Any], save_every: float, log_every: int) -> list[float]:
         totals: list[float] = []
         means: dict[str, float] = {}
-        saved = began = time.monotonic()
+        saved = started = time.monotonic()
         while self.step < stage["steps"]:
             parts = self._step(stage)
             totals.append(float(parts["total"]))
             for name, part in parts.items():
                 means[name] = 0.95 * means.get(name, float(part)) + 0.05 * float(part)
             now = time.monotonic()
-            self.seconds, began = self.seconds + now - began, now
+            self.seconds, started = self.seconds + now - started, now
             if self.step % log_every == 0:
                 shown = " ".join(f"{name} {value:.3f}" for name, value in means.items())
                 log.info(
@@ -151,15 +158,15 @@ class Pretraining:
         return totals
 
     def _step(self, stage: dict[str, Any]) -> dict[str, Tensor]:
-        share = rate(self.step, stage["steps"], stage["warmup"], stage["decay"])
+        factor = rate(self.step, stage["steps"], stage["warmup"], stage["decay"])
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = stage["learning_rate"] * share
+                group["lr"] = stage["learning_rate"] * factor
         drawn, kept = self._batch(stage)
-        weights, chance = Weights(**stage["weights"]), random.Random(self._seed(self.step))
+        weights, rng = Weights(**stage["weights"]), random.Random(self._seed(self.step))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type != "cpu"):
             guide = self._guide if stage["guided"] else None
-            parts = losses(self.model, drawn, weights, chance, stage["stream_share"], kept, guide)
+            parts = losses(self.model, drawn, weights, rng, stage["stream_share"], kept, guide)
         self.model.zero_grad(set_to_none=True)
         parts["total"].backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings["clip_norm"])
@@ -170,10 +177,12 @@ class Pretraining:
 
     @cached_property
     def _attention(self) -> tuple[nn.Module, GuidedAttention]:
-        """The small guide, pretrained before, and D-Attn as conf/guide/mini.yaml states it."""
+        """The pretrained small guide, and D-Attn as configured in conf/guide/mini.yaml."""
         checkpoint = self.folder / "guide.ckpt"
         if not checkpoint.is_file():
-            raise UsageError("the guide, pretrained first", f"no {checkpoint}", key="guided")
+            raise UsageError(
+                f"a guided stage needs {checkpoint}; pretrain the guide first", key="guided"
+            )
         path = checkpoint.with_suffix(".safetensors")
         export(torch.load(checkpoint, map_location="cpu")["vit"], path)
         guide, attention = small_guide(str(path.resolve()))
@@ -181,24 +190,25 @@ class Pretraining:
 
     @torch.no_grad()
     def _guide(self, images: Tensor, kept: Int[Tensor, "K N"] | None) -> Tensor:
-        """D-Attn's correlations of the patches that are looked at."""
+        """D-Attn's correlations between the patches in use."""
         features, attention = self._attention
-        seen = features(images)
+        maps = features(images)
         if kept is not None:
-            looked_at = kept[:, None].expand(-1, seen.shape[1], -1)
-            seen = seen.flatten(2).gather(2, looked_at).unsqueeze(-1)
-        return attention.correlations(seen)
+            index = kept[:, None].expand(-1, maps.shape[1], -1)
+            maps = maps.flatten(2).gather(2, index).unsqueeze(-1)
+        return attention.correlations(maps)
 
     def _seed(self, step: int) -> int:
         return (self.recipe["seed"] + 1000 * self.stage) * 1_000_003 + step
 
     def _batch(self, stage: dict[str, Any]) -> Batch:
-        """The batch of this step; the next one is drawn meanwhile."""
+        """The batch of this step; the next one is drawn in the background."""
         now, following = (self.stage, self.step), (self.stage, self.step + 1)
-        if self.ahead is None or self.ahead[0] != now:
-            self.ahead = (now, self.painter.submit(self._draw, stage, self.step))
-        batch = self.ahead[1].result()
-        self.ahead = (following, self.painter.submit(self._draw, stage, self.step + 1))
+        draw_in_background = self.drawing_thread.submit
+        if self.prefetched is None or self.prefetched[0] != now:
+            self.prefetched = (now, draw_in_background(self._draw, stage, self.step))
+        batch = self.prefetched[1].result()
+        self.prefetched = (following, draw_in_background(self._draw, stage, self.step + 1))
         return batch
 
     @torch.no_grad()
@@ -220,9 +230,8 @@ class Pretraining:
             "step": self.step,
             "seconds": self.seconds,
         }
-        unfinished = self.checkpoint.with_suffix(".part")
-        torch.save(state, unfinished)
-        unfinished.replace(self.checkpoint)
+        with replacing(self.checkpoint) as part:
+            torch.save(state, part)
 
     def _load(self, stages: list[dict[str, Any]]) -> None:
         state = torch.load(self.checkpoint, map_location=self.device)
@@ -230,6 +239,6 @@ class Pretraining:
         self.stage, self.step, self.seconds = state["stage"], state["step"], state["seconds"]
         if state["optimizers"]:
             self.optimizers = optimizers(self.model.clip, self.settings, stages[self.stage])
-            for optimizer, own in zip(self.optimizers, state["optimizers"], strict=True):
-                optimizer.load_state_dict(own)
-        log.info("going on from stage %d, step %d", self.stage + 1, self.step)
+            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(saved)
+        log.info("resuming from stage %d, step %d", self.stage + 1, self.step)

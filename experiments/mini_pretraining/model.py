@@ -1,10 +1,9 @@
-"""The small CLIP in training, read the way Crane reads it."""
+"""The small CLIP in training, with the patch embeddings that Crane uses."""
 
 from typing import NamedTuple
 
 import open_clip
 import torch
-from hydra.utils import instantiate
 from jaxtyping import Float, Int
 from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor, nn
@@ -13,28 +12,30 @@ from torch.nn import functional as F
 from crane.attention import GuidedAttention
 from crane.backbones import TextTower, VisionTower
 from crane.config import compose
+from crane.gate import build
 from crane.guides import Guide
 from crane.weights.embedded import MINI_CLIP
 
 
-class Seen(NamedTuple):
-    """What the vision side says of M pictures; all unit-norm, in the space of the sentences."""
+class ImageEmbeddings(NamedTuple):
+    """Unit-norm embeddings of M pictures in the joint space; K of them have second streams."""
 
     global_: Float[Tensor, "M E"]
     plain: Float[Tensor, "M N E"]
     """Patches of the ordinary ViT."""
     stream: Float[Tensor, "K N E"]
-    """Patches of E-Attn, of the chosen pictures."""
+    """Patches of E-Attn for the selected pictures."""
     values: Float[Tensor, "K N E"]
-    """Patches of D-Attn, of the chosen pictures."""
+    """Patches of D-Attn for the selected pictures."""
 
 
 class MiniClip(nn.Module):
-    """open_clip's model, and the three readings of its patches that Crane knows.
+    """An open_clip model that also computes the patches of E-Attn and D-Attn.
 
     Args:
-        num_stream_blocks: Last blocks with a second stream, as in conf/backbone/mini.yaml.
-        correlation: Which self-correlations E-Attn adds up: `q`, `k`, `v`.
+        num_stream_blocks: Number of last blocks with a second stream, as in
+            conf/backbone/mini.yaml.
+        correlation: The self-correlations that E-Attn sums: `q`, `k`, `v`.
     """
 
     def __init__(self, num_stream_blocks: int, correlation: list[str]) -> None:
@@ -46,34 +47,34 @@ class MiniClip(nn.Module):
         self.first = len(self.tower.blocks) - num_stream_blocks
         self.correlation = correlation
 
-    def say(self, sentences: list[str]) -> Float[Tensor, "R E"]:
-        """Unit-norm embeddings of sentences, whose padding is left out."""
+    def encode_text(self, sentences: list[str]) -> Float[Tensor, "R E"]:
+        """Unit-norm embeddings of sentences, computed without padding."""
         ids = self.tokenizer(sentences).to(self.tower.class_token.device)
         ends = ids.argmax(dim=1)
         rows = self.text.token_embedding(ids[:, : int(ends.max()) + 1])
         none = rows.new_empty(0, len(rows), 0, rows.shape[-1])
         return F.normalize(self.text(rows, ends, none).float(), dim=-1)
 
-    def see(
+    def encode_images(
         self,
         images: Float[Tensor, "M 3 S S"],
         chosen: Tensor,
         kept: Int[Tensor, "M N"] | None = None,
         correlations: Float[Tensor, "K N N"] | None = None,
-    ) -> Seen:
-        """Embeddings of pictures (RGB in [0, 1]).
+    ) -> ImageEmbeddings:
+        """Embeddings of pictures.
 
         Args:
-            images: The pictures.
-            chosen: Which of them are read by E-Attn and D-Attn too.
-            kept: The patches of each that are looked at; None is all.
-            correlations: Of the chosen, by D-Attn's guide; None is a guide that sees no two patches
-                alike.
+            images: RGB in [0, 1].
+            chosen: Indices of the pictures that E-Attn and D-Attn also process.
+            kept: Indices of the patches used from each picture; None uses all.
+            correlations: D-Attn's correlations for the selected pictures; None correlates each
+                patch with itself only.
         """
         h = self.tower.embed(images)
         if kept is not None:
-            looked_at = kept[:, :, None].expand(-1, -1, h.shape[-1])
-            h = torch.cat([h[:, :1], h[:, 1:].gather(1, looked_at)], dim=1)
+            index = kept[:, :, None].expand(-1, -1, h.shape[-1])
+            h = torch.cat([h[:, :1], h[:, 1:].gather(1, index)], dim=1)
         z = after = h
         for number, block in enumerate(self.tower.blocks):
             q, k, v = block.qkv(h)
@@ -92,7 +93,7 @@ class MiniClip(nn.Module):
         if correlations is not None:
             values = correlations.unsqueeze(1) @ values
         values = last.project(values)
-        return Seen(
+        return ImageEmbeddings(
             self._joint(h[:, :1])[:, 0],
             self._joint(h[:, 1:]),
             self._joint(z[:, 1:]),
@@ -104,11 +105,11 @@ class MiniClip(nn.Module):
 
 
 def small_guide(weights: str) -> tuple[Guide, GuidedAttention]:
-    """The small guide with some weights, and D-Attn, as conf/guide/mini.yaml states them.
+    """The small guide with the given weights, and D-Attn, as configured in conf/guide/mini.yaml.
 
     Args:
-        weights: A path, `random`, or `crane-mini-guide/embedded` for those of the package.
+        weights: A path, `random`, or `crane-mini-guide/embedded` for the package's own.
     """
     own = ["method=crane_plus", "guide=mini", f"guide.features.weights='{weights}'"]
     guide = compose("train", own).guide
-    return instantiate(guide.features), instantiate(guide.attention)
+    return build(guide.features, "guide.features"), build(guide.attention, "guide.attention")

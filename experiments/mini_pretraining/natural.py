@@ -1,8 +1,8 @@
-"""Surfaces without a name, of many colours: noise, cells and leaves.
+"""Surfaces that captions cannot name, in many colours: noise, cells and leaves.
 
-Processes known to share statistics with photographs (Baradad et al., Learning to See by Looking at
-Noise, 2021): noise whose spectrum falls as a power of the frequency, Worley's cells, and flat
-shapes that fall on each other like dead leaves. Captions say nothing of them but the state.
+Random processes that share statistics with photographs (Baradad et al., "Learning to See by Looking
+at Noise", 2021): noise with a power-law spectrum, Worley cells, and the dead-leaves model. Captions
+mention only the state of these surfaces.
 """
 
 import math
@@ -24,7 +24,7 @@ from experiments.mini_pretraining.canvas import (
 
 
 def noise(canvas: Canvas, num: int) -> Pictures:
-    """Coloured noise with a spectrum of 1 / f to 1 / f^2, sometimes stretched in one direction."""
+    """Coloured noise with a spectrum from 1 / f to 1 / f^2, sometimes anisotropic."""
     power = per_picture(canvas.uniform(num, 0.9, 2.0))
     angle = per_picture(canvas.uniform(num, 0.0, math.pi))
     stretch = per_picture(canvas.log_uniform(num, 1.0, 3.0))
@@ -37,14 +37,14 @@ def noise(canvas: Canvas, num: int) -> Pictures:
     waves[:, :, 0, 0] = 0.0
     planes = torch.fft.irfft2(waves, s=(canvas.size, canvas.size))
     planes = planes / planes.std(dim=(-2, -1), keepdim=True).clamp_min(1e-6)
-    together = per_picture(canvas.uniform(num, 0.3, 1.0))[:, None]  # 1 is one hue
+    together = per_picture(canvas.uniform(num, 0.3, 1.0))[:, None]  # 1: a single hue
     planes = together * planes[:, :1] + (1.0 - together) * planes
     contrast = per_picture(canvas.uniform(num, 0.05, 0.28))[:, None]
     return (_any_colour(canvas, num) + contrast * planes).clamp(0, 1)
 
 
 def cells(canvas: Canvas, num: int) -> Pictures:
-    """Cells about random points, flat or domed, each with a tone of its own, joints between."""
+    """Worley cells, flat or domed, each in its own colour, separated by joints."""
     most = 150
     wanted = canvas.log_uniform(num, 12.0, float(most))
     points = torch.stack([canvas.uniform(num * most, -1.2, 1.2).view(num, most) for _ in "xy"], -1)
@@ -74,10 +74,10 @@ def cells(canvas: Canvas, num: int) -> Pictures:
 
 
 def leaves(canvas: Canvas, num: int) -> Pictures:
-    """Boxes and discs of few colours and a power law of sizes, one on top of another."""
+    """Overlapping boxes and discs in few colours, with sizes from a power law."""
     many = 60
     colours = _palette(canvas, num, many)
-    upright = per_picture(canvas.chance(num, 0.5))  # as things stand on a made surface
+    upright = per_picture(canvas.chance(num, 0.5))  # as on man-made surfaces
     largest = canvas.uniform(num, 0.12, 0.7)
     shaded = per_picture(canvas.uniform(num, 0.0, 0.5) * canvas.chance(num, 0.6))
     rgb = _any_colour(canvas, num).expand(-1, -1, canvas.size, canvas.size)
@@ -101,19 +101,19 @@ def leaves(canvas: Canvas, num: int) -> Pictures:
 
 
 NATURAL: tuple[Callable[[Canvas, int], Pictures], ...] = (noise, cells, leaves)
-"""What can take the place of a surface with a pattern and a colour."""
+"""Kinds that can replace a surface with a pattern and a colour."""
 
 
 def natural(canvas: Canvas, surface: Pictures, share: float) -> tuple[Pictures, Tensor]:
-    """Put noise, cells or leaves in the place of some surfaces.
+    """Replace some surfaces by noise, cells or leaves.
 
     Args:
-        canvas: The source of chance.
+        canvas: Size and source of randomness.
         surface: Surfaces with a pattern and a colour.
-        share: How many of them give way.
+        share: Fraction of them to replace.
 
     Returns:
-        The surfaces, and which of them have no pattern and no colour that a word is for.
+        The surfaces, and which of them have neither a pattern nor a colour with a name.
     """
     num = len(surface)
     kinds = canvas.integers(num, len(NATURAL))
@@ -132,7 +132,7 @@ def _any_colour(canvas: Canvas, num: int) -> Tensor:
 
 
 def _palette(canvas: Canvas, num: int, many: int) -> Tensor:
-    """`many` colours a picture, of one to four families, as (N, many, 3)."""
+    """`many` colours per picture from one to four families, as (N, many, 3)."""
     families = torch.stack([_any_colour(canvas, num)[:, :, 0, 0] for _ in range(4)], dim=1)
     limit = 1 + canvas.integers(num, 4)
     which = canvas.integers(num * many, 4).view(num, many) % limit[:, None]

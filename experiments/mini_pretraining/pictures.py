@@ -1,4 +1,4 @@
-"""Batches to pretrain on: every scene without and with a defect, masks and what to say of them."""
+"""Batches for pretraining: scenes without and with a defect, masks, and facts for captions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,22 +17,22 @@ from experiments.mini_pretraining.surfaces import PATTERNS, Pattern
 
 @dataclass
 class Facts:
-    """What a caption can say of one picture."""
+    """What a caption can mention about one picture."""
 
     pattern: str
-    """Empty where no word is for it, as of `colour`."""
+    """Empty, like `colour`, if the surface has no name."""
     shape: str
     colour: str
     arrangement: str
     state: str
-    """`flawless`, or the word for the defect."""
+    """`flawless`, or the adjective for the defect."""
     place: str
     size: str
 
 
 @dataclass
 class Drawn:
-    """2 N pictures: N flawless, then the same N with a defect each."""
+    """M = 2 N pictures: N flawless ones, then the same N with a defect each."""
 
     images: Float[Tensor, "M 3 S S"]
     masks: Bool[Tensor, "M S S"]
@@ -51,17 +51,17 @@ def draw(
 ) -> Drawn:
     """Draw `num` scenes, each without and with a defect.
 
-    A mask holds the pixels that the defect visibly changed, so it is exact.
+    Masks are exact: they hold the pixels that the defect visibly changed.
 
     Args:
-        canvas: Where, and the source of chance.
-        num: How many scenes; twice as many pictures.
-        visible: Least change of a colour channel that counts as seen, of a range of 1.
-        patterns: What surfaces are covered with.
-        shapes: Outlines of objects.
-        defects: Kinds of defect.
-        tinted: Share of the surfaces that are strewn with patches of another colour.
-        natural: Share of the surfaces that are noise, cells or leaves, which no word is for.
+        canvas: Size and source of randomness.
+        num: Number of scenes; there are twice as many pictures.
+        visible: Smallest visible change of a colour channel, on a range of 1.
+        patterns: Patterns of surfaces by name.
+        shapes: Outlines of objects by name.
+        defects: Kinds of defect by name.
+        tinted: Fraction of the surfaces with patches of a second colour.
+        natural: Fraction of the surfaces that are noise, cells or leaves.
     """
     scenes = draw_scenes(canvas, num, patterns, shapes, tinted, natural)
     x, y = _places(canvas, scenes.region)
@@ -95,37 +95,37 @@ def draw(
 
 
 def window(canvas: Canvas, drawn: Drawn, patch: int, side: int) -> Int[Tensor, "M N"]:
-    """Patches of a square part of each picture, the same of twins, that its defect lies in.
+    """Patches of a random square window around each defect, the same for both twins.
 
-    A defect that is larger than the part is in it with its middle.
+    The window contains the centre of the defect; a defect can be larger than the window.
 
     Args:
-        canvas: The source of chance.
+        canvas: Source of randomness.
         drawn: The pictures.
         patch: Side of a patch in pixels.
-        side: Of the part, in patches.
+        side: Side of the window in patches.
 
     Returns:
-        The numbers of its patches, row by row.
+        Indices of the window's patches, row-major.
     """
     grid = canvas.size // patch
     masks = drawn.masks[len(drawn.masks) // 2 :].float()
     line = torch.arange(canvas.size, device=canvas.device) + 0.5
     counts = masks.sum((1, 2))
     corner = []
-    for along in (1, 2):  # down the rows, then across the columns
+    for along in (1, 2):  # rows, then columns
         middle = (masks.sum(3 - along) * line).sum(1) / counts.clamp_min(1.0)
         middle = torch.where(counts > 0, middle, canvas.size / 2)
         first = middle / patch - canvas.uniform(len(masks), 0.0, 1.0) * side
         corner.append(first.round().long().clamp(0, grid - side))
     within = torch.arange(side, device=canvas.device)
-    of_part = (within[:, None] * grid + within).flatten()
-    kept = (corner[0] * grid + corner[1])[:, None] + of_part
+    offsets = (within[:, None] * grid + within).flatten()
+    kept = (corner[0] * grid + corner[1])[:, None] + offsets
     return torch.cat([kept, kept])
 
 
 def _places(canvas: Canvas, region: Planes) -> tuple[Numbers, Numbers]:
-    """A random point of each region."""
+    """A random point in each region."""
     flat = region.flatten(1) + 1e-6
     chosen = torch.multinomial(flat, 1, generator=canvas.generator)[:, 0]
     row, col = chosen // canvas.size, chosen % canvas.size
@@ -133,7 +133,7 @@ def _places(canvas: Canvas, region: Planes) -> tuple[Numbers, Numbers]:
 
 
 def _photographed(canvas: Canvas, rgb: Pictures) -> Pictures:
-    """Exposure, a little blur and noise: each picture is taken on its own."""
+    """Add exposure, slight blur and noise, drawn for each picture separately."""
     num = len(rgb)
     gain = canvas.uniform(num, 0.85, 1.15)[:, None, None, None]
     offset = canvas.uniform(num, -0.05, 0.05)[:, None, None, None]

@@ -1,4 +1,4 @@
-"""Flawless scenes: surfaces, single objects and arrangements, with what is no defect on them."""
+"""Flawless scenes: surfaces, single objects and grids, with harmless marks on them."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -42,26 +42,26 @@ COLOURS: dict[str, tuple[float, float, float, float]] = {
     "grey": (0.1, 0.5, 0.0, 0.4),
     "black": (0.1, 0.5, 0.0, 0.06),
 }
-"""Words for colours, and the colours they stand for."""
+"""Colours by name."""
 ARRANGEMENTS = ("surface", "object", "grid")
-"""A surface fills the picture, an object lies on one, a grid repeats the object."""
+"""A surface fills the picture, an object lies on a surface, a grid repeats the object."""
 
 
 @dataclass
 class Scenes:
-    """N flawless pictures and what is in them."""
+    """N flawless pictures and their contents."""
 
     rgb: Pictures
     background: Pictures
-    """What shows where a piece of the object is gone."""
+    """What shows through where a piece of the object is missing."""
     region: Planes
     """1 where a defect can be."""
     light: Numbers
-    """Angle that the light comes from."""
+    """Direction of the light in radians."""
     pattern: list[str]
-    """Empty where no word is for it, as of `colour`."""
+    """Empty, like `colour`, if the surface has no name."""
     shape: list[str]
-    """Of the object; `surface` where there is none."""
+    """Outline of the object; `surface` if there is no object."""
     colour: list[str]
     arrangement: list[str]
 
@@ -74,15 +74,15 @@ def draw_scenes(
     tinted: float = 0.0,
     natural: float = 0.0,
 ) -> Scenes:
-    """Draw scenes of every kind.
+    """Draw scenes of all arrangements.
 
     Args:
-        canvas: Where, and the source of chance.
-        num: How many.
-        patterns: What surfaces are covered with.
-        shapes: Outlines of objects.
-        tinted: Share of the surfaces that are strewn with patches of another colour.
-        natural: Share of the surfaces, and half of it of the grounds, that no word is for.
+        canvas: Size and source of randomness.
+        num: Number of scenes.
+        patterns: Patterns of surfaces by name.
+        shapes: Outlines of objects by name.
+        tinted: Fraction of the surfaces with patches of a second colour.
+        natural: Fraction of the surfaces without a name; of backgrounds, half as many.
     """
     light = canvas.uniform(num, 0, 2 * math.pi)
     colour_ids = canvas.integers(num, len(COLOURS))
@@ -131,7 +131,7 @@ def _names(words: Sequence[str], ids: Tensor, nameless: Tensor | None = None) ->
 def grouped(
     functions: Sequence[Callable[[Canvas, int], Planes]], ids: Tensor, canvas: Canvas
 ) -> Planes:
-    """Call each function for the pictures whose id is its place in the list."""
+    """Apply each function to the pictures whose id is its index."""
     planes = torch.empty(len(ids), canvas.size, canvas.size, device=canvas.device)
     for number, function in enumerate(functions):
         chosen = (ids == number).nonzero()[:, 0]
@@ -154,7 +154,7 @@ def _colours(canvas: Canvas, ids: Tensor) -> Tensor:
 def _surface(
     canvas: Canvas, colour: Tensor, ids: Tensor, patterns: Mapping[str, Pattern], light: Numbers
 ) -> Pictures:
-    """A pattern in a colour and a relative of it, with grain and relief."""
+    """A pattern in two related colours, with grain and relief."""
     num = len(ids)
     plane = grouped(list(patterns.values()), ids, canvas)
     hue = canvas.uniform(num, 0, 1)
@@ -174,7 +174,7 @@ def _surface(
 
 
 def _tinted(canvas: Canvas, surface: Pictures, share: float) -> Pictures:
-    """Patches of another colour, of one size, all over some of the surfaces."""
+    """Cover some of the surfaces with patches of a second colour."""
     num = len(surface)
     tint = hsv_to_rgb(
         canvas.uniform(num, 0, 1), canvas.uniform(num, 0, 1), canvas.uniform(num, 0.05, 1.0)
@@ -188,7 +188,7 @@ def _tinted(canvas: Canvas, surface: Pictures, share: float) -> Pictures:
 def _objects(
     canvas: Canvas, arrangement: Tensor, ids: Tensor, shapes: Mapping[str, Outline]
 ) -> tuple[Planes, Numbers]:
-    """Distances of one object, or of a lattice of them, and the half size of each."""
+    """Signed distances of an object or a grid of objects, and the half size of each object."""
     num = len(ids)
     wobble = canvas.uniform(num, -0.15, 0.15), canvas.uniform(num, -0.15, 0.15)
     u, v = posed(canvas, *wobble, canvas.uniform(num, 0, 2 * math.pi))
@@ -205,7 +205,7 @@ def _objects(
         chosen = (ids == number).nonzero()[:, 0]
         if len(chosen):
             distance[chosen] = outline(u[chosen], v[chosen])
-    holes = canvas.chance(num, 0.3)  # two round openings that belong there
+    holes = canvas.chance(num, 0.3)  # two round openings that are no defect
     spread = per_picture(canvas.uniform(num, 0.15, 0.5))
     opening = per_picture(canvas.uniform(num, 0.06, 0.2))
     hole = opening - torch.hypot(u.abs() - spread, v)
@@ -221,7 +221,7 @@ def _composed(
     scale: Numbers,
     light: Numbers,
 ) -> tuple[Pictures, Planes]:
-    """The object, bevelled or domed, on its ground, with its shadow."""
+    """The object, bevelled or domed, with its shadow on the background."""
     num = len(scale)
     region = cover(distance, torch.full_like(scale, 1.5 * canvas.pixel))
     bevel = per_picture(canvas.uniform(num, 0.08, 0.6) * scale)
@@ -239,7 +239,7 @@ def _composed(
 
 
 def _marked(canvas: Canvas, rgb: Pictures, region: Planes) -> Pictures:
-    """What might be taken for a defect and is none: prints, seams, shadows, highlights."""
+    """Add marks that are no defects: prints, seams, shadows, highlights."""
     num = len(rgb)
     hue = canvas.uniform(num, 0, 1)
     ink = hsv_to_rgb(hue, canvas.uniform(num, 0, 1), canvas.uniform(num, 0, 1))

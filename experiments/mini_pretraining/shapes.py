@@ -1,4 +1,4 @@
-"""Outlines of objects as signed distances: negative inside, in units of the object's size."""
+"""Outlines of objects as signed distances, negative inside, in units of the object's half size."""
 
 import math
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import torch
 from experiments.mini_pretraining.canvas import Planes
 
 Outline = Callable[[Planes, Planes], Planes]
-"""From coordinates in the object's frame (its half size is 1) to distances."""
+"""Maps coordinates in the object's frame to signed distances."""
 
 
 def disc(u: Planes, v: Planes) -> Planes:
@@ -17,7 +17,7 @@ def disc(u: Planes, v: Planes) -> Planes:
 
 
 def oval(u: Planes, v: Planes) -> Planes:
-    """An ellipse of 1 to 0.6."""
+    """An ellipse with an aspect ratio of 0.6."""
     return (torch.hypot(u, v / 0.6) - 1.0) * 0.75
 
 
@@ -37,7 +37,7 @@ def capsule(u: Planes, v: Planes) -> Planes:
 
 
 def triangle(u: Planes, v: Planes) -> Planes:
-    """A triangle of equal sides."""
+    """An equilateral triangle."""
     return torch.maximum(math.sqrt(3) / 2 * u.abs() + 0.5 * v, -v) - 0.5
 
 
@@ -47,7 +47,7 @@ def cross(u: Planes, v: Planes) -> Planes:
 
 
 def diamond(u: Planes, v: Planes) -> Planes:
-    """A square on its corner."""
+    """A square standing on its corner."""
     return (u.abs() + v.abs() - 1.0) * 0.75
 
 
@@ -57,12 +57,12 @@ def flower(u: Planes, v: Planes) -> Planes:
 
 
 def crescent(u: Planes, v: Planes) -> Planes:
-    """A disc with a disc taken out of its side."""
+    """A disc with a disc cut out of its side."""
     return torch.maximum(torch.hypot(u, v) - 1.0, 0.75 - torch.hypot(u - 0.75, v))
 
 
 def octagon(u: Planes, v: Planes) -> Planes:
-    """Eight equal sides."""
+    """A regular octagon."""
     slant = (u.abs() + v.abs()) * math.sqrt(0.5)
     return torch.maximum(torch.maximum(u.abs(), v.abs()), slant) - 0.9
 
@@ -75,7 +75,7 @@ def arch(u: Planes, v: Planes) -> Planes:
 
 
 def star(u: Planes, v: Planes) -> Planes:
-    """Five points. Held out: never drawn in pretraining."""
+    """A five-pointed star. Held out: never drawn in pretraining."""
     angle = torch.atan2(u, -v)
     fold = ((angle / (2 * math.pi) * 5) % 1.0 - 0.5).abs() * 2.0
     return (torch.hypot(u, v) - (0.45 + 0.55 * fold**1.5)) * 0.6
@@ -98,9 +98,9 @@ SHAPES: dict[str, Outline] = {
         arch,
     )
 }
-"""What pretraining draws."""
+"""Outlines drawn in pretraining."""
 HELD_OUT_SHAPES: dict[str, Outline] = {"star": star}
-"""What only the evaluation draws."""
+"""Outlines drawn in evaluation only."""
 
 
 def _box(u: Planes, v: Planes, half_u: float, half_v: float, corner: float) -> Planes:

@@ -1,4 +1,4 @@
-"""Patterns that cover a surface: values from 0 to 1, and what the captions call them."""
+"""Patterns of surfaces, with values in [0, 1]; captions name them by their function."""
 
 import math
 from collections.abc import Callable
@@ -17,15 +17,16 @@ from experiments.mini_pretraining.canvas import (
 )
 
 Pattern = Callable[[Canvas, int], Planes]
+"""Draws a number of planes in [0, 1]."""
 
 
 def plain(canvas: Canvas, num: int) -> Planes:
-    """Almost one colour, slightly mottled."""
+    """Nearly uniform, slightly mottled."""
     return 0.5 + 0.06 * clouds(canvas, canvas.log_uniform(num, 2.0, 40.0))
 
 
 def striped(canvas: Canvas, num: int) -> Planes:
-    """Bands of any width, edge and direction."""
+    """Bands of any width, softness and direction."""
     u, _ = _frame(canvas, num, bend=0.04)
     wave = torch.sin(u * per_picture(_waves(canvas, num)))
     return step(wave, 0.15) * _duty(canvas, num) + (1.0 - _duty(canvas, num)) * (wave + 1.0) / 2.0
@@ -86,7 +87,7 @@ def veined(canvas: Canvas, num: int) -> Planes:
 
 
 def ringed(canvas: Canvas, num: int) -> Planes:
-    """Rings about a centre, as on a cut log."""
+    """Rings around a centre, as on a cut log."""
     zero = torch.zeros(num, device=canvas.device)
     u, v = posed(canvas, canvas.uniform(num, -1, 1), canvas.uniform(num, -1, 1), zero)
     radius = torch.hypot(u, v) + 0.03 * clouds(canvas, canvas.uniform(num, 10.0, 30.0))
@@ -94,7 +95,7 @@ def ringed(canvas: Canvas, num: int) -> Planes:
 
 
 def zigzag(canvas: Canvas, num: int) -> Planes:
-    """Bands that run to and fro."""
+    """Zigzag bands."""
     u, v = _frame(canvas, num, bend=0.0)
     waves = per_picture(_waves(canvas, num))
     teeth = torch.asin(torch.sin(v * waves * per_picture(canvas.uniform(num, 0.4, 1.0))) * 0.999)
@@ -102,7 +103,7 @@ def zigzag(canvas: Canvas, num: int) -> Planes:
 
 
 def tiled(canvas: Canvas, num: int) -> Planes:
-    """Square tiles with dark joints and a tone of their own."""
+    """Square tiles, each in its own tone, with dark joints."""
     u, v = _frame(canvas, num, bend=0.0)
     waves = per_picture(_waves(canvas, num) / 4.0)
     joint = torch.minimum((u * waves % 1.0 - 0.5).abs(), (v * waves % 1.0 - 0.5).abs())
@@ -111,7 +112,7 @@ def tiled(canvas: Canvas, num: int) -> Planes:
 
 
 def rippled(canvas: Canvas, num: int) -> Planes:
-    """Waves that bend, as on sand."""
+    """Curved waves, as on sand."""
     u, _ = _frame(canvas, num, bend=0.15)
     return 0.5 + 0.5 * torch.sin(u * per_picture(_waves(canvas, num)))
 
@@ -143,9 +144,9 @@ PATTERNS: dict[str, Pattern] = {
         rippled,
     )
 }
-"""What pretraining draws."""
+"""Patterns drawn in pretraining."""
 HELD_OUT_PATTERNS: dict[str, Pattern] = {"scaly": scaly}
-"""What only the evaluation draws."""
+"""Patterns drawn in evaluation only."""
 
 
 def _frame(canvas: Canvas, num: int, bend: float) -> tuple[Planes, Planes]:
@@ -158,7 +159,7 @@ def _frame(canvas: Canvas, num: int, bend: float) -> tuple[Planes, Planes]:
 
 
 def _waves(canvas: Canvas, num: int) -> Tensor:
-    """Radians for each unit: 3 to 22 periods across the picture."""
+    """Radians per unit: 3 to 22 periods across the picture."""
     return canvas.log_uniform(num, 3.0, 22.0) * math.pi
 
 

@@ -119,20 +119,20 @@ def test_the_three_readings_are_those_of_crane(recipe):
     state = copy.deepcopy(model.vision.tower.state_dict())
     mini.tower.load_state_dict(state)
     with torch.no_grad():
-        seen = mini.see(images, torch.arange(2))
+        embeddings = mini.encode_images(images, torch.arange(2))
         tokens = model.vision(images)
-        torch.testing.assert_close(seen.global_, tokens.global_, atol=1e-5, rtol=1e-4)
-        torch.testing.assert_close(seen.stream, tokens.patches[0], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(embeddings.global_, tokens.global_, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(embeddings.stream, tokens.patches[0], atol=1e-5, rtol=1e-4)
         plain = build_model(compose("train", [*config_of_plain()])).vision
         plain.tower.load_state_dict(state)
-        torch.testing.assert_close(seen.plain, plain(images).patches[0], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(embeddings.plain, plain(images).patches[0], atol=1e-5, rtol=1e-4)
         own = ["method=crane_plus", "guide=mini", "attention=none"]
         guided = build_model(compose("train", [*own, *config_of_towers()])).vision
         guided.tower.load_state_dict(state)
         related = guided.guided.correlations(guided.guide(images))
-        by_guide = mini.see(images, torch.arange(2), None, related).values
+        by_guide = mini.encode_images(images, torch.arange(2), None, related).values
         torch.testing.assert_close(by_guide, guided(images).patches[0], atol=1e-5, rtol=1e-4)
-        assert (by_guide - seen.values).abs().max() > 1e-3
+        assert (by_guide - embeddings.values).abs().max() > 1e-3
 
 
 def config_of_towers() -> list[str]:
@@ -149,7 +149,7 @@ def test_sentences_that_are_too_close_are_driven_apart(drawn, monkeypatch):
     model = MiniClip(6, ["q", "k", "v"])
 
     def cosine() -> float:
-        normal, damaged = model.say(["object.", "damaged object."])
+        normal, damaged = model.encode_text(["object.", "damaged object."])
         return float(normal @ damaged)
 
     before = cosine()
