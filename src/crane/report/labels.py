@@ -47,7 +47,10 @@ def differences(runs: Sequence[Run]) -> dict[str, list[str]]:
     >>> differences(runs)
     {'prompt.depth': ['9', '3']}
     """
-    each = settings(runs)
+    return _differences(settings(runs))
+
+
+def _differences(each: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     keys = dict.fromkeys(key for one in each for key in one)
     columns = {key: [one.get(key, "-") for one in each] for key in keys}
     different = {k: column for k, column in columns.items() if len({*map(_code, column)}) > 1}
@@ -60,10 +63,11 @@ def label_runs(runs: Sequence[Run]) -> list[str]:
     Names are the first of these that tell the settings apart: the overrides typed that differ, the
     methods, the keys of the configuration that differ, the folder of each setting's first run.
     """
-    columns = {_short(key): column for key, column in differences(runs).items()}
+    each = settings(runs)
+    columns = {_short(key): column for key, column in _differences(each).items()}
     groups: dict[str, list[Run]] = {}
     values: dict[str, dict[str, str]] = {}
-    codes = [_code(setting) for setting in settings(runs)]
+    codes = [*map(_code, each)]
     for place, code in enumerate(codes):
         groups.setdefault(code, []).append(runs[place])
         values[code] = {key: column[place] for key, column in columns.items()}
