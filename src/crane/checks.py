@@ -315,9 +315,8 @@ def one_of(value: object, options: Iterable[object], what: str, key: str | None 
         return
     near = difflib.get_close_matches(str(value), known, n=1)
     guess = f"did you mean {near[0]}? " if near else ""
-    raise UsageError(
-        f"unknown {what} {shown(value)}; {guess}choose one of {', '.join(known)}", key=key
-    )
+    choice = f"{guess}choose one of {', '.join(known)}" if known else "there is none"
+    raise UsageError(f"unknown {what} {shown(value)}; {choice}", key=key)
 
 
 __all__ = [

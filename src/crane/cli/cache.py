@@ -1,4 +1,4 @@
-"""`crane cache`: what frozen features are kept on disk, and which to remove."""
+"""`crane cache`: list the cached features, and remove some."""
 
 import time
 
@@ -9,16 +9,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from crane.cache import BrokenEntryError, CacheFolder, Entry, age_text, size_text
+from crane.checks import one_of
 from crane.cli.arguments import CACHE_ACTIONS
-from crane.errors import UsageError
 
 DAY = 86400.0
 
 
 def cache(config: DictConfig) -> None:
     """List the entries of the cache, or remove some."""
-    if config.action not in CACHE_ACTIONS:
-        raise UsageError(f"one of {', '.join(CACHE_ACTIONS)}", config.action, key="action")
+    one_of(config.action, CACHE_ACTIONS, "action", "action")
     folder, console = CacheFolder(config.folder), Console(highlight=False)
     if config.action == "list":
         list_entries(folder, console)
@@ -27,7 +26,7 @@ def cache(config: DictConfig) -> None:
 
 
 def list_entries(folder: CacheFolder, console: Console) -> None:
-    """Print a line for each entry, the last used first, and what they take together."""
+    """Print each entry, the last used first, and the total size."""
     table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
     for column in ("entry", "data set", "images", "size", "used"):
         table.add_column(column, justify="right" if column in ("images", "size") else "left")
@@ -49,25 +48,21 @@ def list_entries(folder: CacheFolder, console: Console) -> None:
     number = "1 entry" if len(entries) == 1 else f"{len(entries)} entries"
     console.print(f"{number}, {total} in {escape(str(folder.path))}", soft_wrap=True)
     if leftovers := folder.leftovers():
-        console.print(f"{len(leftovers)} leftovers of interrupted runs; crane cache prune removes")
+        console.print(
+            f"{len(leftovers)} leftovers of interrupted runs; crane cache prune removes them"
+        )
 
 
 def prune(config: DictConfig, folder: CacheFolder, console: Console) -> None:
-    """Remove entries, what is damaged and what interrupted runs left; say what went.
+    """Remove the entries chosen, damaged entries and leftovers of interrupted runs.
 
     Raises:
-        UsageError: There is no entry of a name, or a limit is below 0 or no number.
+        UsageError: There is no entry with that name.
     """
-    for key in ("unused_days", "max_gb"):
-        limit = config[key]
-        if limit is not None and (not isinstance(limit, (int, float)) or limit < 0):
-            raise UsageError("0 or more", limit, key=key)
     entries, broken = _split(folder)
     known = {entry.id: entry for entry in entries}
-    unknown = [name for name in config.entries if name not in known and name not in broken]
-    if unknown:
-        there = ", ".join([*known, *broken]) or "none"
-        raise UsageError(f"entries out of {there}", ", ".join(unknown), key="entries")
+    for name in config.entries:
+        one_of(name, [*known, *broken], "entry", "entries")
     chosen = {name: known.get(name) for name in [*broken, *config.entries]}
     if config.unused_days is not None:
         oldest = time.time() - config.unused_days * DAY
@@ -79,23 +74,23 @@ def prune(config: DictConfig, folder: CacheFolder, console: Console) -> None:
         if folder.remove(name):
             console.print(f"removed {name}, {size}")
         else:
-            console.print(f"[yellow]kept[/yellow] {name}: a run is computing it")
+            console.print(f"[yellow]kept[/yellow] {name}: a run is writing it")
     num_leftovers = folder.clean()
     if num_leftovers:
         console.print(f"removed {num_leftovers} leftovers of interrupted runs")
     if not chosen and not num_leftovers:
-        console.print("nothing to remove; unused_days=…, max_gb=… or names of entries choose some")
+        console.print("nothing to remove; choose entries by name, unused_days=… or max_gb=…")
 
 
 def _split(folder: CacheFolder) -> tuple[list[Entry], dict[str, BrokenEntryError]]:
-    """Whole entries, and what is wrong with the others by name."""
+    """The intact entries, and the errors of the damaged ones by name."""
     every = dict(folder.entries())
     whole = [entry for entry in every.values() if isinstance(entry, Entry)]
     return whole, {n: e for n, e in every.items() if isinstance(e, BrokenEntryError)}
 
 
 def _beyond(entries: list[Entry], num_bytes: float) -> list[Entry]:
-    """The least recently used, as many as must go for the others to fit."""
+    """The least recently used entries that must go for the others to fit."""
     total, going = sum(entry.num_bytes for entry in entries), []
     for entry in sorted(entries, key=lambda entry: entry.last_used):
         if total <= num_bytes:

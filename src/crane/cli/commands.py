@@ -1,4 +1,4 @@
-"""What each command does with its configuration."""
+"""`crane train`, `crane test` and `crane predict`."""
 
 from pathlib import Path
 
@@ -12,7 +12,6 @@ from rich.markup import escape
 from crane import prediction, training
 from crane.cli.launch import share_cores
 from crane.cli.recording import Recording
-from crane.config import plain
 from crane.data.loader import auto_num_workers
 from crane.errors import UsageError
 from crane.files import sha256, shown_path
@@ -31,24 +30,14 @@ from crane.prediction import (
 )
 from crane.runs import class_table, mean_table
 from crane.training import RunSummary, own_processes
-from crane.weights import (
-    PRESENT,
-    WRONG_CHECKSUM,
-    WeightStatus,
-    hub_code_address,
-    hub_code_folder,
-    is_hub_code,
-    weight_status,
-    weights_needed,
-)
 
 FILES = ("results.csv", "results.json", "config.yaml", "record.json")
-"""What a run may leave in its folder, beside prompts and pictures."""
+"""Files that a run may leave in its folder, beside prompts and pictures."""
 
 
 @own_processes()
 def train(config: DictConfig) -> float | None:
-    """Learn prompts on the source, then test on every target."""
+    """Train prompts on the source, then test them on every target."""
     share_cores(config)
     with Recording(config, "train") as run:
         run.check()
@@ -73,7 +62,7 @@ def test(config: DictConfig) -> float | None:
 
 @rank_zero_only
 def show(config: DictConfig, summary: RunSummary) -> None:
-    """Print the tables of a run, and where the rest is."""
+    """Print the tables of a run and the paths of its files."""
     console = Console(highlight=False)
     columns = list(config.table_columns)
     for result in summary.results:
@@ -194,52 +183,3 @@ def _device(accelerator: str) -> torch.device:
         wanted = f"an accelerator that this machine has, out of {', '.join(devices)}"
         raise UsageError(wanted, accelerator, key="accelerator")
     return torch.device(devices[accelerator])
-
-
-def weights(config: DictConfig) -> None:
-    """List the weights that a configuration needs, and verify those present."""
-    names = weights_needed(plain(config))
-    console = Console(highlight=False)
-    if not names:
-        console.print("This configuration needs no weight files: everything is random.")
-        return
-    statuses = [weight_status(name, config.weights_dir) for name in names]
-    for status in statuses:
-        _print_status(console, status, str(config.weights_dir))
-    absent = [status.name for status in statuses if status.state != PRESENT]
-    if absent:
-        is_wrong = any(status.state == WRONG_CHECKSUM for status in statuses)
-        delete = "delete those of a wrong checksum, which are not used; " if is_wrong else ""
-        raise UsageError(
-            "every file present and whole",
-            f"{len(absent)} of {len(names)} not: {', '.join(absent)}",
-            key="weights_dir",
-            hint=f"{delete}with allow_download=true (the default) they are fetched on first use",
-        )
-
-
-def _print_status(console: Console, status: WeightStatus, folder: str) -> None:
-    is_present = status.state == PRESENT
-    colour = "green" if is_present else "red"
-    checked = ""
-    if status.verified:
-        checked = ", sha256 verified" if is_present else ", sha256 compared: delete this file"
-    console.print(f"[bold]{escape(status.name)}[/bold]: [{colour}]{status.state}[/]{checked}")
-    facts = [("at", str(status.path))] if status.path else [("put it in", folder)]
-    if status.path is None and is_hub_code(status.name):
-        place = hub_code_folder(status.name)
-        facts = [
-            ("from", hub_code_address(status.name)),
-            ("put it in", f"{place.parent}, the unpacked folder renamed to {place.name}"),
-            ("or", "guide.features.source=local guide.features.repo_dir=FOLDER, the unpacked one"),
-        ]
-    if status.entry is not None:
-        facts += [
-            ("file", " or ".join(status.entry.files)),
-            ("from", status.entry.source),
-            ("sha256", status.entry.sha256 or "not known"),
-            ("size", f"about {status.entry.size_mb} MB"),
-            ("licence", status.entry.licence),
-        ]
-    for name, value in facts:
-        console.print(f"  {name:<10} {escape(value)}", soft_wrap=True)

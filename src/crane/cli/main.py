@@ -31,7 +31,7 @@ COMMANDS = {
     "train": "crane.cli.commands",
     "test": "crane.cli.commands",
     "predict": "crane.cli.commands",
-    "weights": "crane.cli.commands",
+    "weights": "crane.cli.weights",
     "demo": "crane.cli.demo",
     "report": "crane.cli.report",
     "workspace": "crane.cli.workspace",

@@ -115,12 +115,17 @@ def test_an_entry_with_a_bad_row_is_shown_and_removed(cache, folder, words):
     ("words", "said"),
     [
         (("list", "unused_day=1"), "unused_days"),
-        (("prune", "5555"), "expected entries out of 1111"),
-        (("prune", "max_gb=-1"), "0 or more"),
-        (("prune", "unused_days=x"), "0 or more, but got 'x' (change unused_days)"),
-        (("prune", "max_gb=[1]"), "0 or more"),
-        (("wipe",), "crane cache list, prune"),
-        ((), "crane cache list, prune"),
+        (("prune", "5555"), "entries: unknown entry '5555'; choose one of 1111"),
+        (("prune", "max_gb=-1"), "max_gb must be a number of at least 0, or null, not -1"),
+        (("prune", "max_gb=nan"), "max_gb must be a number of at least 0, or null, not nan"),
+        (
+            ("prune", "unused_days=x"),
+            "unused_days must be a number of at least 0, or null, not 'x'",
+        ),
+        (("prune", "max_gb=[1]"), "max_gb must be a number of at least 0, or null, not [1]"),
+        (("wipe",), "unknown action 'wipe'; type crane cache list | prune"),
+        (("action=wipe",), "unknown action 'wipe'; choose one of list, prune"),
+        ((), "an action is missing; type crane cache list | prune"),
     ],
 )
 def test_mistakes(cache, words, said):

@@ -18,22 +18,21 @@ def test_missing_files_are_listed_with_source_and_checksum(crane, tmp_path, monk
         clip.sha256,
         clip.files[0],
         "dinov2_vitb14_reg4_pretrain.pth: missing",
-        "not known",  # Meta publishes no sha256
+        "not published",  # Meta publishes no sha256
         "https://github.com/facebookresearch/dinov2/archive/b8931f7bf91576930313be2c6d6af376033b35f0",
-        f"put it in  {torch.hub.get_dir()}, the unpacked folder renamed to facebookresearch_",
-        "or         guide.features.source=local guide.features.repo_dir=FOLDER",
+        f"put it in  {torch.hub.get_dir()}, with the unpacked folder renamed to facebookresearch_",
+        "or         guide.features.source=local guide.features.repo_dir=UNPACKED_FOLDER",
         f"put it in  {tmp_path}",
     ):
         assert wanted in outcome.out
-    assert "3 of 3 not" in outcome.err
-    assert "change weights_dir" in outcome.err
+    assert "3 of 3 weight files are missing or damaged: ViT-L-14-336/openai, " in outcome.err
     assert not list(tmp_path.glob("*.pt"))
 
 
 def test_a_random_configuration_needs_none(crane):
     outcome = crane("weights", "backbone=tiny", "guide=tiny")
     assert (outcome.code, outcome.err) == (0, "")
-    assert "everything is random" in outcome.out
+    assert "all its weights are random" in outcome.out
 
 
 @pytest.mark.parametrize("is_whole", [True, False])
@@ -49,5 +48,17 @@ def test_present_files_are_verified(crane, tmp_path, monkeypatch, is_whole):
         assert str(tmp_path / "ViT-B-16.pt") in outcome.out
     else:
         assert outcome.code == 2
-        assert "wrong checksum, sha256 compared: delete this file" in outcome.out
-        assert "delete those of a wrong checksum, which are not used" in outcome.err
+        assert "wrong checksum; delete this file" in outcome.out
+        assert "1 of 1 weight files are missing or damaged" in outcome.err
+
+
+def test_weights_of_unknown_size_are_said_to_be(crane, tmp_path):
+    """Any model of timm can be a guide; its size stands nowhere."""
+    typed = [
+        "guide=dinov2_vitb14_reg_timm",
+        "guide.features.weights=timm/vit_small_patch16_224.dino",
+    ]
+    outcome = crane("weights", *typed, "backbone=tiny", f"weights_dir={tmp_path}")
+    assert outcome.code == 2
+    assert "size       not known" in outcome.out
+    assert "None" not in outcome.out
