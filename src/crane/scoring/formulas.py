@@ -1,13 +1,16 @@
-"""From patch logits to anomaly maps of the image's size."""
+"""From embeddings to scores and maps, in the order of the paper (sections 3.5 and 3.6).
+
+Everything here runs in float32 at least, whatever precision the towers compute in.
+"""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from crane.scoring.precision import full_precision
 from crane.types import ANOMALOUS
 
 PatchLogits = Float[Tensor, "M B N 2"]
@@ -15,10 +18,70 @@ Map = Float[Tensor, "B H W"]
 Aggregate = Callable[[PatchLogits, tuple[int, int], tuple[int, int]], Map]
 
 
+def full_precision(device: torch.device) -> AbstractContextManager[None]:
+    """Turn autocast off for a block.
+
+    bfloat16 has 8 bits of mantissa: similarities divided by 0.07 or 0.01 would be so coarse that
+    images with different scores tie. It costs next to nothing: the towers take the time.
+    """
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
+
+
+def _widened(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Tensors in float32; float64 stays as it is."""
+    return tuple(t.to(torch.promote_types(t.dtype, torch.float32)) for t in tensors)
+
+
+def similarity_logits(
+    embeddings: Float[Tensor, "*M B N E"], text: Float[Tensor, "T 2 E"], temperature: float
+) -> Float[Tensor, "*M B N 2"]:
+    """Cosine similarities to [t_n, t_a], divided by the temperature.
+
+    Args:
+        embeddings: Unit-norm embeddings, N per image.
+        text: Unit-norm sentences: a pair for each image (T = B), or one for all (T = 1).
+        temperature: Divisor of the similarities: 0.07 for maps and scores, 0.01 in the image loss
+            (spec, "Maps and scores", "Training").
+    """
+    with full_precision(embeddings.device):
+        embeddings, text = _widened(embeddings, text)
+        return embeddings @ text.transpose(1, 2).to(embeddings.dtype) / temperature
+
+
+def fuse(
+    global_: Float[Tensor, "B E"],
+    patches: Float[Tensor, "M B N E"],
+    logits: Float[Tensor, "M B N 2"],
+    weight: float,
+) -> Float[Tensor, "B E"]:
+    """Local-to-global fusion: move the image's embedding towards its most anomalous patches.
+
+    g⁺ = unit(weight · c + (1 − weight) · g) (paper section 3.5; spec, "Maps and scores").
+    c = unit(Σ_i w_i p_i), where p_i is the mean over local embeddings of the i-th unit-norm patch,
+    and w_i its anomalous probability under the mean of its logits.
+
+    Args:
+        global_: Unit-norm global embeddings g.
+        patches: Unit-norm patches of each local embedding.
+        logits: Their similarity logits.
+        weight: Share of the patches; 0.5 in the paper. 0 turns fusion off: g⁺ = g.
+    """
+    if weight == 0.0:
+        return global_
+    anomalous = logits.mean(dim=0).softmax(dim=-1)[..., ANOMALOUS]
+    with full_precision(global_.device):
+        global_, patches = _widened(global_, patches)
+        weighted = anomalous.to(patches.dtype).unsqueeze(1) @ patches.mean(dim=0)
+        evidence = F.normalize(weighted.squeeze(1), dim=-1)
+        return F.normalize(weight * evidence + (1.0 - weight) * global_, dim=-1)
+
+
 def upsample(
     patches: Float[Tensor, "B N K"], grid: tuple[int, int], size: tuple[int, int], mode: str
 ) -> Float[Tensor, "B K H W"]:
-    """Values of patches at each pixel.
+    """Spread values of patches over pixels.
 
     Args:
         patches: K values of each patch, row-major.
@@ -52,11 +115,11 @@ def softmax_of_mean_logits(
 
 
 def gaussian_blur(maps: Map, sigma: float) -> Map:
-    """Maps smoothed by a Gaussian, as `scipy.ndimage.gaussian_filter` does by default.
+    """Smooth maps with a Gaussian, as `scipy.ndimage.gaussian_filter` does by default.
 
     Args:
-        maps: Any values. No mean is beyond them, also where the kernel's weights, rounded, add up
-            to more than 1.
+        maps: Any values. The result stays within their range, even where the kernel's rounded
+            weights add up to more than 1.
         sigma: Standard deviation in pixels; 4 in the paper, 0 leaves the maps as they are. The
             kernel is cut at 4 sigma, and borders are reflected about the edge of the last pixel.
     """
