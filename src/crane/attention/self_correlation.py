@@ -1,24 +1,26 @@
 """E-Attn: how a block's own queries, keys and values correlate patches (paper section 3.2).
 
-Each of these stands in the place of ordinary attention in the second stream: it takes what the
-block's ordinary attention takes and returns W v, row-normalised correlations W times values.
+Each class replaces ordinary attention in the second stream: from the same queries, keys and values
+it returns W v, row-normalised correlations W times values.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from crane.checks import NonNegativeInt, checked
 from crane.errors import UsageError
 
 Heads = Float[Tensor, "B heads T d"]
 
 
 class Correlation(Protocol):
-    """What an attention variant is: one function of a block's queries, keys and values."""
+    """An attention variant: one function of a block's queries, keys and values."""
 
     def __call__(self, q: Heads, k: Heads, v: Heads) -> Heads:
         """Return W v."""
@@ -31,8 +33,11 @@ class SumOfSelfCorrelations:
     A sum, not a mean, as the official code has it (spec, "E-Attn").
 
     Args:
-        of: Which of `q`, `k` and `v` correlate with themselves; `qq+kk+vv` is the default of the
-            paper, `vv` that of AnomalyCLIP.
+        of: Which of `q`, `k` and `v` are correlated with themselves; `qq+kk+vv` is the default of
+            the paper, `vv` that of AnomalyCLIP.
+
+    Raises:
+        UsageError: A term is unknown or repeated, or there is none.
 
     >>> attend = SumOfSelfCorrelations(["q", "v"])
     >>> x = torch.randn(2, 4, 10, 8)
@@ -40,10 +45,12 @@ class SumOfSelfCorrelations:
     torch.Size([2, 4, 10, 8])
     """
 
-    def __init__(self, of: Sequence[str]) -> None:
-        if not of or set(of) - {"q", "k", "v"} or len(set(of)) != len(of):
+    @checked
+    def __init__(self, of: Sequence[Literal["q", "k", "v"]]) -> None:
+        if not of or len(set(of)) != len(of):
             raise UsageError(
-                "a list of distinct terms out of q, k, v", list(of), key="attention.correlation.of"
+                f"must hold at least one of q, k and v, each at most once, not {list(of)}",
+                key="attention.correlation.of",
             )
         self.of = tuple(of)
 
@@ -68,10 +75,24 @@ class JointSelfCorrelation:
         return F.scaled_dot_product_attention(joint, joint, v)
 
 
-class SecondStream(NamedTuple):
-    """E-Attn: which correlation, in how many of the last blocks."""
+@checked
+@dataclass(frozen=True)
+class SecondStream:
+    """E-Attn: which correlation, in how many of the last blocks.
+
+    Raises:
+        UsageError: A stream without blocks has a correlation, or one with blocks has none.
+    """
 
     correlation: Correlation | None
-    """None only where `num_blocks` is 0."""
-    num_blocks: int
+    """None only if `num_blocks` is 0."""
+    num_blocks: NonNegativeInt
     """Last blocks that have a second stream. 0 is plain CLIP: the ViT's own patches."""
+
+    def __post_init__(self) -> None:
+        if (self.correlation is None) != (self.num_blocks == 0):
+            raise UsageError(
+                "a stream of 1 block or more needs a correlation, and one of 0 blocks takes none; "
+                "change attention.correlation or attention.num_blocks",
+                key="attention",
+            )

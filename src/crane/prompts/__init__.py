@@ -1,19 +1,23 @@
 """Learned prompts and how an image enters them."""
 
-from crane.prompts.context import (
+from crane.prompts.learner import (
+    STATES,
     Context,
+    PromptLearner,
+    PromptRows,
+    check_learned,
     pad_prefix,
     pad_suffix,
     replace_prefix,
     replace_suffix,
 )
-from crane.prompts.learner import STATES, PromptLearner, PromptRows
 
 __all__ = [
     "STATES",
     "Context",
     "PromptLearner",
     "PromptRows",
+    "check_learned",
     "pad_prefix",
     "pad_suffix",
     "replace_prefix",

@@ -68,5 +68,19 @@ def test_plain_clip_has_no_second_stream() -> None:
 
 @pytest.mark.parametrize("of", [[], ["x"], ["q", "q"], ["q", "kv"]])
 def test_terms_that_make_no_sense_are_refused(of: list[str]) -> None:
-    with pytest.raises(UsageError, match=r"q, k, v.*change attention\.correlation\.of"):
+    with pytest.raises(UsageError, match=r"of must .* q, k (and|or) v.* not \["):
         SumOfSelfCorrelations(of)
+
+
+@pytest.mark.parametrize(
+    ("correlation", "num_blocks", "message"),
+    [
+        (SumOfSelfCorrelations(["q"]), -1, "num_blocks must be an integer of at least 0, not -1"),
+        (SumOfSelfCorrelations(["q"]), 1.0, r"num_blocks must be an integer .*, not 1\.0"),
+        (SumOfSelfCorrelations(["q"]), 0, "one of 0 blocks takes none"),
+        (None, 2, "1 block or more needs a correlation"),
+    ],
+)
+def test_streams_that_make_no_sense_are_refused(correlation, num_blocks, message) -> None:
+    with pytest.raises(UsageError, match=message):
+        SecondStream(correlation, num_blocks)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from crane import prompts
-from crane.prompts.context import Context
+from crane.prompts import Context
 from reference.crane_slow import CONTEXT_MODES, sentence
 
 IMAGE = 9.0

@@ -129,22 +129,28 @@ def test_without_deep_sets_nothing_waits_for_a_gradient(text: StubText) -> None:
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "words of one state": ({"words": {"normal": "object."}}, r"anomalous.*change prompt\.words"),
-    "no depth": ({"depth": 0}, r"depth of 1 to 12.*but got 0 \(change prompt\.depth\)"),
-    "deeper than the tower": ({"depth": 13}, r"but got 13 \(change prompt\.depth\)"),
-    "no words": ({"num_words": 0}, r"at least one.*change prompt\.num_words or prompt\.num_deep"),
-    "no deep tokens": ({"num_deep": 0}, r"at least one.*change prompt\.num_words or"),
-    "too many words": (
-        {"num_words": 80},
-        r"at most 77 tokens.*got 86 \(change prompt\.num_words\)",
+    "words of one state": ({"words": {"normal": "object."}}, r"prompt\.words must have.*anomalous"),
+    "the same words": (
+        {"words": {"normal": "object.", "anomalous": "Object ."}},
+        r"prompt\.words must differ for normal and anomalous images, but both are 'object\.'",
     ),
-    "deep sets too long": ({"num_deep": 15}, r"at most 14 tokens.*15 \(change prompt\.num_deep\)"),
-    "no probability": ({"context_in_training": 1.5}, r"1\.5 \(change prompt\.context_in_training"),
-    "nor this": ({"context_in_training": -0.1}, r"-0\.1 \(change prompt\.context_in_training"),
-    "static in training": ({"context": None}, r"static prompts have none.*\(change prompt\)"),
+    "no depth": ({"depth": 0}, "depth must be an integer of at least 1, not 0"),
+    "deeper than the tower": ({"depth": 13}, r"prompt\.depth must be at most 12, .*, not 13"),
+    "no words": ({"num_words": 0}, "num_words must be an integer of at least 1, not 0"),
+    "no deep tokens": ({"num_deep": 0}, "num_deep must be an integer of at least 1, not 0"),
+    "half a token": ({"num_deep": 1.5}, r"num_deep must be an integer of at least 1, not 1\.5"),
+    "too many words": ({"num_words": 80}, r"prompt\.num_words: .* 86 tokens.* reads 77"),
+    "deep sets too long": ({"num_deep": 15}, r"prompt\.num_deep must be at most 14, .*, not 15"),
+    "no probability": (
+        {"context_in_training": 1.5},
+        r"context_in_training must .* 0 to 1, not 1\.5",
+    ),
+    "nor this": ({"context_in_training": -0.1}, r"context_in_training must .* 0 to 1, not -0\.1"),
+    "no spread": ({"init_std": -1.0}, r"init_std must be a number of at least 0, not -1\.0"),
+    "static in training": ({"context": None}, r"set prompt\.context_in_training=0"),
     "static in testing": (
         {"context": None, "context_in_training": 0.0, "context_in_testing": True},
-        r"context_in_testing false.*\(change prompt\).*prompt=pad_suffix",
+        r"prompt\.context_in_testing=false, or choose prompt=pad_suffix",
     ),
 }
 
@@ -163,7 +169,7 @@ def test_the_longest_deep_set_ends_before_the_end_token(text: StubText) -> None:
 
 def test_an_image_is_no_word_of_another_width() -> None:
     narrow = StubText(8, joint_width=6)
-    wanted = r"joint width 6, text width 8' \(change backbone\); or take prompt=none"
+    wanted = "joint width is 6 and its text width 8; choose another backbone, or prompt=none"
     with pytest.raises(UsageError, match=wanted):
         stub_learner(narrow)
     static = stub_learner(narrow, context=None, context_in_training=0.0)
@@ -172,7 +178,7 @@ def test_an_image_is_no_word_of_another_width() -> None:
 
 def test_static_prompts_take_no_image() -> None:
     static = stub_learner(StubText(8), context=None, context_in_training=0.0)
-    with pytest.raises(UsageError, match=r"a context.*change prompt"):
+    with pytest.raises(UsageError, match="static prompts take no image"):
         static(torch.randn(2, 8))
 
 
@@ -185,5 +191,19 @@ def test_values_are_taken_over(text: StubText) -> None:
 
 @pytest.mark.parametrize("change", [{"num_words": 3}, {"num_deep": 2}, {"depth": 4}])
 def test_values_of_other_sizes_are_refused(text: StubText, change: dict[str, int]) -> None:
-    with pytest.raises(UsageError, match=r"prompts of sizes.*change checkpoint.*backbone"):
+    with pytest.raises(UsageError, match=r"checkpoint's prompts have the shapes .* backbone and"):
         stub_learner(text).load(stub_learner(text, **change).state_dict())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda deep: deep.long(), "the prompts under deep are int64, not real numbers"),
+        (lambda deep: deep / 0, "the prompts under deep hold NaN or infinity"),
+    ],
+)
+def test_values_that_are_no_real_numbers_are_refused(text: StubText, change, message) -> None:
+    learner = stub_learner(text)
+    values = learner.state_dict()
+    with pytest.raises(UsageError, match=message):
+        learner.load({**values, "deep": change(values["deep"])})
