@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import open_clip
 import torch
 from jaxtyping import Float, Int
 from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
@@ -14,6 +13,7 @@ from crane.backbones import TextTower, VisionTower
 from crane.config import compose
 from crane.gate import build
 from crane.guides import Guide
+from crane.weights import open_clip_with_mini
 from crane.weights.embedded import MINI_CLIP
 
 
@@ -40,6 +40,7 @@ class MiniClip(nn.Module):
 
     def __init__(self, num_stream_blocks: int, correlation: list[str]) -> None:
         super().__init__()
+        open_clip = open_clip_with_mini()
         self.clip = open_clip.create_model(MINI_CLIP, pretrained_image=False)
         self.tower = VisionTower(self.clip.visual, OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)
         self.tokenizer = open_clip.get_tokenizer(MINI_CLIP)

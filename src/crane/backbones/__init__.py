@@ -1,7 +1,7 @@
 """Frozen CLIP towers."""
 
 from crane.backbones.clip import Clip, clip_from_state_dict, load_backbone
-from crane.backbones.text import TextTower
-from crane.backbones.vision import VisionTower
+from crane.backbones.text_tower import TextTower
+from crane.backbones.vision_tower import VisionTower
 
 __all__ = ["Clip", "TextTower", "VisionTower", "clip_from_state_dict", "load_backbone"]

@@ -1,8 +1,7 @@
-"""A transformer block of open_clip with its queries, keys and values in the open."""
+"""A transformer block of open_clip that exposes its queries, keys and values."""
 
 import torch
 from jaxtyping import Float, Int
-from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -12,24 +11,25 @@ Heads = Float[Tensor, "B heads T d"]
 
 
 class Block(nn.Module):
-    """One frozen pre-norm block, in the four steps that the streams of Crane are made of.
+    """One frozen pre-norm block in four steps, from which Crane's streams are put together.
 
-    The weights are those of the block given, not copies: LN1, W_qkv, Proj, LN2 and MLP of the
-    specification.
+    It shares the weights of the given block: LN1, W_qkv, Proj, LN2 and MLP of the specification.
 
     Args:
         block: A residual attention block of an open_clip tower.
 
     Raises:
-        UsageError: The block is of another architecture (cross attention, query-key norms, ...).
+        UsageError: The block has another architecture (cross attention, query-key norms, ...).
     """
 
     def __init__(self, block: nn.Module) -> None:
+        from open_clip.transformer import ResidualAttentionBlock
+
         super().__init__()
         if not isinstance(block, ResidualAttentionBlock) or hasattr(block, "ln_1_kv"):
             raise UsageError(
-                "a tower of ordinary pre-norm attention blocks",
-                type(block).__name__,
+                f"the backbone's tower is made of {type(block).__name__}; Crane needs ordinary "
+                "pre-norm attention blocks",
                 key="backbone",
             )
         self.ln_1, self.attn, self.scale_1 = block.ln_1, block.attn, block.ls_1
@@ -49,17 +49,17 @@ class Block(nn.Module):
         return flat.unflatten(-1, (self.attn.num_heads, -1)).transpose(1, 2)
 
     def project(self, attended: Heads) -> Float[Tensor, "B T D"]:
-        """What attention adds to its stream: Proj of the heads side by side."""
+        """The term that attention adds to its stream: Proj of the concatenated heads."""
         out: Tensor = self.scale_1(self.attn.out_proj(attended.transpose(1, 2).flatten(2)))
         return out
 
     def mlp(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        """What the feed-forward part adds to its stream: MLP(LN2(x))."""
+        """The term that the feed-forward part adds to its stream: MLP(LN2(x))."""
         out: Tensor = self.scale_2(self.feed_forward(self.ln_2(x)))
         return out
 
     def read(self, x: Float[Tensor, "R L D"], at: Int[Tensor, " R"]) -> Float[Tensor, "R D"]:
-        """What the causal block says at one position of each row: all that a last block is for."""
+        """Output of the causal block at one position of each row, all that a last block needs."""
         q, k, v = self.qkv(x)
         rows = torch.arange(len(x), device=x.device)
         seen = torch.arange(x.shape[1], device=x.device) <= at.unsqueeze(1)

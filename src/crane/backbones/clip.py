@@ -5,13 +5,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD, get_tokenizer
-from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor, nn
 
-from crane.backbones.text import TextTower, Tokenizer
-from crane.backbones.vision import VisionTower
-from crane.weights import OpenClip, load_open_clip, open_clip_from_state_dict
+from crane.backbones.text_tower import TextTower, Tokenizer
+from crane.backbones.vision_tower import VisionTower
+from crane.checks import NonNegativeInt, Text, checked
+from crane.errors import UsageError
+from crane.weights import load_open_clip, open_clip_from_state_dict, open_clip_with_mini
 
 
 class Clip(nn.Module):
@@ -22,37 +22,40 @@ class Clip(nn.Module):
         tokenizer: The tokenizer it was trained with.
 
     Raises:
-        UsageError: The model is of a kind that Crane cannot adapt, such as one without a class
-            token.
+        UsageError: Crane cannot adapt a model of this kind, such as one without a class token.
     """
 
-    def __init__(self, model: OpenClip, tokenizer: Tokenizer) -> None:
+    def __init__(self, model: nn.Module, tokenizer: Tokenizer) -> None:
+        from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+
         super().__init__()
-        mean = getattr(model.visual, "image_mean", None) or OPENAI_DATASET_MEAN
-        std = getattr(model.visual, "image_std", None) or OPENAI_DATASET_STD
-        self.vision = VisionTower(model.visual, mean, std)
+        visual: Any = model.visual
+        mean = getattr(visual, "image_mean", None) or OPENAI_DATASET_MEAN
+        std = getattr(visual, "image_std", None) or OPENAI_DATASET_STD
+        self.vision = VisionTower(visual, mean, std)
         self.text = TextTower(model, tokenizer)
         self.requires_grad_(False).eval()
 
 
+@checked
 def load_backbone(
     architecture: str | Mapping[str, Any],
-    weights: str | Path,
+    weights: Text | Path,
     *,
     quick_gelu: bool,
-    seed: int,
-    weights_dir: str | Path,
+    seed: NonNegativeInt,
+    weights_dir: Text | Path,
     allow_download: bool,
 ) -> Clip:
-    """The `_target_` of the backbone group.
+    """Build the CLIP of a configuration: the `_target_` of the backbone group.
 
     Args:
-        architecture: A model name of open_clip, or a model configuration in open_clip's terms.
+        architecture: An open_clip model name, or a model configuration with open_clip's keys.
         weights: A pretrained tag of open_clip, a local file, or `random`.
         quick_gelu: Whether the weights were trained with QuickGELU; OpenAI's were.
-        seed: Of random weights.
-        weights_dir: Folder looked into first.
-        allow_download: Whether weights that are not found may be downloaded.
+        seed: Seed for random weights.
+        weights_dir: Folder searched first.
+        allow_download: Whether missing weights may be downloaded.
 
     Raises:
         UsageError: The weights are missing, or the architecture does not fit.
@@ -65,12 +68,20 @@ def load_backbone(
         weights_dir=weights_dir,
         allow_download=allow_download,
     )
-    named = isinstance(architecture, str)
-    return Clip(model, get_tokenizer(architecture) if named else SimpleTokenizer())
+    if not isinstance(architecture, str):
+        return Clip(model, _tokenizer(int(architecture["text_cfg"].get("context_length", 77))))
+    try:
+        tokenizer = open_clip_with_mini().get_tokenizer(architecture)
+    except (ImportError, OSError) as error:  # some are transformers', fetched from the hub
+        raise UsageError(
+            f"the tokenizer of {architecture} is not available: {error}",
+            key="backbone.model.architecture",
+        ) from error
+    return Clip(model, tokenizer)
 
 
 def clip_from_state_dict(state_dict: Mapping[str, Tensor], *, quick_gelu: bool = True) -> Clip:
-    """CLIP of any geometry from a state dict with OpenAI's names, in float32.
+    """Build a CLIP of any geometry from a state dict with OpenAI's names, in float32.
 
     Args:
         state_dict: `visual.conv1.weight`, `transformer.resblocks.0.attn.in_proj_weight`, ...
@@ -81,6 +92,9 @@ def clip_from_state_dict(state_dict: Mapping[str, Tensor], *, quick_gelu: bool =
 
 
 @lru_cache(maxsize=4)
-def _tokenizer(context_length: int) -> SimpleTokenizer:
+def _tokenizer(context_length: int) -> Tokenizer:
     """CLIP's tokenizer, which takes a quarter of a second to read its vocabulary."""
-    return SimpleTokenizer(context_length=context_length)
+    from open_clip.tokenizer import SimpleTokenizer
+
+    tokenizer: Tokenizer = SimpleTokenizer(context_length=context_length)
+    return tokenizer

@@ -1,4 +1,4 @@
-"""What every guide does: take an RGB image, give patch features of another frozen model.
+"""The interface of guides: from an RGB image to patch features of another frozen model.
 
 A guide tells D-Attn which patches belong together (arXiv 2504.11055, section on D-Attn; spec:
 "D-Attn (Crane+), correlations of another model"). It is never trained.
@@ -6,16 +6,29 @@ A guide tells D-Attn which patches belong together (arXiv 2504.11055, section on
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Len
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from crane.checks import PositiveFloat, PositiveInt, checked
 from crane.errors import UsageError
 
 KEY = "guide.features"
-"""Where a guide stands in the configuration, for error messages."""
+"""The key of a guide in the configuration, for errors."""
+
+Fit = Literal["resize", "crop"]
+"""How sides that are no multiple of the patch become one."""
+Mean = Annotated[Sequence[float], "for red, green and blue", Len(3, 3)]
+Std = Annotated[Sequence[PositiveFloat], "for red, green and blue", Len(3, 3)]
+
+
+def one_line(error: Exception) -> str:
+    """The beginning of an error's text, without line breaks."""
+    return " ".join(str(error).split())[:500]
 
 
 def resize(image: Float[Tensor, "B C H W"], height: int, width: int) -> Float[Tensor, "B C h w"]:
@@ -41,7 +54,7 @@ def crop_to_patches(image: Float[Tensor, "B C H W"], patch_size: int) -> Float[T
     """Drop the rows and columns beyond the last whole patch, at the bottom and on the right.
 
     The official code does this to 518 px images for DINO ViT-B/8, whose patch convolution ignores
-    the rest; the features then are taken to span the whole image.
+    the rest. The features are nevertheless treated as if they spanned the whole image.
 
     >>> crop_to_patches(torch.ones(1, 3, 518, 520), 8).shape
     torch.Size([1, 3, 512, 520])
@@ -50,55 +63,53 @@ def crop_to_patches(image: Float[Tensor, "B C H W"], patch_size: int) -> Float[T
     return image[..., :height, :width]
 
 
-FITS: dict[str, Callable[[Tensor, int], Tensor]] = {
+FITS: dict[Fit, Callable[[Tensor, int], Tensor]] = {
     "resize": resize_to_patches,
     "crop": crop_to_patches,
 }
-"""Ways to make an image a whole number of patches."""
+"""The function for each `Fit`."""
 
 
 class Guide(nn.Module, ABC):
-    """A frozen model that gives patch features of an image.
+    """A frozen model that computes patch features of an image.
 
     Args:
         model: The model; it is frozen and stays in evaluation mode.
         patch_size: Side of its patches in pixels.
-        image_size: Side in pixels of the square the image is resized to first; None keeps its size.
-        fit: How sides that are no multiple of the patch become one, a key of `FITS`.
+        image_size: Side in pixels of the square to which images are resized first; None keeps their
+            size.
+        fit: How sides that are no multiple of the patch become one.
         mean: Mean of the model's normalisation, per channel, for RGB in [0, 1].
         std: Standard deviation of the model's normalisation, per channel.
 
     Raises:
-        UsageError: `fit` is unknown, `image_size` below one patch, or `mean` or `std` unusable.
+        UsageError: `image_size` is smaller than a patch.
     """
 
     mean: Tensor
     std: Tensor
 
+    @checked
     def __init__(
         self,
         model: nn.Module,
         *,
-        patch_size: int,
-        image_size: int | None,
-        fit: str,
-        mean: Sequence[float],
-        std: Sequence[float],
+        patch_size: PositiveInt,
+        image_size: PositiveInt | None,
+        fit: Fit,
+        mean: Mean,
+        std: Std,
     ) -> None:
         super().__init__()
-        if fit not in FITS:
-            raise UsageError(f"one of {', '.join(FITS)}", fit, key=f"{KEY}.fit")
         if image_size is not None and image_size < patch_size:
-            wanted = f"null or at least one patch of {patch_size} px"
-            raise UsageError(wanted, image_size, key=f"{KEY}.image_size")
+            raise UsageError(
+                f"must be null or at least one patch of {patch_size} px, not {image_size}",
+                key=f"{KEY}.image_size",
+            )
         self.model = model.requires_grad_(False)
         self.patch_size, self.image_size, self.fit = patch_size, image_size, FITS[fit]
-        if min(std) <= 0:
-            raise UsageError("numbers above 0", list(std), key=f"{KEY}.std")
         for name, value in (("mean", mean), ("std", std)):
-            if len(value) != 3:
-                raise UsageError("three numbers", list(value), key=f"{KEY}.{name}")
-            channels = torch.tensor(value, dtype=torch.float32).view(3, 1, 1)
+            channels = torch.tensor(list(value), dtype=torch.float32).view(3, 1, 1)
             self.register_buffer(name, channels, persistent=False)
         self.eval()
 
@@ -111,7 +122,7 @@ class Guide(nn.Module, ABC):
         """Compute the last layer's patch features, normalised by the model's final norm.
 
         Args:
-            images: RGB in [0, 1]; values outside (bicubic resizing makes some) are clamped.
+            images: RGB in [0, 1]; values outside, which bicubic resizing makes, are clamped.
 
         Raises:
             UsageError: The image is smaller than one patch.
@@ -121,7 +132,9 @@ class Guide(nn.Module, ABC):
             images = resize(images, self.image_size, self.image_size)
         images = self.fit(images, self.patch_size)
         if 0 in images.shape:
-            raise UsageError(f"images of at least one patch ({self.patch_size} px)", "smaller ones")
+            raise UsageError(
+                f"must be at least one patch of the guide ({self.patch_size} px)", key="image_size"
+            )
         return self._features((images - self.mean) / self.std)
 
     @abstractmethod

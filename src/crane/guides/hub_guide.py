@@ -1,23 +1,24 @@
 """Guides whose model torch.hub builds from a repository with DINOv2's interface."""
 
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from crane.checks import NonNegativeInt, PositiveInt, Text, checked
 from crane.errors import UsageError
-from crane.guides.guide import KEY, Guide
+from crane.guides.guide import KEY, Fit, Guide, Mean, Std, one_line
 from crane.weights import RANDOM, find_hub_code, find_weights, load_state_dict
 
 
 class HubGuide(Guide):
     """Patch features of a torch.hub model that has DINOv2's `get_intermediate_layers`.
 
-    The repository gives the code, `weights` the numbers: the model is built without weights and
-    filled from a file that is found as all others are.
+    The model is built without weights from the repository's code, then filled from a weight file
+    that is found like any other.
 
     Args:
         repo: GitHub repository pinned at a commit, `owner/name:commit`.
@@ -25,34 +26,34 @@ class HubGuide(Guide):
         repo_dir: Folder with a clone's `hubconf.py`; None with `source=github`.
         entry: Name of the function in `hubconf.py`; it must take `pretrained=False`.
         weights: A published name, a local file, or `random`.
-        seed: Seed of `random`; the global generators are left as they were.
-        weights_dir: Folder to look for weights in.
-        allow_download: Whether missing code and weights may be fetched.
+        seed: Seed for `random`; the global generators do not change.
+        weights_dir: Folder searched for weights.
+        allow_download: Whether missing code and weights may be downloaded.
         image_size: See `Guide`.
         fit: See `Guide`.
         mean: See `Guide`.
         std: See `Guide`.
 
     Raises:
-        UsageError: The code or the weights are missing and not fetched, or do not fit; or the
-            code fails.
+        UsageError: The code or the weights are missing or do not fit, or the code fails.
     """
 
+    @checked
     def __init__(
         self,
         *,
-        repo: str,
-        source: str,
-        repo_dir: str | Path | None,
-        entry: str,
-        weights: str | Path,
-        seed: int,
-        weights_dir: str | Path,
+        repo: Text,
+        source: Literal["github", "local"],
+        repo_dir: Text | Path | None,
+        entry: Text,
+        weights: Text | Path,
+        seed: NonNegativeInt,
+        weights_dir: Text | Path,
         allow_download: bool,
-        image_size: int | None,
-        fit: str,
-        mean: Sequence[float],
-        std: Sequence[float],
+        image_size: PositiveInt | None,
+        fit: Fit,
+        mean: Mean,
+        std: Std,
     ) -> None:
         code = find_hub_code(repo, source, repo_dir, allow_download, key=KEY)
         path = None
@@ -85,15 +86,24 @@ def _build(code: Path, entry: str, seed: int) -> nn.Module:
         try:
             model = torch.hub.load(str(code), entry, source="local", pretrained=False)
         except (RuntimeError, TypeError) as error:  # torch.hub: "Cannot find callable ..."
-            wanted = f"a function of {code / 'hubconf.py'} that takes pretrained=False"
-            raise UsageError(wanted, entry, key=f"{KEY}.entry", hint=str(error)) from error
-        except Exception as error:  # whatever the repository's own code raises
-            failed = f"{type(error).__name__} of {entry} in {code / 'hubconf.py'}: {error}"
-            hint = "install what it imports" if isinstance(error, ImportError) else None
-            raise UsageError("code that runs here", failed, key=KEY, hint=hint) from error
+            raise UsageError(
+                f"must be a function of {code / 'hubconf.py'} that takes pretrained=False, not "
+                f"{entry!r}: {error}",
+                key=f"{KEY}.entry",
+            ) from error
+        except (Exception, SystemExit) as error:  # the repository's own code
+            advice = "; install what it imports" if isinstance(error, ImportError) else ""
+            raise UsageError(
+                f"{entry} in {code / 'hubconf.py'} fails with {type(error).__name__}: {error}"
+                + advice,
+                key=KEY,
+            ) from error
     if not (hasattr(model, "get_intermediate_layers") and hasattr(model, "patch_size")):
-        wanted = "a model with DINOv2's get_intermediate_layers and patch_size"
-        raise UsageError(wanted, f"{entry} ({type(model).__name__})", key=f"{KEY}.entry")
+        raise UsageError(
+            "must build a model with DINOv2's get_intermediate_layers and patch_size, not a "
+            f"{type(model).__name__} ({entry})",
+            key=f"{KEY}.entry",
+        )
     return model
 
 
@@ -102,5 +112,5 @@ def _fill(model: nn.Module, state_dict: dict[str, Tensor], path: Path) -> None:
         model.load_state_dict(state_dict)
     except RuntimeError as error:
         raise UsageError(
-            "weights of this model", str(path), key=f"{KEY}.weights", hint=str(error)[:500]
+            f"the weights in {path} do not fit the guide: {one_line(error)}", key=f"{KEY}.weights"
         ) from error

@@ -1,18 +1,30 @@
 """Guides whose model timm builds: DINOv2, DINO, DINOv3, SAM, or a small random one."""
 
 import difflib
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from crane.checks import NonNegativeInt, PositiveInt, Text, checked
 from crane.errors import UsageError
-from crane.guides.guide import KEY, Guide
+from crane.guides.guide import KEY, Fit, Guide, Mean, Std, one_line
 from crane.weights import RANDOM, find_weights, load_state_dict
+
+logger = logging.getLogger(__name__)
+
+RESERVED = (
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "checkpoint_path",
+    "cache_dir",
+)
+"""Arguments of timm that load weights; `weights` does that here."""
 
 
 class TimmGuide(Guide):
@@ -23,37 +35,49 @@ class TimmGuide(Guide):
         weights: A published name (`timm/model.tag`), a local file (timm's own or the original
             publisher's, which timm converts), or `random`.
         options: Arguments for the model's constructor, such as `dynamic_img_size`.
-        seed: Seed of `random`; the global generators are left as they were.
-        weights_dir: Folder to look for weights in.
-        allow_download: Whether missing weights may be fetched.
+        seed: Seed for `random`; the global generators do not change.
+        weights_dir: Folder searched for weights.
+        allow_download: Whether missing weights may be downloaded.
         image_size: See `Guide`.
         fit: See `Guide`.
-        mean: See `Guide`.
-        std: See `Guide`.
+        mean: See `Guide`; None takes timm's value for the weights.
+        std: Likewise.
 
     Raises:
         UsageError: timm has no such model, the options or weights do not fit it, or the weights
-            are missing and not fetched.
+            are missing.
     """
 
+    @checked
     def __init__(
         self,
         *,
-        architecture: str,
-        weights: str | Path,
+        architecture: Text,
+        weights: Text | Path,
         options: Mapping[str, Any],
-        seed: int,
-        weights_dir: str | Path,
+        seed: NonNegativeInt,
+        weights_dir: Text | Path,
         allow_download: bool,
-        image_size: int | None,
-        fit: str,
-        mean: Sequence[float],
-        std: Sequence[float],
+        image_size: PositiveInt | None,
+        fit: Fit,
+        mean: Mean | None = None,
+        std: Std | None = None,
     ) -> None:
+        import timm  # imports torchvision: seconds
+
         if not timm.is_model(architecture):
             near = difflib.get_close_matches(architecture, timm.list_models(), n=5)
-            hint = f"close ones of timm {timm.__version__}: {', '.join(near) or 'none'}"
-            raise UsageError("a timm model", architecture, key=f"{KEY}.architecture", hint=hint)
+            close = f"; close names are {', '.join(near)}" if near else ""
+            raise UsageError(
+                f"timm {timm.__version__} has no model {architecture!r}{close}",
+                key=f"{KEY}.architecture",
+            )
+        if reserved := sorted(set(RESERVED) & set(options)):
+            raise UsageError(
+                f"{', '.join(reserved)} is not taken here; {KEY}.weights says which weights are "
+                "loaded",
+                key=f"{KEY}.options",
+            )
         given: dict[str, Any] = {}
         if weights != RANDOM:
             path = find_weights(weights, weights_dir, allow_download, key=f"{KEY}.weights")
@@ -67,18 +91,18 @@ class TimmGuide(Guide):
                 model = timm.create_model(architecture, num_classes=0, **options, **given)
             except (TypeError, RuntimeError, KeyError) as error:
                 raise UsageError(
-                    f"weights and options that fit {architecture}",
-                    f"{weights}, {dict(options)}",
-                    key=f"{KEY}.weights or {KEY}.options",
-                    hint=str(error)[:500],
+                    f"{weights} with options {dict(options)} does not fit {architecture}: "
+                    f"{one_line(error)}; change {KEY}.weights or {KEY}.options",
+                    key=f"{KEY}.weights",
                 ) from error
+        own_mean, own_std = _normalisation(model, str(weights), mean, std)
         super().__init__(
             model,
             patch_size=_patch_size(model, architecture),
             image_size=image_size,
             fit=fit,
-            mean=mean,
-            std=std,
+            mean=own_mean,
+            std=own_std,
         )
 
     def _features(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
@@ -92,6 +116,30 @@ class TimmGuide(Guide):
 def _patch_size(model: nn.Module, architecture: str) -> int:
     patches = getattr(model, "patch_embed", None)
     if patches is None or not hasattr(model, "forward_intermediates"):
-        wanted = "a timm vision transformer with patches and forward_intermediates"
-        raise UsageError(wanted, architecture, key=f"{KEY}.architecture")
+        raise UsageError(
+            f"must be a timm vision transformer with patches and forward_intermediates, not "
+            f"{architecture!r}",
+            key=f"{KEY}.architecture",
+        )
     return int(patches.patch_size[0])
+
+
+def _normalisation(
+    model: nn.Module, weights: str, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and standard deviation as given, else timm's; warns if timm knows others."""
+    import timm
+    from timm.data import resolve_model_data_config
+
+    known: dict[str, Any] = resolve_model_data_config(model)
+    publisher, _, name = weights.partition("/")
+    if publisher == "timm":  # the architecture's default weights may be others
+        own = timm.get_pretrained_cfg(name)
+        known = {"mean": own.mean, "std": own.std}
+        for key, value in (("mean", mean), ("std", std)):
+            if value is not None and tuple(value) != tuple(known[key]):
+                logger.warning(
+                    "%s.%s is %s, but %s was trained with %s; null takes that",
+                    *(KEY, key, list(value), weights, list(known[key])),
+                )
+    return (known["mean"] if mean is None else mean), (known["std"] if std is None else std)

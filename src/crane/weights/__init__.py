@@ -1,8 +1,14 @@
-"""Frozen weights: which there are, where they lie, how they are read and checked."""
+"""Frozen weights: the catalogue, finding and downloading, reading and checking."""
 
-from crane.weights.catalogue import CATALOGUE, RANDOM, WeightFile, describe
-from crane.weights.clip import OpenClip, load_open_clip, open_clip_from_state_dict
-from crane.weights.files import (
+from crane.weights.catalogue import CATALOGUE, HUB_REPOS, RANDOM, WeightFile, describe
+from crane.weights.embedded import open_clip_with_mini
+from crane.weights.hub_code import (
+    find_hub_code,
+    hub_code_address,
+    hub_code_folder,
+    is_hub_code,
+)
+from crane.weights.locate import (
     MISSING,
     PRESENT,
     WRONG_CHECKSUM,
@@ -12,21 +18,16 @@ from crane.weights.files import (
     weight_status,
     weights_needed,
 )
-from crane.weights.hub_code import (
-    find_hub_code,
-    hub_code_address,
-    hub_code_folder,
-    is_hub_code,
-)
+from crane.weights.open_clip_model import load_open_clip, open_clip_from_state_dict
 from crane.weights.state_dict import is_torchscript, load_state_dict, openai_geometry
 
 __all__ = [
     "CATALOGUE",
+    "HUB_REPOS",
     "MISSING",
     "PRESENT",
     "RANDOM",
     "WRONG_CHECKSUM",
-    "OpenClip",
     "WeightFile",
     "WeightStatus",
     "describe",
@@ -39,6 +40,7 @@ __all__ = [
     "load_open_clip",
     "load_state_dict",
     "open_clip_from_state_dict",
+    "open_clip_with_mini",
     "openai_geometry",
     "published_name",
     "weight_status",

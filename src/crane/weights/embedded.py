@@ -1,15 +1,11 @@
-"""The models that the package carries: a small CLIP and a small guide, pretrained on drawings.
-
-open_clip learns of the small CLIP when this module is imported, so that its name works wherever the
-name of one of open_clip's own models does.
-"""
+"""The models that the package carries: a small CLIP and a small guide, pretrained on drawings."""
 
 import json
 import tempfile
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
-
-import open_clip
+from typing import Any
 
 MINI_FOLDER = Path(str(files("crane"))) / "weights" / "mini"
 """Weights, configuration, vocabulary and model card of the embedded models."""
@@ -19,13 +15,18 @@ MINI_GUIDE = "crane-mini-guide"
 """The small guide's name among the weight files."""
 
 
-def register_mini() -> None:
-    """Make open_clip know the small CLIP: its geometry and where its vocabulary lies.
+@cache
+def open_clip_with_mini() -> Any:
+    """Import open_clip and register the small CLIP in it, so that its name works like any other.
 
-    >>> register_mini()
-    >>> open_clip.get_tokenizer("crane-mini").decode([598])
+    open_clip imports torchvision and timm, which takes seconds: import it through this function,
+    where it is used.
+
+    >>> open_clip_with_mini().get_tokenizer("crane-mini").decode([598])
     'damaged '
     """
+    import open_clip
+
     config = json.loads((MINI_FOLDER / f"{MINI_CLIP}.json").read_text())
     kwargs = config["text_cfg"]["tokenizer_kwargs"]
     kwargs["bpe_path"] = str(MINI_FOLDER / kwargs["bpe_path"])  # open_clip takes whole paths only
@@ -33,6 +34,4 @@ def register_mini() -> None:
         path = Path(folder, f"{MINI_CLIP}.json")
         path.write_text(json.dumps(config))
         open_clip.add_model_config(path)
-
-
-register_mini()
+    return open_clip

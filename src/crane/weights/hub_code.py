@@ -4,15 +4,13 @@ import logging
 import re
 from pathlib import Path
 
-import torch
-
 from crane.errors import UsageError
 
 log = logging.getLogger(__name__)
 
 
 def is_hub_code(name: str) -> bool:
-    """Whether a name is that of a repository pinned at a commit.
+    """Whether a name is a repository pinned at a commit.
 
     >>> is_hub_code("facebookresearch/dinov2:b8931f7"), is_hub_code("ViT-B-16/openai")
     (True, False)
@@ -21,12 +19,12 @@ def is_hub_code(name: str) -> bool:
 
 
 def has_hub_code(folder: Path) -> bool:
-    """Whether a folder holds a repository's code; an interrupted copy may lack it."""
+    """Whether a folder holds a repository's code, which an interrupted copy may lack."""
     return (folder / "hubconf.py").is_file()
 
 
 def hub_code_address(repo: str) -> str:
-    """Where the code of a repository can be fetched by hand.
+    """Address of a repository's code for a manual download.
 
     >>> hub_code_address("facebookresearch/dinov2:b8931f7")
     'https://github.com/facebookresearch/dinov2/archive/b8931f7.zip'
@@ -36,7 +34,7 @@ def hub_code_address(repo: str) -> str:
 
 
 def hub_code_folder(repo: str) -> Path:
-    """Where torch.hub keeps its copy of a repository, whether or not it is there yet.
+    """The folder of torch.hub's copy of a repository, whether or not it exists yet.
 
     Args:
         repo: `owner/name:commit`.
@@ -47,61 +45,67 @@ def hub_code_folder(repo: str) -> Path:
     >>> hub_code_folder("facebookresearch/dinov2:b8931f7").name
     'facebookresearch_dinov2_b8931f7'
     """
+    import torch
+
     name, _, commit = repo.partition(":")
     if name.count("/") != 1 or not commit:
-        raise UsageError("a repository pinned at a commit, owner/name:commit", repo)
+        raise UsageError(
+            f"must be a repository pinned at a commit, owner/name:commit, not {repo!r}",
+            key="guide.features.repo",
+        )
     return Path(torch.hub.get_dir()) / f"{name.replace('/', '_')}_{commit}"
 
 
 def find_hub_code(
     repo: str, source: str, repo_dir: str | Path | None, allow_download: bool, *, key: str
 ) -> Path:
-    """Find the folder with a repository's `hubconf.py`, and fetch it if that is allowed.
+    """Find the folder with a repository's `hubconf.py`, and download it if that is allowed.
 
     Args:
         repo: `owner/name:commit`.
         source: `local` for the clone in `repo_dir`, `github` for torch.hub's copy.
         repo_dir: Folder of the clone; None with `github`.
-        allow_download: Whether missing code is fetched; a log line announces it.
-        key: The configuration section these came from, for the error message.
+        allow_download: Whether missing code is downloaded; a log line announces it.
+        key: The configuration section of these values, for the error.
 
     Raises:
-        UsageError: The code is missing and not fetched. Names its source and what to change.
+        UsageError: The code is neither found nor downloaded; the error gives its source.
     """
     if source == "local":
         clone = Path(repo_dir).expanduser() if repo_dir is not None else None
         if clone is None or not has_hub_code(clone):
-            wanted = f"a folder with the hubconf.py of {repo}"
-            raise UsageError(wanted, str(repo_dir), key=f"{key}.repo_dir")
+            raise UsageError(
+                f"must be a folder with the hubconf.py of {repo}, not {repo_dir}",
+                key=f"{key}.repo_dir",
+            )
         return clone
-    if source != "github":
-        raise UsageError("github or local", source, key=f"{key}.source")
     folder = hub_code_folder(repo)
     if has_hub_code(folder):
         return folder
-    absent = "a folder without hubconf.py" if folder.is_dir() else "no copy of it"
-    reason = _fetch(repo, folder) if allow_download else absent
+    absent = "has no hubconf.py" if folder.is_dir() else "does not exist"
+    reason = _download(repo, folder) if allow_download else f"{folder} {absent}"
     if reason is None:
         return folder
     raise UsageError(
-        f"the code of {repo} in {folder}",
-        reason,
-        key=f"{key}.source=local with {key}.repo_dir to use a clone, or set allow_download=true",
-        hint=f"the code comes from {hub_code_address(repo)}",
+        f"the code of {repo} is missing: {reason}; set allow_download=true, or download it from "
+        f"{hub_code_address(repo)} and set {key}.source=local {key}.repo_dir=FOLDER",
+        key=f"{key}.repo",
     )
 
 
-def _fetch(repo: str, folder: Path) -> str | None:
-    """Fetch the code; returns why that failed, None if it did not."""
-    log.info("Downloading the code of %s (a few MB) to %s", repo, folder)
+def _download(repo: str, folder: Path) -> str | None:
+    """Download the code; returns the reason if that fails."""
+    import torch
+
+    log.info("downloading the code of %s (a few MB) to %s", repo, folder)
     try:
         # Pinned at a commit, so there is no branch whose owner would have to be trusted first.
         # Without force, torch.hub takes any folder of that name for a copy.
         torch.hub.list(
             repo, force_reload=True, trust_repo=True, skip_validation=True, verbose=False
         )
-    except Exception as error:
-        # torch.hub runs the code it fetched, whose errors are told by who builds the model.
+    except (Exception, SystemExit) as error:
+        # torch.hub also imports the code; its import errors are reported when the model is built.
         if not has_hub_code(folder):
-            return f"a failed download, {type(error).__name__}: {error}"
-    return None if has_hub_code(folder) else "a repository without hubconf.py"
+            return f"the download failed, {type(error).__name__}: {error}"
+    return None if has_hub_code(folder) else "the repository has no hubconf.py"

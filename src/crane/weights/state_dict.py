@@ -1,7 +1,4 @@
-"""Reading weight files of every format in use, and the names others give to their tensors.
-
-Every foreign key name the package knows stands in this file.
-"""
+"""Reading weight files of every format in use, and the tensor names of other libraries."""
 
 import warnings
 import zipfile
@@ -18,11 +15,12 @@ from crane.errors import UsageError
 WRAPPERS = ("state_dict", "model")
 """Keys under which training scripts nest the tensors (open_clip: `state_dict`; Meta: `model`)."""
 PREFIXES = ("module.", "_orig_mod.")
-"""What DistributedDataParallel and torch.compile put before every name."""
+"""Prefixes that DistributedDataParallel and torch.compile add to every name."""
 NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
-"""What archives keep beside the weights: OpenAI's whole numbers, a traced CLIP's causal mask."""
+"""Entries of archives beside the weights: OpenAI's integers, a traced CLIP's causal mask."""
 
 _FORMATS = "a .pt/.pth/.bin state dict, an OpenAI .pt archive or a .safetensors file"
+_LFS_POINTER = b"version https://git-lfs"
 
 
 def load_state_dict(path: str | Path) -> dict[str, Tensor]:
@@ -33,15 +31,18 @@ def load_state_dict(path: str | Path) -> dict[str, Tensor]:
             a `.safetensors` file.
 
     Returns:
-        Tensors on the CPU by name, in the type they are stored in; wrappers, `module.` prefixes
-        and `NOT_WEIGHTS` are removed.
+        Tensors on the CPU by name, in their stored type, without wrappers, prefixes and
+        `NOT_WEIGHTS`.
 
     Raises:
-        UsageError: The file does not exist, is of another format, is damaged, or holds no tensors.
+        UsageError: The file does not exist, has another format, is damaged, or holds no tensors.
     """
     path = Path(path)
     if not path.is_file():
-        raise UsageError("an existing weight file", str(path))
+        raise UsageError(f"there is no weight file {path}")
+    with path.open("rb") as file:
+        if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
+            raise UsageError(f"{path} is a Git LFS pointer, not the weights; run git lfs pull")
     content = _reader(path)(path)
     tensors = {
         name: value
@@ -49,7 +50,7 @@ def load_state_dict(path: str | Path) -> dict[str, Tensor]:
         if isinstance(value, Tensor) and name not in NOT_WEIGHTS
     }
     if not tensors:
-        raise UsageError(f"tensors by name in {_FORMATS}", str(path))
+        raise UsageError(f"{path} holds no tensors by name; weights come as {_FORMATS}")
     return tensors
 
 
@@ -66,7 +67,7 @@ def is_torchscript(path: str | Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except (zipfile.BadZipFile, ValueError, NotImplementedError):  # damaged: read and refused
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):  # damaged: refused when read
         return False
 
 
@@ -74,31 +75,30 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return dict(load_file(path))
     except SafetensorError as error:
-        raise UsageError("an intact .safetensors file", str(path), hint=str(error)) from error
+        raise UsageError(f"{path} is no whole safetensors file: {error}") from error
 
 
 def _read_torchscript(path: Path) -> dict[str, Tensor]:
     try:
         with warnings.catch_warnings():
-            # torch asks for other formats than TorchScript, but this one OpenAI has published.
+            # torch deprecates TorchScript, but OpenAI has published its weights in it.
             warnings.simplefilter("ignore", FutureWarning)
             return dict(torch.jit.load(path, map_location="cpu").state_dict())
     except RuntimeError as error:
-        hint = str(error).partition("\n")[0]
-        raise UsageError("an intact TorchScript archive", str(path), hint=hint) from error
+        reason = str(error).partition("\n")[0]
+        raise UsageError(f"{path} is no whole TorchScript archive: {reason}") from error
 
 
 def _read_pickle(path: Path) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
-        raise  # of the disk, not of what the file holds
-    except Exception as error:  # pickle's reader takes any text for its commands, and then fails
-        hint = (
-            "the file is damaged, of another format, or holds more than tensors and plain values; "
-            "save its state dict alone with torch.save or as safetensors"
-        )
-        raise UsageError(_FORMATS, str(path), hint=hint) from error
+        raise  # the disk's, not the content's
+    except Exception as error:  # pickle's reader takes any text for commands, and then fails
+        raise UsageError(
+            f"{path} is damaged, or is not {_FORMATS}, or holds more than tensors and plain "
+            "values; save its state dict alone with torch.save or as safetensors"
+        ) from error
 
 
 def _unwrap(content: object) -> dict[str, object]:
@@ -118,12 +118,12 @@ def _strip(tensors: dict[str, object]) -> dict[str, object]:
 
 
 def openai_geometry(state_dict: Mapping[str, Tensor]) -> dict[str, object]:
-    """Read the sizes of a CLIP with vision transformer off its OpenAI-named tensors.
+    """Derive the sizes of a CLIP with a vision transformer from its OpenAI-named tensors.
 
     OpenAI's heads are 64 wide in both towers, so their number follows from the width.
 
     Args:
-        state_dict: Tensors named as OpenAI names them (open_clip's own CLIP uses the same names).
+        state_dict: Tensors under OpenAI's names, which open_clip's own CLIP uses too.
 
     Returns:
         An open_clip model configuration: `embed_dim`, `vision_cfg`, `text_cfg`.
@@ -141,9 +141,11 @@ def openai_geometry(state_dict: Mapping[str, Tensor]) -> dict[str, object]:
     }
     missing = sorted(needed - set(state_dict))
     if missing:
+        theirs = any(name.startswith("vision_model.") for name in state_dict)
         raise UsageError(
-            "the OpenAI-named state dict of a CLIP with a vision transformer",
-            f"one without {', '.join(missing)}",
+            f"the weights lack {', '.join(missing)}, tensors of a CLIP with a vision transformer "
+            "under OpenAI's names"
+            + ("; these are named as Hugging Face's transformers does" if theirs else "")
         )
     patch_size = state_dict["visual.conv1.weight"].shape[-1]
     num_patches = state_dict["visual.positional_embedding"].shape[0] - 1

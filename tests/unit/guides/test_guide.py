@@ -80,17 +80,19 @@ def test_guides_stay_frozen_in_evaluation_mode_and_out_of_checkpoints():
 
 
 def test_an_image_below_one_patch_cannot_be_cropped():
-    with pytest.raises(UsageError, match=r"one patch \(4 px\)"):
+    with pytest.raises(UsageError, match=r"one patch of the guide \(4 px\)"):
         plain(fit="crop")(torch.rand(1, 3, 3, 8))
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"fit": "pad"}, r"resize, crop.*'pad'.*guide\.features\.fit"),
-        ({"image_size": 3}, r"one patch of 4 px.*3.*guide\.features\.image_size"),
-        ({"mean": [0.5]}, r"three numbers.*guide\.features\.mean"),
-        ({"std": [1.0, 0.0, 1.0]}, r"above 0.*guide\.features\.std"),
+        ({"fit": "pad"}, "fit must be resize or crop, not 'pad'"),
+        ({"image_size": 3}, r"guide\.features\.image_size must .* one patch of 4 px, not 3"),
+        ({"image_size": 0}, "image_size must be an integer of at least 1, or null, not 0"),
+        ({"mean": [0.5]}, "mean must be .* for red, green and blue"),
+        ({"mean": [0.5, float("nan"), 0.5]}, "mean must be .* for red, green and blue"),
+        ({"std": [1.0, 0.0, 1.0]}, r"std must be .* above 0 .*, not \[1\.0, 0\.0, 1\.0\]"),
     ],
 )
 def test_mistakes_are_said(options, said):

@@ -149,9 +149,9 @@ def test_missing_weights_and_code_are_named_and_nothing_is_fetched(build):
 @pytest.mark.parametrize(
     ("entry", "said"),
     [
-        ("dinov2_vitb14", r"hubconf\.py.*'dinov2_vitb14'.*guide\.features\.entry"),
+        ("dinov2_vitb14", r"guide\.features\.entry must .*hubconf\.py .*'dinov2_vitb14'"),
         ("no_choice", "takes pretrained=False"),
-        ("classifier", r"get_intermediate_layers and patch_size.*classifier \(Linear\)"),
+        ("classifier", r"get_intermediate_layers and patch_size, not a Linear \(classifier\)"),
     ],
 )
 def test_entries_that_do_not_fit_are_refused(build, entry, said):
@@ -160,19 +160,22 @@ def test_entries_that_do_not_fit_are_refused(build, entry, said):
 
 
 def test_code_that_fails_is_told(build, repo_dir):
-    with pytest.raises(UsageError, match=r"runs here.*OSError of fails in .*hubconf\.py: no disk"):
+    with pytest.raises(UsageError, match=r"fails in .*hubconf\.py fails with OSError: no disk"):
         build(entry="fails")
     (repo_dir / "hubconf.py").write_text("import no_such_module")
     with pytest.raises(UsageError, match=r"ModuleNotFoundError.*no_such_module.*install what it"):
         build()
     (repo_dir / "hubconf.py").write_text("def broken(:")
-    with pytest.raises(UsageError, match=r"SyntaxError.*change guide\.features"):
+    with pytest.raises(UsageError, match=r"guide\.features: .* fails with SyntaxError"):
+        build()
+    (repo_dir / "hubconf.py").write_text("raise SystemExit(0)")
+    with pytest.raises(UsageError, match="fails with SystemExit"):
         build()
 
 
 def test_weights_that_do_not_fit_are_refused(build, tmp_path):
     torch.save({"norm.weight": torch.zeros(3)}, tmp_path / "w.pth")
     with pytest.raises(
-        UsageError, match=r"weights of this model.*w\.pth.*guide\.features\.weights"
+        UsageError, match=r"guide\.features\.weights: the weights in .*w\.pth do not fit"
     ):
         build(weights=tmp_path / "w.pth")

@@ -129,10 +129,10 @@ def test_missing_weights_are_named_and_nothing_is_fetched(tmp_path):
         (
             "vit_base_patch14_dino2",
             {},
-            r"a timm model.*close ones.*vit_base_patch14_dinov2",
+            "has no model 'vit_base_patch14_dino2'; close names are .*vit_base_patch14_dinov2",
         ),
-        (DINOV2, {"embed_dims": 3}, r"embed_dims.*options"),
-        ("resnet18", {}, "a timm vision transformer.*'resnet18'"),
+        (DINOV2, {"embed_dims": 3}, r"embed_dims.*guide\.features\.options"),
+        ("resnet18", {}, "a timm vision transformer .*'resnet18'"),
     ],
 )
 def test_mistakes_are_said(architecture, options, said):
@@ -142,9 +142,46 @@ def test_mistakes_are_said(architecture, options, said):
 
 def test_weights_of_another_geometry_are_refused(tmp_path):
     torch.save(build().model.state_dict(), tmp_path / "w.pth")
-    with pytest.raises(UsageError, match=r"weights and options.*w\.pth.*guide\.features\.weights"):
+    with pytest.raises(
+        UsageError, match=r"w\.pth with options .* does not fit.*guide\.features\.weights"
+    ):
         build(options={**DYNAMIC, "depth": 3}, weights=tmp_path / "w.pth")
 
 
 def test_timm_is_new_enough_for_every_shipped_guide():
     assert all(timm.is_model(name) for name in (DINOV2, DINOV3, DINO, SAM))
+
+
+@pytest.mark.parametrize("name", ["pretrained", "checkpoint_path", "pretrained_cfg_overlay"])
+def test_options_load_no_weights(name):
+    with pytest.raises(UsageError, match=rf"guide\.features\.options: {name} is not taken here"):
+        build(options={**DYNAMIC, name: True})
+
+
+def published_small(tmp_path, tag, architecture="vit_small_patch16_224", **overrides):
+    """A guide with weights that are published, as far as their name goes."""
+    name = f"timm/{architecture}.{tag}"
+    folder = tmp_path / f"{architecture}.{tag}"
+    folder.mkdir()
+    source = timm.create_model(architecture, num_classes=0, **DYNAMIC)
+    save_file(source.state_dict(), folder / "model.safetensors")
+    return build(architecture, weights=name, weights_dir=tmp_path, **overrides)
+
+
+@pytest.mark.parametrize(
+    ("tag", "mean"),
+    [("augreg_in21k_ft_in1k", [0.5, 0.5, 0.5]), ("dino", [0.485, 0.456, 0.406])],
+)
+def test_mean_and_std_are_timms_own_for_the_weights(tmp_path, caplog, tag, mean):
+    guide = published_small(tmp_path, tag, mean=None, std=None)
+    torch.testing.assert_close(guide.mean.flatten(), torch.tensor(mean))
+    assert guide.std.min() > 0
+    assert caplog.text == ""
+
+
+def test_another_mean_than_the_weights_were_trained_with_is_warned_of(tmp_path, caplog):
+    imagenet = [0.485, 0.456, 0.406]
+    guide = published_small(tmp_path, "augreg_in21k_ft_in1k", mean=imagenet, std=[0.5] * 3)
+    torch.testing.assert_close(guide.mean.flatten(), torch.tensor(imagenet))
+    assert "guide.features.mean is [0.485, 0.456, 0.406], but timm/vit_small" in caplog.text
+    assert "features.std" not in caplog.text

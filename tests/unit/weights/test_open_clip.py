@@ -111,7 +111,7 @@ def test_openai_archive(model, inputs, tmp_path):
     loaded = build(weights=tmp_path / "ViT.pt")
     assert loaded.visual.conv1.weight.dtype == torch.float32
     assert_same_outputs(loaded, copy.deepcopy(model).half().float(), inputs)
-    with pytest.raises(UsageError, match=r"quick_gelu=true.*backbone\.model\.quick_gelu"):
+    with pytest.raises(UsageError, match=r"backbone\.model\.quick_gelu must be true"):
         build(weights=tmp_path / "ViT.pt", quick_gelu=False)
 
 
@@ -158,18 +158,20 @@ def test_any_geometry_from_its_state_dict(model, inputs, quick_gelu):
 @pytest.mark.parametrize(
     ("architecture", "weights", "quick_gelu", "said"),
     [
-        ("ViT-L-14-336", "openai", False, "quick_gelu=true, for ViT-L-14-336/openai"),
-        ("ViT-H-14", "laion2b_s32b_b79k", True, "quick_gelu=false, for ViT-H-14/laion2b"),
-        ("ViT-L-14-quickgelu", "random", False, "quick_gelu=true"),
-        ({**SMALL, "quick_gelu": True}, "random", False, "quick_gelu=true"),
-        ("ViT-L14-336", "random", True, r"an open_clip model.*'ViT-L14-336'.*ViT-L-14-336"),
-        ("hf-hub:a/b", "random", True, "an open_clip model"),
-        ("local-dir:x", "random", True, "an open_clip model"),
-        ("roberta-ViT-B-32", "random", False, "text tower is open_clip's own"),
-        ("coca_ViT-B-32", "random", False, "a contrastive model.*captions"),
-        ({"embed_dim": 3}, "random", True, "text_cfg, vision_cfg"),
+        ("ViT-L-14-336", "openai", False, "quick_gelu must be true: ViT-L-14-336/openai"),
+        ("ViT-H-14", "laion2b_s32b_b79k", True, "quick_gelu must be false: ViT-H-14/laion2b"),
+        ("ViT-L-14-quickgelu", "random", False, "quick_gelu must be true"),
+        ({**SMALL, "quick_gelu": True}, "random", False, "quick_gelu must be true"),
+        ("ViT-L14-336", "random", True, r"unknown open_clip model 'ViT-L14-336'.*ViT-L-14-336"),
+        ("hf-hub:a/b", "random", True, "unknown open_clip model"),
+        ("local-dir:x", "random", True, "unknown open_clip model"),
+        ("roberta-ViT-B-32", "random", False, "text tower of Hugging Face"),
+        ("ViT-B-16-SigLIP", "random", False, "vision tower of timm"),
+        ("coca_ViT-B-32", "random", False, "writes captions; a contrastive model"),
+        ({"embed_dim": 3}, "random", True, "lacks vision_cfg, text_cfg"),
+        ({**SMALL, "vision_cfg": 3}, "random", True, "lacks vision_cfg"),
         ({**SMALL, "text_cfg": {"widht": 3}}, "random", True, "widht"),
-        ("ViT-B-16", "opena", True, r"'opena'.*random, openai, laion400m_e31"),
+        ("ViT-B-16", "opena", True, "opena is neither.*random, openai, laion400m_e31"),
         ("ViT-B-16", "openai", True, r"ViT-B-16\.pt"),
     ],
 )

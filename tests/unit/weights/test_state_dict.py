@@ -113,21 +113,21 @@ def test_a_damaged_directory_of_an_archive_is_refused(tmp_path, tensors):
     content = path.read_bytes()
     path.write_bytes(content.replace(b"PK\x01\x02", b"XX\x01\x02"))
     assert not is_torchscript(path)
-    with pytest.raises(UsageError, match=r"w\.pt.*the file is damaged"):
+    with pytest.raises(UsageError, match=r"w\.pt is damaged"):
         load_state_dict(path)
 
 
 def test_a_damaged_torchscript_archive_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "w.pt", "w") as archive:
         archive.writestr("w/constants.pkl", b"nothing else")
-    with pytest.raises(UsageError, match="an intact TorchScript archive"):
+    with pytest.raises(UsageError, match="no whole TorchScript archive"):
         load_state_dict(tmp_path / "w.pt")
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, torch.zeros(3), {}])
 def test_files_without_named_tensors_are_refused(tmp_path, content):
     torch.save(content, tmp_path / "w.pt")
-    with pytest.raises(UsageError, match="tensors by name"):
+    with pytest.raises(UsageError, match="no tensors by name"):
         load_state_dict(tmp_path / "w.pt")
 
 
@@ -139,3 +139,16 @@ def test_a_missing_file_is_named(tmp_path):
 def test_geometry_names_what_is_missing(tensors):
     with pytest.raises(UsageError, match=r"visual\.proj"):
         openai_geometry(tensors)
+
+
+def test_weights_of_transformers_are_named_as_such():
+    with pytest.raises(UsageError, match="named as Hugging Face's transformers does"):
+        openai_geometry({"vision_model.embeddings.class_embedding": torch.zeros(3)})
+
+
+@pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
+def test_a_git_lfs_pointer_says_what_to_do(tmp_path, name):
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n"
+    (tmp_path / name).write_text(pointer)
+    with pytest.raises(UsageError, match=r"is a Git LFS pointer.*git lfs pull"):
+        load_state_dict(tmp_path / name)

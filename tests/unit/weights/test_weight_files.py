@@ -3,6 +3,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
+import huggingface_hub
 import huggingface_hub.constants
 import pytest
 import torch
@@ -14,7 +15,6 @@ from crane.weights import (
     MISSING,
     PRESENT,
     WRONG_CHECKSUM,
-    files,
     find_weights,
     weight_status,
     weights_needed,
@@ -109,7 +109,7 @@ def test_missing_and_not_allowed_says_what_to_fetch_from_where_to_where(name, tm
 @pytest.mark.parametrize("name", [CLIP, TIMM])
 def test_allowed_but_offline_is_the_same_error_with_the_reason(name, tmp_path, caplog):
     caplog.set_level(logging.INFO)
-    with pytest.raises(UsageError, match="failed download") as caught:
+    with pytest.raises(UsageError, match="the download failed") as caught:
         find_weights(name, tmp_path, allow_download=True)
     assert CATALOGUE[name].files[0] in str(caught.value)
     assert CATALOGUE[name].source in caplog.text
@@ -118,7 +118,9 @@ def test_allowed_but_offline_is_the_same_error_with_the_reason(name, tmp_path, c
 
 
 def test_an_unknown_name_lists_the_choices(tmp_path):
-    with pytest.raises(UsageError, match=r"nope\.pt.*backbone\.x.*names: random, openai"):
+    with pytest.raises(
+        UsageError, match=r"backbone\.x: nope\.pt is neither.*names: random, openai"
+    ):
         find_weights("nope.pt", tmp_path, True, key="backbone.x", choices=["random", "openai"])
 
 
@@ -155,7 +157,7 @@ def test_a_failed_download_without_a_word_is_told_by_its_kind(published, monkeyp
         raise OSError
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
-    with pytest.raises(UsageError, match="a failed download, OSError"):
+    with pytest.raises(UsageError, match="the download failed, OSError"):
         find_weights("test/tag", tmp_path, allow_download=True)
 
 
@@ -165,7 +167,7 @@ def test_a_repository_without_safetensors_gives_its_other_file(monkeypatch, tmp_
             raise FileNotFoundError(file)
         return str(put(local_dir / file))
 
-    monkeypatch.setattr(files, "hf_hub_download", hub)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", hub)
     path = find_weights("ViT-H-14/laion2b_s32b_b79k", tmp_path, allow_download=True)
     assert path == tmp_path / "CLIP-ViT-H-14-laion2B-s32B-b79K" / "open_clip_pytorch_model.bin"
     assert find_weights("ViT-H-14/laion2b_s32b_b79k", tmp_path, allow_download=False) == path

@@ -7,20 +7,17 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-import open_clip
 import torch
-from open_clip.model import convert_to_custom_text_state_dict
-from torch import Tensor
+from torch import Tensor, nn
 
+from crane.checks import shown
 from crane.errors import UsageError
 from crane.weights.catalogue import RANDOM
-from crane.weights.files import find_weights, published_name
+from crane.weights.embedded import open_clip_with_mini
+from crane.weights.locate import find_weights, published_name
 from crane.weights.state_dict import is_torchscript, load_state_dict, openai_geometry
-
-OpenClip: TypeAlias = open_clip.CLIP | open_clip.CustomTextCLIP
-"""The two classes open_clip builds contrastive models as."""
 
 _KEY = "backbone.model"
 
@@ -33,30 +30,30 @@ def load_open_clip(
     seed: int,
     weights_dir: str | Path,
     allow_download: bool,
-) -> OpenClip:
-    """Build a frozen open_clip model in float32 on the CPU.
+) -> nn.Module:
+    """Build a frozen `CLIP` or `CustomTextCLIP` of open_clip in float32 on the CPU.
 
-    Inside `with torch.device("meta")` it is built there, without numbers, to look at its shapes.
+    Inside `with torch.device("meta")` it is built there without numbers, to inspect its shapes.
 
     Args:
-        architecture: An open_clip model name, or a model configuration of its own
-            (`embed_dim`, `vision_cfg`, `text_cfg` with open_clip's keys).
+        architecture: An open_clip model name, or a model configuration (`embed_dim`, `vision_cfg`,
+            `text_cfg` with open_clip's keys).
         weights: A tag of that model (`openai`), a local file, or `random`.
-        quick_gelu: Whether the towers use QuickGELU, x * sigmoid(1.702 x), as OpenAI's weights
+        quick_gelu: Whether the towers use QuickGELU, x * sigmoid(1.702 x), which OpenAI's weights
             need. Must agree with the tag.
-        seed: Seed of `random`; the global generators are left as they were.
-        weights_dir: Folder to look for weights in.
-        allow_download: Whether missing weights may be fetched.
+        seed: Seed for `random`; the global generators do not change.
+        weights_dir: Folder searched for weights.
+        allow_download: Whether missing weights may be downloaded.
 
     Raises:
-        UsageError: Unknown model, tag or file; activation or shapes that do not fit the weights;
-            weights missing and not fetched.
+        UsageError: The model, tag or file is unknown, the activation or the shapes do not fit the
+            weights, or the weights are missing.
     """
     name = published_name(architecture, weights)
     _check_activation(_configuration(architecture), name, quick_gelu)
     path = None
     if weights != RANDOM:
-        tags = open_clip.list_pretrained_tags_by_model(str(architecture))
+        tags = open_clip_with_mini().list_pretrained_tags_by_model(str(architecture))
         path = find_weights(
             name, weights_dir, allow_download, key=f"{_KEY}.weights", choices=[RANDOM, *tags]
         )
@@ -70,26 +67,26 @@ def load_open_clip(
 
 def open_clip_from_state_dict(
     state_dict: Mapping[str, Tensor], *, quick_gelu: bool = True
-) -> OpenClip:
-    """Build a frozen CLIP of whatever geometry an OpenAI-named state dict has, in float32.
+) -> nn.Module:
+    """Build a frozen CLIP with the geometry of an OpenAI-named state dict, in float32.
 
-    open_clip's own reader of such dicts rounds the weights to float16 on the way; this one keeps
-    every bit of float32.
+    open_clip's own reader of such dicts rounds the weights to float16; this one keeps float32.
 
     Args:
         state_dict: OpenAI-named tensors of a CLIP with a vision transformer; heads are 64 wide.
         quick_gelu: Whether the towers use QuickGELU; OpenAI's do.
 
     Raises:
-        UsageError: The tensors are not those of one CLIP with a vision transformer.
+        UsageError: The tensors do not form a CLIP with a vision transformer.
     """
     model = _build(openai_geometry(state_dict), quick_gelu, seed=0)
     _fill(model, state_dict, "the given state dict")
     return model
 
 
-def _build(architecture: str | Mapping[str, Any], quick_gelu: bool, seed: int) -> OpenClip:
-    """Create a model with seeded random weights, leaving the global generator untouched."""
+def _build(architecture: str | Mapping[str, Any], quick_gelu: bool, seed: int) -> nn.Module:
+    """Create a model with seeded random weights without touching the global generator."""
+    open_clip = open_clip_with_mini()
     device = "meta" if torch.get_default_device().type == "meta" else "cpu"
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -114,19 +111,19 @@ def _build(architecture: str | Mapping[str, Any], quick_gelu: bool, seed: int) -
             )
         except (TypeError, KeyError) as error:
             raise UsageError(
-                "a model configuration with open_clip's keys",
-                str(error),
+                f"open_clip does not build this model configuration: {error}",
                 key=f"{_KEY}.architecture",
             ) from error
-    return model.float().eval().requires_grad_(False)
+    frozen: nn.Module = model.float().eval().requires_grad_(False)
+    return frozen
 
 
 @contextmanager
 def _without_remarks() -> Iterator[None]:
-    """Drop what open_clip tells the root logger while a model is built.
+    """Drop open_clip's messages to the root logger while a model is built.
 
-    It warns that a model without weights is random even where weights are filled in afterwards, and
-    its module-level logging calls would install a handler of their own.
+    It warns of random weights even if weights are filled in afterwards, and its calls to `logging`
+    would install a handler of their own.
     """
     root, silent = logging.getLogger(), logging.NullHandler()
 
@@ -143,37 +140,45 @@ def _without_remarks() -> Iterator[None]:
 
 
 def _configuration(architecture: str | Mapping[str, Any]) -> Mapping[str, Any]:
-    """Look up the model configuration of a name, checked to build a CLIP without the network."""
+    """The model configuration of a name, if it describes a CLIP that needs no network."""
     key = f"{_KEY}.architecture"
+    open_clip = open_clip_with_mini()
     config: Mapping[str, Any] | None = None
-    if not isinstance(architecture, str):
+    if isinstance(architecture, Mapping):
         config = architecture
-    elif not set(":/") & set(architecture):  # open_clip takes those for addresses and folders
-        config = open_clip.get_model_config(architecture)
+    elif not set(":/") & set(str(architecture)):  # open_clip takes those for addresses and folders
+        config = open_clip.get_model_config(str(architecture))
     if config is None:
         near = difflib.get_close_matches(str(architecture), open_clip.list_models(), n=5)
-        hint = f"close ones of open_clip: {', '.join(near) or 'none'}"
-        raise UsageError("an open_clip model", architecture, key=key, hint=hint)
-    missing = sorted({"embed_dim", "vision_cfg", "text_cfg"} - set(config))
+        close = f"; close names are {', '.join(near)}" if near else ""
+        raise UsageError(f"unknown open_clip model {shown(architecture)}{close}", key=key)
+    parts = ("embed_dim", "vision_cfg", "text_cfg")
+    missing = [p for p in parts if not isinstance(config.get(p), int if p == parts[0] else Mapping)]
     if missing:
-        wanted = "embed_dim, vision_cfg and text_cfg in a model configuration"
-        raise UsageError(wanted, f"one without {', '.join(missing)}", key=key)
-    if "multimodal_cfg" in config:
-        raise UsageError("a contrastive model", f"{architecture}, which writes captions", key=key)
-    if "hf_model_name" in config["text_cfg"]:
-        raise UsageError(
-            "a model whose text tower is open_clip's own",
-            architecture,
-            key=key,
-            hint="its text tower is a transformers model, fetched when it is built",
-        )
+        raise UsageError(f"the model configuration lacks {', '.join(missing)}", key=key)
+    unfit = (
+        ("multimodal_cfg" in config, "writes captions; a contrastive model is needed"),
+        (
+            "hf_model_name" in config["text_cfg"],
+            "has a text tower of Hugging Face's transformers; open_clip's own is needed",
+        ),
+        (
+            "timm_model_name" in config["vision_cfg"],
+            "has a vision tower of timm; open_clip's own vision transformer is needed",
+        ),
+    )
+    for is_unfit, reason in unfit:
+        if is_unfit:
+            name = architecture if isinstance(architecture, str) else "this architecture"
+            raise UsageError(f"{name} {reason}", key=key)
     return config
 
 
 def _check_activation(config: Mapping[str, Any], name: str, quick_gelu: bool) -> None:
     if config.get("quick_gelu", False) and not quick_gelu:
         raise _activation_error("this architecture", needed=True)
-    tag = open_clip.get_pretrained_cfg(*name.split("/")) if name.count("/") == 1 else {}
+    pretrained = open_clip_with_mini().get_pretrained_cfg
+    tag = pretrained(*name.split("/")) if name.count("/") == 1 else {}
     if tag and tag.get("quick_gelu", False) != quick_gelu:
         raise _activation_error(name, needed=not quick_gelu)
 
@@ -181,16 +186,16 @@ def _check_activation(config: Mapping[str, Any], name: str, quick_gelu: bool) ->
 def _activation_error(what: object, needed: bool) -> UsageError:
     used = "QuickGELU" if needed else "GELU"
     return UsageError(
-        f"quick_gelu={str(needed).lower()}, for {what} was trained with {used}",
-        f"quick_gelu={str(not needed).lower()}",
-        key=f"{_KEY}.quick_gelu",
+        f"must be {str(needed).lower()}: {what} was trained with {used}", key=f"{_KEY}.quick_gelu"
     )
 
 
-def _fill(model: OpenClip, state_dict: Mapping[str, Tensor], source: object) -> None:
+def _fill(model: nn.Module, state_dict: Mapping[str, Tensor], source: object) -> None:
+    from open_clip.model import CustomTextCLIP, convert_to_custom_text_state_dict
+
     given = dict(state_dict)
     own = model.state_dict()
-    if isinstance(model, open_clip.CustomTextCLIP) and "positional_embedding" in given:
+    if isinstance(model, CustomTextCLIP) and "positional_embedding" in given:
         given = convert_to_custom_text_state_dict(given)
     for name in ("logit_scale", "logit_bias"):  # saved as () by some, as (1,) by others
         if name in given and name in own and given[name].numel() == own[name].numel():
@@ -203,10 +208,9 @@ def _fill(model: OpenClip, state_dict: Mapping[str, Tensor], source: object) -> 
         if name in given and given[name].shape != own[name].shape
     ]
     if problems:
-        shown = "; ".join(problems[:4]) + (f"; and {len(problems) - 4} more" * (len(problems) > 4))
+        more = f"; and {len(problems) - 4} more" if len(problems) > 4 else ""
         raise UsageError(
-            f"weights of this architecture in {source}",
-            shown,
-            key=f"{_KEY}.architecture or {_KEY}.weights",
+            f"{source} does not fit the architecture: {'; '.join(problems[:4])}{more}",
+            key=f"{_KEY}.weights",
         )
     model.load_state_dict(given)

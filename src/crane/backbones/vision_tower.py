@@ -5,7 +5,6 @@ from typing import cast
 
 import torch
 from jaxtyping import Float
-from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -16,11 +15,11 @@ from crane.errors import UsageError
 class VisionTower(nn.Module):
     """The parts of a CLIP vision transformer: `embed`, `blocks`, `to_joint`.
 
-    The order in which they run is the model's affair, since Crane runs two streams through them.
+    The model runs them, since Crane has two streams through the blocks.
 
     Args:
         tower: A vision transformer of open_clip with a class token.
-        mean: Channel means that the weights were trained with, for RGB in [0, 1].
+        mean: Channel means of the weights' training, for RGB in [0, 1].
         std: Channel standard deviations, likewise.
 
     Raises:
@@ -32,17 +31,20 @@ class VisionTower(nn.Module):
     std: Tensor
 
     def __init__(self, tower: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        from open_clip.transformer import VisionTransformer
+
         super().__init__()
         if not isinstance(tower, VisionTransformer):
             raise UsageError(
-                "a vision transformer of open_clip with a class token",
-                f"{type(tower).__module__}.{type(tower).__name__}",
+                f"the backbone's vision tower is a {type(tower).__name__}; Crane needs a vision "
+                "transformer of open_clip with a class token",
                 key="backbone",
             )
         if tower.attn_pool is not None or tower.pool_type != "tok" or tower.final_ln_after_pool:
+            pooling = "by attention" if tower.attn_pool is not None else repr(tower.pool_type)
             raise UsageError(
-                "a vision transformer whose image embedding is its class token",
-                f"pooling {tower.pool_type!r}, attentional pooling {tower.attn_pool is not None}",
+                f"the backbone's vision tower pools its patches ({pooling}); Crane needs one "
+                "whose class token embeds the image",
                 key="backbone",
             )
         self.conv, self.ln_pre, self.ln_post = tower.conv1, tower.ln_pre, tower.ln_post
@@ -62,7 +64,7 @@ class VisionTower(nn.Module):
         return int(self.projection.shape[1])
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of patches of an image of so many pixels.
+        """Rows and columns of patches in an image of height x width pixels.
 
         Raises:
             UsageError: The size is not a multiple of the patch.
@@ -70,14 +72,13 @@ class VisionTower(nn.Module):
         rows, columns = self.patch_size
         if height % rows or width % columns or not height or not width:
             raise UsageError(
-                f"an image size that is a multiple of the {rows}x{columns} patch",
-                (height, width),
+                f"must be a multiple of the {rows}x{columns} patch, not {height}x{width}",
                 key="image_size",
             )
         return height // rows, width // columns
 
     def embed(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B T D"]:
-        """Images (RGB in [0, 1]) as a class token and one token a patch, positions added: h_0."""
+        """Turn images (RGB in [0, 1]) into h_0: class token and patches with positions."""
         grid = self.grid(*images.shape[-2:])
         patches = self.conv((images - self.mean) / self.std).flatten(2).transpose(1, 2)
         class_token = self.class_token.to(patches.dtype).expand(len(images), 1, -1)
@@ -86,7 +87,7 @@ class VisionTower(nn.Module):
         return embedded
 
     def positions_for(self, grid: tuple[int, int]) -> Float[Tensor, "T D"]:
-        """Position embeddings of a grid of patches, resized bilinearly where it is not the tower's.
+        """Position embeddings for a grid of patches, resized bilinearly from the tower's own.
 
         Spec: align_corners=False, no antialiasing; the class token's position stays.
         """
@@ -97,6 +98,6 @@ class VisionTower(nn.Module):
         return torch.cat([self.positions[:1], resized[0].flatten(1).T])
 
     def to_joint(self, tokens: Float[Tensor, "B T D"]) -> Float[Tensor, "B T E"]:
-        """Tokens in the space that texts share: LN_post(x) · proj."""
+        """Project tokens into the space shared with texts: LN_post(x) · proj."""
         joint: Tensor = self.ln_post(tokens) @ self.projection
         return joint

@@ -8,17 +8,18 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from crane.backbones.block import Block
+from crane.checks import shown
 from crane.errors import UsageError
 
 Tokenizer = Callable[[str], Int[Tensor, "1 _"]]
 
 
 class TextTower(nn.Module):
-    """CLIP's text transformer for rows of embeddings, so that some of them can be learned.
+    """CLIP's text transformer, fed with rows of embeddings so that some of them can be learned.
 
     Args:
-        model: An open_clip model, or the text tower of one.
-        tokenizer: Sentences to padded token ids, (1, context length).
+        model: An open_clip model, or its text tower.
+        tokenizer: From a sentence to padded token ids, (1, context length).
 
     Raises:
         UsageError: The text tower is not a causal transformer that reads its last token.
@@ -37,8 +38,8 @@ class TextTower(nn.Module):
         causal = mask is not None and not appended
         if not isinstance(projection, Tensor) or not causal or pool_type not in ("argmax", "eos"):
             raise UsageError(
-                "a text tower of CLIP (causal, pooled at the end token, one projection matrix)",
-                f"{type(tower).__name__} with pooling {pool_type!r}",
+                f"the backbone's text tower ({type(tower).__name__}, pooling {pool_type}) is not "
+                "CLIP's: causal, pooled at the end token, with one projection matrix",
                 key="backbone",
             )
         self.token_embedding, self.ln_final = tower.token_embedding, tower.ln_final
@@ -60,7 +61,7 @@ class TextTower(nn.Module):
 
     @property
     def max_length(self) -> int:
-        """The most tokens a sentence can have, start and end included."""
+        """Most tokens of a sentence, start and end included."""
         return int(self.positions.shape[0])
 
     def tokenize(self, sentence: str) -> Int[Tensor, " L"]:
@@ -69,13 +70,14 @@ class TextTower(nn.Module):
         The end token has the highest id of the vocabulary, as in all of CLIP's tokenizers.
 
         Raises:
-            UsageError: The sentence does not fit the tower, or it is empty.
+            UsageError: The sentence is empty or too long for the tower.
         """
         ids = self.tokenizer(sentence)[0]
         length = int(ids.argmax()) + 1
         if not sentence.strip() or length >= self.max_length:
             raise UsageError(
-                f"words of one to {self.max_length - 3} tokens", sentence, key="prompt.words"
+                f"must have 1 to {self.max_length - 3} tokens, not {shown(sentence)}",
+                key="prompt.words",
             )
         return ids[:length]
 
@@ -88,16 +90,16 @@ class TextTower(nn.Module):
         """Embeddings of sentences given as rows of token embeddings.
 
         Args:
-            rows: Token embeddings. Attention is causal, so what comes after an end does not matter.
-            ends: Position of each row's end token, where the sentence is read.
-            deep: Learned tokens: set j takes positions 1 to K of the input of block j + 1.
+            rows: Token embeddings. Attention is causal, so tokens after an end do not matter.
+            ends: Position of each row's end token, whose output embeds the sentence.
+            deep: Learned tokens: set j replaces positions 1 to K in the input of block j + 1.
         """
         x = rows + self.positions[: rows.shape[1]]
         num_tokens = deep.shape[2]
         *blocks, last = self.blocks
         for block, learned in zip_longest(blocks, deep[: len(blocks)]):
             x = block(x, causal=True)
-            if learned is not None:  # in the place of what this block said about these tokens
+            if learned is not None:  # replaces this block's output for these tokens
                 x[:, 1 : 1 + num_tokens] = learned
         x = last.read(x, ends)
         sentences: Tensor = self.ln_final(x) @ self.projection

@@ -8,10 +8,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import torch
-from huggingface_hub import hf_hub_download, try_to_load_from_cache
-
-from crane.errors import UsageError
+from crane.errors import UsageError, unwritable
 from crane.files import sha256
 from crane.weights.catalogue import CATALOGUE, RANDOM, WeightFile, describe
 from crane.weights.embedded import MINI_FOLDER
@@ -24,20 +21,20 @@ PRESENT, MISSING, WRONG_CHECKSUM = "present", "missing", "wrong checksum"
 
 @dataclass(frozen=True)
 class WeightStatus:
-    """What is known about one needed file on this machine."""
+    """State of one needed file on this machine."""
 
     name: str
-    """The name or path the configuration gives."""
+    """Its name or path in the configuration."""
     state: str
     """`PRESENT`, `MISSING` or `WRONG_CHECKSUM`."""
     path: Path | None
-    """Where it lies; None if missing."""
+    """Its place; None if it is missing."""
     size: int | None
-    """Bytes on disk; None if missing, and for a folder of code."""
+    """Bytes on disk; None if it is missing, and for a folder of code."""
     verified: bool
     """Whether its checksum is known and was compared."""
     entry: WeightFile | None
-    """Its catalogue entry; None for a file of the user's own."""
+    """Its catalogue entry; None for the user's own files."""
 
 
 def find_weights(
@@ -48,23 +45,23 @@ def find_weights(
     key: str = "weights",
     choices: Sequence[str] = tuple(CATALOGUE),
 ) -> Path:
-    """Find a weight file, and fetch it if that is allowed.
+    """Find a weight file, and download it if that is allowed.
 
-    Looked for in this order: the path itself; the weights folder; the caches that open_clip,
-    torch.hub and the Hugging Face hub keep; its source on the network, if allowed.
+    The search goes through the path itself, the weights folder, the caches of open_clip, torch.hub
+    and the Hugging Face hub, and, if allowed, the file's source on the network.
 
     Args:
         name_or_path: A published name (see `describe`), a path, or the name of a file in the
             weights folder.
-        weights_dir: The weights folder; `~` is expanded. Downloads are put there.
-        allow_download: Whether a missing file is fetched; a log line announces it.
-        key: The configuration key that named the file, for the error message.
+        weights_dir: The weights folder, also for downloads; `~` is expanded.
+        allow_download: Whether a missing file is downloaded; a log line announces it.
+        key: The configuration key that named the file, for the error.
         choices: Names to suggest if `name_or_path` is neither a name nor a file.
 
     Raises:
-        UsageError: Not found and not fetched. Names the file, its source, its checksum where
-            known, and where to put it. Or found under a published name, with another checksum
-            than the published one.
+        UsageError: The file is neither found nor downloaded; the error gives its source, its
+            checksum if known, and where to put it. Or a file with a published name has another
+            checksum than the published one.
     """
     path = _find(name_or_path, weights_dir, allow_download, key, choices)
     entry = describe(str(name_or_path))
@@ -73,11 +70,10 @@ def find_weights(
         found = sha256(path)
         if found != known:
             raise UsageError(
-                f"the weights {entry.name!r} with sha256 {known}",
-                f"{path} with sha256 {found}",
+                f"{path} is not the published {entry.name}: its sha256 is {found}, not {known}; "
+                f"delete that file and download it again from {entry.source}, or use it as it is "
+                f"with {key}={path}",
                 key=key,
-                hint=f"delete that file, and fetch it again from {entry.source}; "
-                f"{key}={path} takes it as it is",
             )
     return path
 
@@ -89,7 +85,7 @@ def _find(
     key: str,
     choices: Sequence[str],
 ) -> Path:
-    """Find or fetch a file, whatever it holds."""
+    """Find or download a file without checking its content."""
     folder = Path(weights_dir).expanduser()
     entry = describe(str(name_or_path))
     if entry is None:
@@ -99,7 +95,7 @@ def _find(
         return found
     if allow_download and not entry.embedded:
         return _download(entry, folder, key)
-    raise _missing(entry, folder, key, "no such file in that folder or the caches")
+    raise _missing(entry, folder, key, "not in that folder or the caches")
 
 
 def _own_file(given: Path, folder: Path, key: str, choices: Sequence[str]) -> Path:
@@ -107,10 +103,9 @@ def _own_file(given: Path, folder: Path, key: str, choices: Sequence[str]) -> Pa
         if path.is_file():
             return path
     raise UsageError(
-        "a weight file or the name of published weights",
-        str(given),
+        f"{given} is neither a weight file (here or in {folder}) nor the name of published "
+        f"weights; names: {', '.join(choices)}",
         key=key,
-        hint=f"there is no such file here or in {folder}; names: {', '.join(choices)}",
     )
 
 
@@ -124,13 +119,17 @@ def _candidates(entry: WeightFile, folder: Path) -> Iterator[Path]:
     for file in entry.files:
         yield folder / file
     if entry.url is not None:
+        import torch
+
         file = PurePosixPath(entry.url).name
         yield Path("~/.cache/clip").expanduser() / file  # open_clip and OpenAI's clip
         yield Path(torch.hub.get_dir()) / "checkpoints" / file
     if entry.hub_repo is not None:
+        from huggingface_hub import try_to_load_from_cache
+
         for file in _hub_files(entry):
             cached = try_to_load_from_cache(entry.hub_repo, file)
-            if isinstance(cached, str):  # otherwise None, or a mark that the file does not exist
+            if isinstance(cached, str):  # else None, or a marker that the file does not exist
                 yield Path(cached)
 
 
@@ -142,8 +141,13 @@ def _hub_files(entry: WeightFile) -> Iterator[str]:
 
 
 def _download(entry: WeightFile, folder: Path, key: str) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    log.info("Downloading %s from %s (%s)", entry.files[0], entry.source, entry.facts)
+    import torch
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error, "weights_dir") from error
+    log.info("downloading %s from %s (%s)", entry.files[0], entry.source, entry.facts)
     try:
         if entry.url is not None:
             path = folder / PurePosixPath(entry.url).name
@@ -151,13 +155,15 @@ def _download(entry: WeightFile, folder: Path, key: str) -> Path:
             return path
         return _download_from_hub(entry, folder)
     except (OSError, RuntimeError) as error:
-        # torch.hub raises RuntimeError for a wrong checksum; everything of the network is OSError.
+        # torch.hub raises RuntimeError for a wrong checksum; errors of the network are OSErrors.
         text = str(error).partition("\n")[0]
-        reason = f"a failed download, {type(error).__name__}: {text}"
+        reason = f"the download failed, {type(error).__name__}: {text}"
         raise _missing(entry, folder, key, reason) from error
 
 
 def _download_from_hub(entry: WeightFile, folder: Path) -> Path:
+    from huggingface_hub import hf_hub_download
+
     failure: OSError | None = None
     for file in _hub_files(entry):
         repo = str(entry.hub_repo)
@@ -166,29 +172,29 @@ def _download_from_hub(entry: WeightFile, folder: Path) -> Path:
             return Path(fetch())
         except OSError as error:  # not every repository holds every format
             failure = failure or error
-    raise failure or urllib.error.URLError("no file to fetch")
+    raise failure or urllib.error.URLError("no file to download")
 
 
 def _missing(entry: WeightFile, folder: Path, key: str, reason: str) -> UsageError:
     return UsageError(
-        f"the weights {entry.name!r} as {folder / entry.files[0]}",
-        reason,
-        key=f"{key} to a local file, or set allow_download=true",
-        hint=f"the file comes from {entry.source} ({entry.facts})",
+        f"the weights {entry.name} are missing: {reason}; put the file from {entry.source} "
+        f"({entry.facts}) at {folder / entry.files[0]}, set allow_download=true, or set {key} to "
+        "a local file",
+        key=key,
     )
 
 
 def weights_needed(config: Mapping[str, Any]) -> list[str]:
-    """List the weight files, and the code of torch.hub, that a configuration names.
+    """List the weight files and the torch.hub code that a configuration names.
 
-    Every mapping inside it that has a `weights` value counts, with `architecture` beside it where
-    the value is a tag of open_clip; likewise every `repo` whose `source` is `github`.
+    Every mapping inside it with a `weights` value counts, together with its `architecture` if the
+    value is a tag of open_clip; likewise every `repo` with `source: github`.
 
     Args:
         config: A plain (resolved) configuration.
 
     Returns:
-        What `weight_status` takes, without repetition, in the order met.
+        Names for `weight_status`, each once, in their order in the configuration.
 
     >>> weights_needed({"backbone": {"architecture": "ViT-B-16", "weights": "openai"}})
     ['ViT-B-16/openai']
@@ -213,14 +219,14 @@ def _named(node: object) -> Iterator[str]:
 
 
 def published_name(architecture: object, weights: str | Path) -> str:
-    """Turn an open_clip architecture and tag into the name of the weight file.
+    """The name of the weight file for an open_clip architecture and tag.
 
     Args:
         architecture: An open_clip model name, or anything else.
         weights: A tag of that model, a published name, or a path.
 
     Returns:
-        `architecture/tag` if the tag is one of that model's, else `weights` unchanged.
+        `architecture/tag` if the model has that tag, else `weights` unchanged.
     """
     combined = f"{architecture}/{weights}"
     is_tag = isinstance(architecture, str) and describe(combined) is not None
@@ -230,12 +236,12 @@ def published_name(architecture: object, weights: str | Path) -> str:
 def weight_status(
     name_or_path: str | Path, weights_dir: str | Path, *, verify: bool = True
 ) -> WeightStatus:
-    """Say whether what is needed is here and whole; fetches nothing.
+    """Check whether a file is present and intact, without downloading anything.
 
     Args:
         name_or_path: As for `find_weights`, or a repository `owner/name:commit`.
         weights_dir: The weights folder.
-        verify: Whether to compute the checksum where the catalogue states one (seconds per GB).
+        verify: Whether to compute the checksum if the catalogue states one (seconds per GB).
     """
     entry = describe(str(name_or_path))
     path = _present(name_or_path, Path(weights_dir))
@@ -260,7 +266,7 @@ def _present(name_or_path: str | Path, weights_dir: Path) -> Path | None:
 def _known_checksum(entry: WeightFile | None, path: Path) -> str | None:
     if entry is not None and entry.embedded:
         return entry.sha256
-    # The stated checksum is that of the file at the address, not of the hub's conversion of it.
+    # The checksum belongs to the file at the address, not to the hub's conversion of it.
     if entry is None or entry.url is None or path.name != PurePosixPath(entry.url).name:
         return None
     return entry.sha256
