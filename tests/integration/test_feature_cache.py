@@ -105,7 +105,7 @@ def test_half_precision_takes_half_the_room_and_says_what_it_is(run, folder, tmp
     ("overrides", "reason"),
     [
         (("data.mosaic_rate=0.5",), "data.mosaic_rate makes new images each epoch"),
-        (("guide=tiny", "guide.attention.mean=batch"), "makes them depend on batch mates"),
+        (("guide=tiny", "guide.attention.mean=batch"), "features depend on the rest of the batch"),
     ],
 )
 def test_off_by_itself_where_it_would_be_wrong(run, folder, tmp_path, overrides, reason):
@@ -158,14 +158,16 @@ def test_an_altered_row_is_refused_and_then_computed_again(crane, run, folder, t
     data = [*use("source", "alpha"), *use("targets", "gamma")]
     outcome = crane("train", *tiny, *data, "cache=all", f"cache.folder={folder}", "run_dir=x")
     assert outcome.code == 2
-    assert "as they were written" in outcome.err
+    assert "are damaged" in outcome.err
     assert "crane cache prune" in outcome.err
     same(cold, run("again", "cache=all"))
 
 
 def test_no_room_is_an_error_before_anything_is_written(crane, tiny, use, monkeypatch, tmp_path):
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr("crane.cache.folder.shutil.disk_usage", lambda path: usage._replace(free=9))
+    monkeypatch.setattr(
+        "crane.cache.cache_folder.shutil.disk_usage", lambda path: usage._replace(free=9)
+    )
     data = [*use("source", "alpha"), *use("targets", "gamma")]
     outcome = crane("train", *tiny, *data, "cache=all", "cache.folder=full", "run_dir=x")
     assert outcome.code == 2
@@ -176,8 +178,8 @@ def test_no_room_is_an_error_before_anything_is_written(crane, tiny, use, monkey
 @pytest.mark.parametrize(
     ("override", "wanted"),
     [
-        ("cache.dtype=float8", "float32, float16, bfloat16"),
-        ("cache.source=sometimes", "never, pays or always"),
+        ("cache.dtype=float8", "cache.dtype must be float32, float16 or bfloat16"),
+        ("cache.source=sometimes", "cache.source must be never, pays or always"),
     ],
 )
 def test_values_that_cannot_be(crane, tiny, use, override, wanted):

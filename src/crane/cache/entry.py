@@ -1,4 +1,4 @@
-"""A cache entry as it lies on disk: a folder of arrays, and what they are."""
+"""A cache entry on disk: a folder of arrays and their description."""
 
 import hashlib
 import json
@@ -7,54 +7,61 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 ENTRY, NAMES, CHECKSUMS = "entry.json", "images.json", "checksums.npy"
 GLOBAL, PATCHES = "global.npy", "patches.npy"
 ARRAYS = (GLOBAL, PATCHES, CHECKSUMS)
 USED = "used"
-"""An empty file whose time is that of the last use."""
+"""An empty file whose modification time is that of the last use."""
 BROKEN = "broken"
-"""A file that says what is wrong, where a row turned out not to be what was written."""
+"""A file that says what is wrong, once a row has turned out to be damaged."""
+ON_DISK = {"float32": np.float32, "float16": np.float16, "bfloat16": np.int16}
+"""The types that features are stored in, for numpy: the bits of bfloat16 are kept as integers."""
 
 
 class BrokenEntryError(Exception):
-    """An entry that is not what it was when it was finished."""
+    """An entry that has changed since it was finished."""
 
 
 @dataclass(frozen=True)
 class Description:
-    """What an entry holds, for people and for programs."""
+    """Facts about an entry."""
 
     data_set: str
-    """What the run that computed it called the data set."""
+    """Name of the data set in the run that computed the entry."""
     root: str
-    """Where the images lay."""
+    """Folder of the images."""
     vision: str
     """The vision setting in a few words."""
     dtype: str
-    """What features are stored as."""
+    """Type in which features are stored."""
     computed_in: str
-    """What the towers gave."""
+    """Type of the towers' output."""
     created: str
-    """When, in ISO 8601."""
+    """Date and time, in ISO 8601."""
     seconds: float
-    """How long it took."""
+    """Time it took."""
     facts: dict[str, Any]
-    """Everything that the entry's name was made of."""
+    """The facts that the entry's name is made of."""
+    num_threads: int | None = None
+    """Threads of the process that computed it; the last bits of features can depend on it. None in
+    older entries."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A finished entry; made by `read_entry`."""
+    """A finished entry; made by `Entry.read`."""
 
     folder: Path
     description: Description
     num_images: int
     shape: tuple[int, int, int, int]
-    """Of one image's patches: local embeddings M, rows h, columns w, joint width E."""
+    """Shape of one image's patches: local embeddings M, rows h, columns w, joint width E."""
 
     @property
     def id(self) -> str:
-        """Its name: 16 hexadecimal digits made of everything its content depends on."""
+        """Its name: 16 hexadecimal digits derived from everything that decides its content."""
         return self.folder.name
 
     @property
@@ -64,23 +71,24 @@ class Entry:
 
     @property
     def last_used(self) -> float:
-        """When a run last opened it, in seconds since the epoch."""
+        """Time of the last use, in seconds since the epoch."""
         return (self.folder / USED).stat().st_mtime
 
     @property
     def names(self) -> list[str]:
-        """The images; row r of each array is of the r-th."""
+        """Names of the images, in the order of the arrays' rows."""
         names: list[str] = json.loads((self.folder / NAMES).read_text(encoding="utf-8"))
         return names
 
     @classmethod
     def read(cls, folder: Path) -> "Entry":
-        """Read what an entry says of itself, and see that its files are as it says.
+        """Read an entry's description and check its files against it.
 
-        The arrays are not read; `Features` checks each image's row when it is first used.
+        Of the large arrays only the headers are read; `Features` checks each image's row on its
+        first use.
 
         Raises:
-            BrokenEntryError: A file is missing, cut short or altered, or a row was found to be.
+            BrokenEntryError: A file is missing, truncated or altered, or a row was found to be.
         """
         try:
             if (folder / BROKEN).is_file():
@@ -91,20 +99,30 @@ class Entry:
                 raise BrokenEntryError(f"{ENTRY} has been altered")
             for name, (size, digest) in content.pop("files").items():
                 _check_file(folder / name, size, digest)
-            return cls(
-                folder,
-                Description(**content["description"]),
-                content["num_images"],
-                tuple(content["shape"]),
-            )
+            description = Description(**content["description"])
+            entry = cls(folder, description, content["num_images"], tuple(content["shape"]))
+            entry._check_headers()
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise BrokenEntryError(f"{type(error).__name__}: {error}") from error
+        return entry
+
+    def _check_headers(self) -> None:
+        stored, n = np.dtype(ON_DISK[self.description.dtype]), self.num_images
+        wanted = {
+            GLOBAL: ((n, self.shape[-1]), stored),
+            PATCHES: ((n, *self.shape), stored),
+            CHECKSUMS: ((n,), np.dtype(np.uint64)),
+        }
+        for name, header in wanted.items():
+            array = np.load(self.folder / name, mmap_mode="r", allow_pickle=False)
+            if (array.shape, array.dtype) != header:
+                raise BrokenEntryError(f"the header of {name} has been altered")
 
     def mark_broken(self, reason: str) -> bool:
-        """Let all who read the entry from now on know that it is damaged.
+        """Mark the entry as damaged for every later reader.
 
         Returns:
-            Whether it is known to be; False where nothing can be written.
+            Whether it is marked; False if nothing can be written.
         """
         with suppress(OSError):
             try:
@@ -120,27 +138,27 @@ class Entry:
 def write_entry(
     folder: Path, description: Description, num_images: int, shape: tuple[int, ...]
 ) -> None:
-    """Write `entry.json` beside finished arrays: last of all, since it says that all is there."""
+    """Write `entry.json` beside finished arrays; it comes last, as the sign that all is there."""
     files = {
-        name: (
+        name: [
             (folder / name).stat().st_size,
-            # The large arrays are checked row by row, with the checksums that are checked here.
+            # The large arrays are checked row by row, against checksums that are checked here.
             _digest(folder / name) if name in (NAMES, CHECKSUMS) else None,
-        )
+        ]
         for name in (*ARRAYS, NAMES)
     }
     content = {
         "description": asdict(description),
         "num_images": num_images,
         "shape": list(shape),
-        "files": {name: list(facts) for name, facts in files.items()},
+        "files": files,
     }
     text = json.dumps({**content, "checksum": checksum(content)}, indent=1)
     (folder / ENTRY).write_text(text, encoding="utf-8")
 
 
 def checksum(content: object) -> str:
-    """A sha256 of anything JSON can hold."""
+    """The SHA-256 of anything JSON can hold."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

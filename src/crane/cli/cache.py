@@ -5,10 +5,11 @@ import time
 from omegaconf import DictConfig
 from rich.box import SIMPLE
 from rich.console import Console
+from rich.filesize import decimal as size_text
 from rich.markup import escape
 from rich.table import Table
 
-from crane.cache import BrokenEntryError, CacheFolder, Entry, age_text, size_text
+from crane.cache import BrokenEntryError, CacheFolder, Entry, age_text
 from crane.checks import one_of
 from crane.cli.arguments import CACHE_ACTIONS
 

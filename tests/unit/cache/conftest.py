@@ -2,15 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from crane.cache import (
-    CacheFolder,
-    Description,
-    EntryWriter,
-    Features,
-    TokenShape,
-    allocate,
-    finish,
-)
+from crane.cache import CacheFolder, Description
+from crane.cache.arrays import EntryWriter, Features, TokenShape, allocate, finish
 
 SHAPE = TokenShape(num_local=2, grid=(3, 4), width=5)
 

@@ -7,15 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from crane.cache import (
-    BrokenEntryError,
-    EntryWriter,
-    Features,
-    TokenShape,
-    allocate,
-    finish,
-    is_allocated,
-)
+from crane.cache import BrokenEntryError, Entry
+from crane.cache.arrays import EntryWriter, Features, TokenShape, allocate, finish, is_allocated
+from crane.cache.entry import checksum as digest
 from crane.errors import UsageError
 
 
@@ -44,7 +38,7 @@ def test_the_stated_size_is_that_on_disk(make):
 
 
 def test_an_unknown_image_is_an_error(make):
-    with pytest.raises(UsageError, match=r"an image of the cache entry .* 'other\.png'"):
+    with pytest.raises(UsageError, match=r"has no image other\.png"):
         Features(make())("other.png")
 
 
@@ -78,6 +72,25 @@ def test_a_small_file_altered_is_seen_at_once(make, folder, file):
         folder.find("0" * 16)
 
 
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("global.npy", b"'<f4'", b"'|O8'"),
+        ("patches.npy", b"'<f4'", b"'<i4'"),
+        ("checksums.npy", b"(6,", b"(7,"),
+        ("patches.npy", b"NUMPY", b"NUMPX"),
+    ],
+)
+def test_an_altered_header_is_a_broken_entry(make, folder, file, old, new):
+    """Large arrays have no checksum as a whole: their headers are compared with the description."""
+    path = make().folder / file
+    content = path.read_bytes()
+    assert old in content[:128]
+    path.write_bytes(content[:128].replace(old, new) + content[128:])
+    with pytest.raises(BrokenEntryError):
+        folder.find("0" * 16)
+
+
 @pytest.mark.parametrize("file", ["global.npy", "patches.npy"])
 def test_an_array_altered_is_seen_when_its_row_is_read(make, file):
     entry = make()
@@ -87,7 +100,7 @@ def test_an_array_altered_is_seen_when_its_row_is_read(make, file):
     path.write_bytes(bytes(content))
     features = Features(entry)
     features("0.png")
-    with pytest.raises(UsageError, match=r"the features of 5\.png as they were written"):
+    with pytest.raises(UsageError, match=r"the cached features of 5\.png in .* are damaged"):
         features("5.png")
 
 
@@ -101,14 +114,14 @@ def test_a_bad_row_marks_the_entry_so_that_the_next_run_computes_it_again(make, 
     entry = make()
     spoil(entry)
     features = Features(entry)
-    hint = f"the next run computes the entry again; `crane cache prune {entry.id}` removes"
+    hint = f"the next run computes them again, or `crane cache prune {entry.id}` removes"
     with pytest.raises(UsageError, match=hint):
         features("5.png")
-    with pytest.raises(BrokenEntryError, match=r"the features of 5\.png are not what was written"):
+    with pytest.raises(BrokenEntryError, match=r"the features of 5\.png are damaged"):
         folder.find(entry.id)
     assert folder.find_whole(entry.id) is None
     again = make(dtype="float16")
-    with pytest.raises(UsageError, match=r"the features of 5\.png"):
+    with pytest.raises(UsageError, match=r"the cached features of 5\.png"):
         features("5.png")
     assert folder.find(entry.id) == again, "computed again, yet marked"
 
@@ -121,7 +134,7 @@ def test_a_bad_row_that_cannot_be_marked_stops_a_run_all_the_same(make, monkeypa
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr("pathlib.Path.write_text", fail)
-    with pytest.raises(UsageError, match=r"written, but got .*; `crane cache prune 0+` removes"):
+    with pytest.raises(UsageError, match=r"are damaged; `crane cache prune 0+` removes"):
         Features(entry)("5.png")
 
 
@@ -142,7 +155,7 @@ def test_a_description_altered_is_a_broken_entry(make, folder):
 
 
 def test_missing_rows_are_no_entry(make, folder):
-    with pytest.raises(UsageError, match="2 too few"):
+    with pytest.raises(UsageError, match="2 of 6 images did not arrive"):
         make(rows=(0, 1, 2, 3))
     assert folder.find("0" * 16) is None
 
@@ -175,3 +188,13 @@ def test_rows_of_another_size_are_refused(folder, description):
     writer.close()
     with pytest.raises(UsageError):
         finish(building, folder.place("0" * 16), ["a", "b"], description)
+
+
+def test_an_entry_states_how_many_threads_computed_it(make, description):
+    entry = make()
+    assert entry.description.num_threads is None, "of older entries it is not known"
+    stated = json.loads((entry.folder / "entry.json").read_text())
+    del stated["description"]["num_threads"]
+    content = {key: value for key, value in stated.items() if key != "checksum"}
+    (entry.folder / "entry.json").write_text(json.dumps({**content, "checksum": digest(content)}))
+    assert Entry.read(entry.folder).description == description

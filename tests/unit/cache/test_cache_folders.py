@@ -11,7 +11,8 @@ from types import SimpleNamespace
 import pytest
 from filelock import Timeout
 
-from crane.cache import BrokenEntryError, CacheFolder, Features
+from crane.cache import BrokenEntryError, CacheFolder
+from crane.cache.arrays import Features
 from crane.errors import UsageError
 
 ONE, OTHER = "1" * 16, "2" * 16
@@ -92,10 +93,12 @@ def test_opening_counts_as_use(folder, make):
 
 def test_room_is_checked(folder, monkeypatch):
     monkeypatch.setattr(
-        "crane.cache.folder.shutil.disk_usage", lambda path: SimpleNamespace(free=10**9)
+        "crane.cache.cache_folder.shutil.disk_usage", lambda path: SimpleNamespace(free=10**9)
     )
     assert folder.check_space(5 * 10**8) == 10**9
-    with pytest.raises(UsageError, match=r"1\.11 GB free in .* but got '1 GB'.*cache\.folder"):
+    with pytest.raises(
+        UsageError, match=r"cache\.folder: .* has 1\.0 GB free, but 1\.1 GB are needed"
+    ):
         folder.check_space(9 * 10**8)
 
 
@@ -113,7 +116,7 @@ def read_only(folder, make, monkeypatch):
         "open",
         lambda p, mode="r", *a, **k: (fail if "a" in mode else open_)(p, mode, *a, **k),
     )
-    monkeypatch.setattr("crane.cache.reading.os.utime", fail)
+    monkeypatch.setattr("crane.cache.arrays.os.utime", fail)
     monkeypatch.setattr(Path, "rename", fail)
     return folder
 
@@ -138,7 +141,7 @@ def test_a_cache_that_can_only_be_read_serves_what_is_whole(read_only, read):
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     folder = CacheFolder(tmp_path / "file" / "cache")
-    with pytest.raises(UsageError, match=r"a folder that can be written.*cache\.folder"):
+    with pytest.raises(UsageError, match=r"cannot write to .*; choose another cache\.folder"):
         folder.lock(ONE)
-    with pytest.raises(UsageError, match=r"a folder that can be written.*cache\.folder"):
+    with pytest.raises(UsageError, match=r"cannot write to .*; choose another cache\.folder"):
         folder.check_space(1)

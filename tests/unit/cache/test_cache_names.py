@@ -31,7 +31,7 @@ def test_digests_are_of_contents_and_read_once(tmp_path, monkeypatch):
     first = digests.of(tmp_path, files)
     assert first[0] == first[2] != first[1]
     read = []
-    monkeypatch.setattr("crane.cache.digests.sha256", lambda file: read.append(file) or "new")
+    monkeypatch.setattr("crane.cache.keys.sha256", lambda file: read.append(file) or "new")
     assert digests.of(tmp_path, files) == first
     assert read == []
     files[1].write_bytes(b"other")
@@ -39,13 +39,16 @@ def test_digests_are_of_contents_and_read_once(tmp_path, monkeypatch):
     assert read == [files[1]]
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{"])
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{", '{"FILE": 5}', '{"FILE": [3, 1]}', '{"FILE": [3, 1, 5]}']
+)
 def test_a_memory_that_cannot_be_read_is_no_loss(tmp_path, content):
     file = tmp_path / "a.png"
     file.write_bytes(b"one")
     digests = Digests(tmp_path / "memory")
     first = digests.of(tmp_path, [file])
-    next((tmp_path / "memory").iterdir()).write_text(content)
+    memory = next((tmp_path / "memory").iterdir())
+    memory.write_text(content.replace("FILE", str(file)))
     assert digests.of(tmp_path, [file]) == first
 
 

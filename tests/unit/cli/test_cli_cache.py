@@ -6,15 +6,8 @@ import time
 import pytest
 import torch
 
-from crane.cache import (
-    CacheFolder,
-    Description,
-    EntryWriter,
-    Features,
-    TokenShape,
-    allocate,
-    finish,
-)
+from crane.cache import CacheFolder, Description
+from crane.cache.arrays import EntryWriter, Features, TokenShape, allocate, finish
 from crane.errors import UsageError
 
 DAY = 86400
@@ -105,7 +98,7 @@ def test_an_entry_with_a_bad_row_is_shown_and_removed(cache, folder, words):
     with pytest.raises(UsageError, match=f"`crane cache prune {'2' * 16}` removes"):
         Features(folder.find("2" * 16))("19")
     outcome, _ = cache("list")
-    assert f"damaged {'2' * 16}: the features of 19 are not what was written" in outcome.out
+    assert f"damaged {'2' * 16}: the features of 19 are damaged" in outcome.out
     outcome, left = cache("prune", *words)
     assert outcome.code == 0
     assert left == {"1", "3"}

@@ -9,28 +9,29 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from rich.filesize import decimal as size_text
 
-from crane.cache.digests import Digests
 from crane.cache.entry import BrokenEntryError, Entry
+from crane.cache.keys import Digests
 from crane.errors import UsageError, unwritable
 
 logger = logging.getLogger(__name__)
 
 ENTRIES, LOCKS, DIGESTS = "entries", "locks", "digests"
 BUILDING, REMOVED = ".building", ".removed"
-"""Endings of folders that are no entries: being filled, or on their way out."""
+"""Suffixes of folders that are not entries: being filled, or being removed."""
 
 KEY = "cache.folder"
 
 SPARE_BYTES = 200 << 20
-"""What a disk should still have free afterwards."""
+"""Free space to leave on the disk."""
 
 
 class CacheFolder:
-    """Where entries lie, shared by every run that names it.
+    """The folder of entries, shared by every run that names it.
 
     Args:
-        path: The folder; made when something is put there. May begin with `~`.
+        path: The folder, created with the first entry. May begin with `~`.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -38,21 +39,20 @@ class CacheFolder:
         self.digests = Digests(self.path / DIGESTS)
 
     def place(self, entry_id: str) -> Path:
-        """Where an entry lies once it is finished."""
+        """The folder of a finished entry."""
         return self.path / ENTRIES / entry_id
 
     def building(self, entry_id: str) -> Path:
-        """Where an entry is filled, by whoever holds its lock."""
+        """The folder in which an entry is filled by the holder of its lock."""
         return self.place(entry_id).with_suffix(BUILDING)
 
     def lock(self, entry_id: str) -> FileLock:
-        """The lock of an entry, for processes and machines; it ends with the process.
+        """The lock of an entry across processes and machines; it is released with the process.
 
-        Where nothing can be written, a whole entry can be read all the same: then the lock is one
-        that nobody else asks for.
+        A whole entry in a read-only folder can still be used: its lock is then private.
 
         Raises:
-            UsageError: Nothing can be written there, and there is no whole entry.
+            UsageError: The folder is read-only and holds no whole entry of this name.
         """
         path = self.path / LOCKS / f"{entry_id}.lock"
         try:
@@ -80,22 +80,24 @@ class CacheFolder:
         return Entry.read(folder) if folder.is_dir() else None
 
     def find_whole(self, entry_id: str) -> Entry | None:
-        """A finished entry; a damaged one is removed, with a warning. Call it with the lock held.
+        """A finished entry, if there is one; call it with the lock held.
 
-        What an interrupted process left behind goes too.
+        A damaged entry is removed with a warning, and leftovers of interrupted processes too.
         """
         if self.building(entry_id).is_dir():
-            logger.info("removing what an interrupted run left: %s", self.building(entry_id))
+            logger.info("removing leftovers of an interrupted run: %s", self.building(entry_id))
             self._remove(self.building(entry_id))
         try:
             return self.find(entry_id)
         except BrokenEntryError as error:
-            logger.warning("cache entry %s is damaged (%s): computed again", entry_id, error)
+            logger.warning(
+                "cache entry %s is damaged (%s) and will be computed again", entry_id, error
+            )
             self._remove(self.place(entry_id))
             return None
 
     def entries(self) -> Iterator[tuple[str, Entry | BrokenEntryError]]:
-        """Every entry by name, sorted; a damaged one with what is wrong."""
+        """Every entry by name, sorted; for a damaged one, its error."""
         root = self.path / ENTRIES
         for folder in sorted(root.iterdir()) if root.is_dir() else []:
             if folder.suffix in (BUILDING, REMOVED):
@@ -106,17 +108,17 @@ class CacheFolder:
                 yield folder.name, error
 
     def leftovers(self) -> list[Path]:
-        """Folders that interrupted processes left; those being filled now are not among them."""
+        """Folders left by interrupted processes, without those being filled now."""
         root = self.path / ENTRIES
         folders = sorted(root.iterdir()) if root.is_dir() else []
         interrupted = [f for f in folders if f.suffix == BUILDING and not self._is_locked(f.stem)]
         return [f for f in folders if f.suffix == REMOVED] + interrupted
 
     def remove(self, entry_id: str) -> bool:
-        """Remove an entry; who has it open can go on.
+        """Remove an entry; processes that have it open can go on reading.
 
         Returns:
-            False if someone is computing it right now: then it stays.
+            False if another process is computing it, in which case it stays.
         """
         try:
             with self.lock(entry_id).acquire(timeout=0):
@@ -126,20 +128,20 @@ class CacheFolder:
         return True
 
     def clean(self) -> int:
-        """Remove leftovers; returns how many there were."""
+        """Remove leftovers and return their number."""
         leftovers = self.leftovers()
         for folder in leftovers:
             self._remove(folder)
         return len(leftovers)
 
     def check_space(self, num_bytes: int) -> int:
-        """See that so much can be written.
+        """Check that the disk has room.
 
         Returns:
-            Bytes free.
+            Free bytes.
 
         Raises:
-            UsageError: There is less.
+            UsageError: There is too little room.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -148,11 +150,10 @@ class CacheFolder:
             raise unwritable(self.path, error, KEY) from error
         if num_bytes + SPARE_BYTES > free:
             raise UsageError(
-                f"{size_text(num_bytes + SPARE_BYTES)} free in {self.path}",
-                size_text(free),
+                f"{self.path} has {size_text(free)} free, but {size_text(num_bytes + SPARE_BYTES)} "
+                "are needed; cache.dtype=float16 takes half, `crane cache prune` removes old "
+                "entries, cache=off needs none",
                 key=KEY,
-                hint="cache.dtype=float16 takes half, `crane cache prune` removes old entries, "
-                "cache=off does without",
             )
         return free
 
@@ -160,11 +161,11 @@ class CacheFolder:
         try:
             with self.lock(entry_id).acquire(timeout=0):
                 return False
-        except (Timeout, UsageError):  # where nothing can be written, nothing can be removed
+        except (Timeout, UsageError):  # a read-only folder: nothing can be removed
             return True
 
     def _remove(self, folder: Path) -> None:
-        """Take a folder away at once, then delete what it held."""
+        """Rename a folder at once, then delete its content."""
         if not folder.exists():
             return
         removed = folder.with_name(f"{folder.stem}-{uuid.uuid4().hex[:8]}{REMOVED}")
@@ -179,27 +180,15 @@ class CacheFolder:
 
 
 def _private_lock() -> FileLock:
-    """A lock in a folder of its own, which goes with it."""
+    """A lock in a temporary folder, which is removed with it."""
     folder = tempfile.TemporaryDirectory(prefix="crane-lock-")
     lock = FileLock(Path(folder.name) / "lock")
     weakref.finalize(lock, folder.cleanup)
     return lock
 
 
-def size_text(num_bytes: float) -> str:
-    """Bytes for people.
-
-    >>> size_text(4_208_640_000), size_text(1_500)
-    ('4.21 GB', '1.5 kB')
-    """
-    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if num_bytes >= unit:
-            return f"{num_bytes / unit:.3g} {name}"
-    return f"{num_bytes:.0f} bytes"
-
-
 def age_text(seconds: float) -> str:
-    """A span of time for people.
+    """A span of time in words.
 
     >>> age_text(90), age_text(3 * 86400)
     ('2 minutes', '3 days')
