@@ -8,8 +8,7 @@ from benchmarks._harness import Claim, Options, Report, isolated, peak_memory, s
 from benchmarks._pictures import Line, draw
 from benchmarks._runs import QUIET, accelerator, crane, make_images, of_folder
 from crane.config import compose
-from crane.methods import build_model, model_config
-from crane.methods.checkpoint import save_prompts
+from crane.methods import build_model, model_config, save_prompts
 
 NUM_IMAGES = {False: (10, 100, 1000, 10_000), True: (4,)}
 """`--small` makes no claims: so few images take no time compared with the rest of a command."""

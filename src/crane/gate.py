@@ -101,7 +101,8 @@ def check(node: Any, key: str, given: Mapping[str, Any] | None = None) -> None:
     Args:
         node: The part.
         key: Where it stands.
-        given: Arguments that will be given beside it.
+        given: Arguments that will be given beside it; with any, a `_partial_` node must be
+            complete.
 
     Raises:
         UsageError: As in `build`.
@@ -222,7 +223,7 @@ def _check_names(
             f"unknown key {key}.{strange[0]}; {key} takes {', '.join(named)}",
             key=f"{key}.{strange[0]}",
         )
-    if node.get("_partial_") or "_args_" in node:
+    if "_args_" in node or (node.get("_partial_") and not given):
         return
     lacking = [
         name

@@ -6,7 +6,7 @@ from rich.markup import escape
 
 from crane.checks import one_of
 from crane.runs.tables import HEADINGS
-from crane.training.wandb_workspace import build_workspace, save_workspace
+from crane.training.wandb_logging import build_workspace, save_workspace
 
 
 def workspace(config: DictConfig) -> None:

@@ -1,19 +1,42 @@
-"""From a configuration to a model."""
+"""From a configuration to a model, with or without a checkpoint."""
 
-from collections.abc import Mapping
-from typing import Any
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
-from omegaconf import DictConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor, nn
 
 from crane.backbones import Clip, clip_from_state_dict
-from crane.config import plain
-from crane.gate import build
+from crane.checks import check_value
+from crane.config import compose
+from crane.errors import UsageError
+from crane.gate import build, check, from_file
 from crane.identity import MODEL_KEYS
+from crane.methods.checkpoint import (
+    PromptCheckpoint,
+    is_official,
+    prompts_from_official,
+    read_checkpoint,
+)
 from crane.methods.crane import Crane
-from crane.methods.official import is_official, prompts_from_official
 from crane.methods.vision import VisionEncoder
+from crane.weights import HUB_REPOS, RANDOM, describe, published_name
+
+logger = logging.getLogger(__name__)
+
+CompileMode = Literal["none", "default", "reduce-overhead", "max-autotune"] | bool
+"""Modes of `torch.compile`; true is `default`, false is `none`."""
+
+CODE_FROM_FILES: Mapping[str, tuple[str | None, ...]] = {
+    "source": ("github",),
+    "repo": HUB_REPOS,
+    "repo_dir": (None,),
+}
+"""Keys of `guide.features` that name code, with the values that a file may choose."""
 
 
 def build_model(
@@ -23,16 +46,16 @@ def build_model(
     prompt_state_dict: Mapping[str, Tensor] | None = None,
     guide: nn.Module | None = None,
 ) -> Crane:
-    """The model of a configuration: Crane, or with a guide Crane+.
+    """Build the model of a configuration: Crane, or with a guide Crane+.
 
     Args:
-        config: A configuration with at least `MODEL_KEYS` and `seed`, as `crane.config.compose`
-            gives it.
-        clip_state_dict: A CLIP of any geometry under OpenAI's names, in the backbone's place.
-        prompt_state_dict: Learned prompts, ours or the official code's; otherwise they start from
-            seeded random values.
-        guide: A module from images (B, 3, H, W) to features (B, C, h, w), in the place of the
-            configured guide; `config.guide.attention` says how it is used.
+        config: A configuration with at least `MODEL_KEYS` and `seed`, such as those of
+            `crane.config.compose`.
+        clip_state_dict: Replaces the backbone: a CLIP of any geometry under OpenAI's names.
+        prompt_state_dict: Learned prompts, ours or the official code's; without them prompts start
+            from seeded random values.
+        guide: Replaces the configured guide: a module from images (B, 3, H, W) to features
+            (B, C, h, w). `config.guide.attention` says how it is used.
 
     Raises:
         UsageError: Parts do not fit each other, or weights are missing.
@@ -43,26 +66,36 @@ def build_model(
     7168
     """
     if clip_state_dict is None:
-        clip: Clip = build(config.backbone.model, "backbone.model")
+        clip: Clip = build(_part(config, "backbone.model"), "backbone.model")
     else:
-        quick_gelu = config.backbone.model.quick_gelu
+        quick_gelu = _part(config, "backbone.model.quick_gelu")
         clip = clip_from_state_dict(clip_state_dict, quick_gelu=quick_gelu)
-    if guide is None and config.guide.features is not None:
-        guide = build(config.guide.features, "guide.features")
-    guided = _optional(config.guide.attention, "guide.attention")
-    stream = _optional(config.attention, "attention")
-    vision = VisionEncoder(clip.vision, stream, guide, guided)
+    if guide is None:
+        guide = _optional(config, "guide.features")
+    guided = _optional(config, "guide.attention")
+    vision = VisionEncoder(clip.vision, _optional(config, "attention"), guide, guided)
+    check(_part(config, "prompt"), "prompt", {"text": clip.text})
     with torch.random.fork_rng(devices=[]):  # the same prompts whatever was drawn before
         torch.manual_seed(config.seed)
         prompts = build(config.prompt, "prompt")(clip.text)
-    model = Crane(vision, clip.text, prompts, build(config.scoring, "scoring"))
+    model = Crane(vision, clip.text, prompts, build(_part(config, "scoring"), "scoring"))
     if prompt_state_dict is not None:
         load_prompts(model, prompt_state_dict)
     return model.eval()
 
 
-def _optional(node: DictConfig | None, key: str) -> Any:
-    return None if node is None else build(node, key)
+def _part(config: DictConfig, key: str) -> Any:
+    """A part of a configuration; null is a part too."""
+    missing = object()
+    part = OmegaConf.select(config, key, default=missing)
+    if part is missing:
+        raise UsageError(f"{key} is missing from the configuration", key=key)
+    return part
+
+
+def _optional(config: DictConfig, key: str) -> Any:
+    part = _part(config, key)
+    return None if part is None else build(part, key)
 
 
 def load_prompts(model: Crane, state_dict: Mapping[str, Any]) -> None:
@@ -73,17 +106,146 @@ def load_prompts(model: Crane, state_dict: Mapping[str, Any]) -> None:
         state_dict: Prompts under our names, or under those of the official code.
 
     Raises:
-        UsageError: They were made for other sizes or other words.
+        UsageError: They have other shapes or were made for other words.
     """
     if is_official(state_dict):
         state_dict = prompts_from_official(state_dict, into=model.prompts)
     model.prompts.load(state_dict)
 
 
-def model_config(config: DictConfig) -> dict[str, Any]:
-    """The part of a configuration that a checkpoint carries.
+def compile_towers(model: Crane, mode: str | bool) -> None:
+    """Compile the vision and the text side with `torch.compile`, from their next call on.
 
-    Not resolved: folders such as `${weights_dir}` are those of whoever reads the checkpoint.
+    Parameters keep their names, so checkpoints do not change. The first batch of each size waits
+    for the compiler, a minute or more for a large tower; a log line says so.
+
+    Args:
+        model: Its towers are changed in place.
+        mode: A `CompileMode`; `none` and false change nothing.
+
+    Raises:
+        UsageError: The mode is unknown.
     """
-    container = plain(config, resolve=False)
-    return {key: container[key] for key in MODEL_KEYS}
+    check_value(mode, CompileMode, "compile")
+    if mode is False or mode == "none":
+        return
+    mode = "default" if mode is True else mode
+    logger.info(
+        "compile=%s: the first batch waits for the compiler, minutes for large towers", mode
+    )
+    model.vision.compile(mode=mode)
+    model.text.compile(mode=mode)
+
+
+def adopt_config(
+    config: DictConfig, checkpoint: PromptCheckpoint, overrides: Sequence[str]
+) -> DictConfig:
+    """Put the model of a checkpoint into a command's configuration.
+
+    Args:
+        config: As composed for the command.
+        checkpoint: One without a configuration leaves `config` as it is.
+        overrides: Typed by the user, such as `guide=none` or `scoring.blur_sigma=2`: they win.
+
+    Raises:
+        UsageError: The checkpoint's configuration names something that a file may not choose, or
+            the prompts were learned on another backbone than the one typed.
+    """
+    if checkpoint.config is None:
+        return config
+    typed = {
+        override.key_or_group
+        for override in OverridesParser.create().parse_overrides(list(overrides))
+        if override.key_or_group is not None
+    }
+    chosen = {"guide", "scoring"} if "method" in typed else set()  # which conf/method chooses
+    stored = {key: checkpoint.config[key] for key in MODEL_KEYS if key not in typed | chosen}
+    for key in typed:
+        stored = _without(stored, key.split("."))
+    stored = from_file(stored, checkpoint.name)
+    _check_guide_code(stored.get("guide"), checkpoint.name)
+    adopted = config.copy()
+    with open_dict(adopted):
+        for key, value in stored.items():
+            adopted[key] = value
+        for key in typed:
+            if "." in key and key.split(".")[0] in MODEL_KEYS:
+                OmegaConf.update(adopted, key, OmegaConf.select(config, key))
+    if any(key.split(".")[0] == "backbone" for key in typed):
+        _check_backbone(adopted, checkpoint)
+    return adopted
+
+
+def _without(node: Mapping[str, Any], path: Sequence[str]) -> dict[str, Any]:
+    """A nested mapping without one of its keys."""
+    first, *rest = path
+    kept = dict(node)
+    if not rest:
+        kept.pop(first, None)
+    elif isinstance(kept.get(first), Mapping):
+        kept[first] = _without(kept[first], rest)
+    return kept
+
+
+def _check_guide_code(guide: object, name: str) -> None:
+    """Refuse code that a file chooses, unless it is catalogued at a catalogued commit."""
+    features = guide.get("features") if isinstance(guide, Mapping) else None
+    for key, allowed in CODE_FROM_FILES.items():
+        if isinstance(features, Mapping) and key in features and features[key] not in allowed:
+            raise UsageError(
+                f"{name} wants to run guide code of its own choice "
+                f"(guide.features.{key}={features[key]}); if you trust that code, type guide=… and "
+                f"guide.features.{key}=… in the command",
+                key=f"guide.features.{key}",
+            )
+
+
+def _check_backbone(adopted: DictConfig, checkpoint: PromptCheckpoint) -> None:
+    """Compare the backbone typed with the one that the prompts were learned on."""
+    before = dict((checkpoint.config or {})["backbone"].get("model", {}))
+    now: Any = OmegaConf.to_container(adopted.backbone.model, resolve=True)
+    fixed = ["architecture", "quick_gelu"]
+    fixed += ["seed"] if now.get("weights") == RANDOM else []
+    was, given = ([str(_weights(m)), *map(m.get, fixed)] for m in (before, now))
+    if was == given:
+        return
+    own_files = [name for name in (was[0], given[0]) if name != RANDOM and describe(name) is None]
+    if was[1:] == given[1:] and own_files:  # a file's name does not tell what it holds
+        logger.warning(
+            "%s was trained with the weights %s; make sure that %s holds the same",
+            *(checkpoint.name, was[0], given[0]),
+        )
+        return
+    raise UsageError(
+        f"the prompts of {checkpoint.name} were learned on {_shown(before)} and mean nothing on "
+        f"{_shown(now)}; leave the backbone to the checkpoint",
+        key="backbone",
+    )
+
+
+def _weights(model: Mapping[str, Any]) -> str:
+    return published_name(model.get("architecture"), str(model.get("weights")))
+
+
+def _shown(model: Mapping[str, Any]) -> str:
+    architecture = model.get("architecture")
+    name = architecture if isinstance(architecture, str) else "a backbone of its own"
+    return f"{name} ({model.get('weights')})"
+
+
+def load_model(path: str | Path, overrides: Sequence[str] = ()) -> Crane:
+    """Load the model of a checkpoint, ready to predict.
+
+    Args:
+        path: Prompts of `crane train`, or of the official code.
+        overrides: Changes to its configuration, as on the command line; an official checkpoint
+            has none, so give at least `method=crane` or `method=crane_plus`.
+
+    Raises:
+        UsageError: The file is no checkpoint, does not fit, or weights are missing.
+    """
+    checkpoint = read_checkpoint(path)
+    config = compose("test", overrides)
+    model = build_model(adopt_config(config, checkpoint, overrides))
+    load_prompts(model, checkpoint.prompts)
+    return model

@@ -1,6 +1,7 @@
 """Crane, and with a guide Crane+: the forward of the paper's figure 2."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
@@ -8,51 +9,47 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from crane.backbones import TextTower
-from crane.errors import UsageError
+from crane.checks import Fraction, Interval, PositiveFloat, checked
 from crane.methods.vision import VisionEncoder
 from crane.prompts import PromptLearner
 from crane.scoring import Aggregate, full_precision, fuse, gaussian_blur, similarity_logits
 from crane.types import ANOMALOUS, Prediction, VisionTokens
 
+BlurSigma = Annotated[float, Interval(ge=0, le=1000)]
+"""Pixels. Wider blurs leave nothing of a map, and their kernels fill the memory."""
 
-class Scoring(NamedTuple):
-    """How embeddings become maps and scores; values and their sources stand in conf/scoring."""
 
-    temperature: float
-    """What cosine similarities are divided by."""
+@checked
+@dataclass(frozen=True)
+class Scoring:
+    """How embeddings become maps and scores; conf/scoring holds the values and their sources."""
+
+    temperature: PositiveFloat
+    """Divisor of the cosine similarities."""
     aggregate: Aggregate
     """From patch logits of all local embeddings to one map."""
-    fusion_weight: float
+    fusion_weight: Fraction
     """Share of the patches in the fused image embedding; 0 turns fusion off."""
-    blur_sigma: float
+    blur_sigma: BlurSigma
     """Standard deviation of the map's Gaussian blur in pixels; 0 turns it off."""
 
 
 class Crane(nn.Module):
     """Zero-shot anomaly detector: frozen CLIP, learned prompts.
 
-    Only the parameters of `prompts` are trained; the towers and the guide are frozen for good.
+    Only the parameters of `prompts` are trained; the towers and the guide stay frozen.
 
     Args:
         vision: The frozen vision side.
         text: The frozen text tower.
         prompts: The learned prompts.
         scoring: From embeddings to maps and scores.
-
-    Raises:
-        UsageError: A setting of the scoring makes no sense.
     """
 
     def __init__(
         self, vision: VisionEncoder, text: TextTower, prompts: PromptLearner, scoring: Scoring
     ) -> None:
         super().__init__()
-        if scoring.temperature <= 0:
-            raise UsageError("a positive number", scoring.temperature, key="scoring.temperature")
-        if not 0 <= scoring.fusion_weight <= 1:
-            raise UsageError("0 to 1", scoring.fusion_weight, key="scoring.fusion_weight")
-        if scoring.blur_sigma < 0:
-            raise UsageError("0 or more pixels", scoring.blur_sigma, key="scoring.blur_sigma")
         self.vision = vision.requires_grad_(False)
         self.text = text.requires_grad_(False)
         self.prompts = prompts
@@ -69,24 +66,24 @@ class Crane(nn.Module):
         self, images: Float[Tensor, "B 3 H W"], text: Float[Tensor, "1 2 E"] | None = None
     ) -> Prediction:
         """Score images (RGB in [0, 1]) and their pixels; `text` as `static_text` gives it."""
-        return self.judge(self.vision(images), (images.shape[-2], images.shape[-1]), text)
+        return self.predict(self.vision(images), (images.shape[-2], images.shape[-1]), text)
 
-    def judge(
+    def predict(
         self,
         tokens: VisionTokens,
         size: tuple[int, int],
         text: Float[Tensor, "1 2 E"] | None = None,
     ) -> Prediction:
-        """Score images of `size` pixels and their pixels, from what the towers saw in them."""
+        """Score images of `size` pixels and their pixels from their frozen features."""
         if text is None:
             text = self.encode_prompts(tokens, with_context=self.prompts.context_in_testing)
         return self.detect(tokens, text, size)
 
     @torch.no_grad()
     def static_text(self) -> Float[Tensor, "1 2 E"] | None:
-        """t_n and t_a of the prompts as they are now, to encode once for many images.
+        """t_n and t_a of the current prompts, encoded once for many images.
 
-        None where testing uses the image context: each image then has its own.
+        None if testing uses the image context: each image then has its own.
         """
         if self.prompts.context_in_testing:
             return None
@@ -104,7 +101,7 @@ class Crane(nn.Module):
     def detect(
         self, tokens: VisionTokens, text: Float[Tensor, "T 2 E"], size: tuple[int, int]
     ) -> Prediction:
-        """Maps of `size` pixels and image scores, from what both sides say."""
+        """Maps of `size` pixels and image scores, from image features and sentences."""
         logits = self.patch_logits(tokens, text)
         anomaly_map = self.scoring.aggregate(logits, tokens.grid, size)
         fused = self.fuse(tokens, logits)
@@ -118,7 +115,7 @@ class Crane(nn.Module):
         return similarity_logits(tokens.patches, text, self.scoring.temperature)
 
     def fuse(self, tokens: VisionTokens, logits: Float[Tensor, "M B N 2"]) -> Float[Tensor, "B E"]:
-        """g⁺, the global embedding with the evidence of the patches in it."""
+        """g⁺, the global embedding moved towards the anomalous patches."""
         return fuse(tokens.global_, tokens.patches, logits, self.scoring.fusion_weight)
 
     def image_logits(

@@ -1,13 +1,13 @@
-"""What the prompts are trained with (paper section 3.6; spec, "Training")."""
+"""Losses of the prompts (paper section 3.6; spec, "Training")."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from crane.errors import UsageError
+from crane.checks import NonNegativeFloat, PositiveFloat, PositiveInt, checked
 from crane.methods.crane import Crane
 from crane.scoring import upsample
 from crane.types import ANOMALOUS, NORMAL, VisionTokens
@@ -17,13 +17,13 @@ class Losses(NamedTuple):
     """The parts of the loss; scalars."""
 
     focal: Tensor
-    """Weighted sum over local embeddings of the focal loss of pixels."""
+    """Focal loss of pixels, summed over local embeddings and weighted."""
     dice: Tensor
-    """Weighted sum over local embeddings of the Dice loss of pixels."""
+    """Dice loss of pixels, summed over local embeddings and weighted."""
     image: Tensor
-    """Cross-entropy of images, before its weight."""
+    """Cross-entropy of images, unweighted."""
     total: Tensor
-    """What is minimised."""
+    """The sum that is minimised."""
 
 
 def focal_loss(
@@ -36,7 +36,7 @@ def focal_loss(
     """Focal loss with α = 1 over both channels, mean over pixels.
 
     Targets are clamped to [smooth, 1 - smooth], and `smooth` is added inside the logarithm, both
-    as in the official code. Its value can fall a little below 0 where a pixel is certain.
+    as in the official code. The loss can be slightly negative if a pixel is certain.
     """
     one_hot = torch.stack([~mask, mask], dim=1).to(probabilities.dtype)
     p = (one_hot.clamp(smooth, 1.0 - smooth) * probabilities).sum(dim=1) + smooth
@@ -46,7 +46,7 @@ def focal_loss(
 def dice_loss(
     anomalous: Float[Tensor, "B H W"], mask: Bool[Tensor, "B H W"], *, smooth: float = 1.0
 ) -> Float[Tensor, ""]:
-    """1 - Dice coefficient of each image, mean over images."""
+    """1 - Dice coefficient, averaged over images."""
     p, t = anomalous.flatten(1), mask.flatten(1).to(anomalous.dtype)
     overlap = 2.0 * (p * t).sum(dim=1) + smooth
     return 1.0 - (overlap / (p.sum(dim=1) + t.sum(dim=1) + smooth)).mean()
@@ -57,36 +57,28 @@ class CraneLoss:
 
     Args:
         focal_weight: Weight of the focal loss, summed over local embeddings.
-        dice_weight: Weight of the Dice loss, summed likewise.
+        dice_weight: Weight of the Dice loss, likewise.
         image_weight: Weight of the image's cross-entropy.
-        image_temperature: What the image's similarities are divided by, in this loss only.
+        image_temperature: Divisor of the image's similarities, in this loss only.
         focal_gamma: γ of the focal loss.
         local_copies: How often each local embedding counts. The official Crane counts its one
             local embedding four times, because its four taps are views of one tensor (spec,
             "Vision: E-Attn").
-        interpolation: How probabilities of patches reach pixels: `nearest` or `bilinear`.
-
-    Raises:
-        UsageError: A setting makes no sense.
+        interpolation: How probabilities are spread from patches to pixels.
     """
 
+    @checked
     def __init__(
         self,
         *,
-        focal_weight: float,
-        dice_weight: float,
-        image_weight: float,
-        image_temperature: float,
-        focal_gamma: float,
-        local_copies: int,
-        interpolation: str,
+        focal_weight: NonNegativeFloat,
+        dice_weight: NonNegativeFloat,
+        image_weight: NonNegativeFloat,
+        image_temperature: PositiveFloat,
+        focal_gamma: NonNegativeFloat,
+        local_copies: PositiveInt,
+        interpolation: Literal["nearest", "bilinear"],
     ) -> None:
-        if image_temperature <= 0:
-            raise UsageError("a positive number", image_temperature, key="loss.image_temperature")
-        if local_copies < 1:
-            raise UsageError("1 or more", local_copies, key="loss.local_copies")
-        if interpolation not in ("nearest", "bilinear"):
-            raise UsageError("'nearest' or 'bilinear'", interpolation, key="loss.interpolation")
         self.focal_weight, self.dice_weight = focal_weight, dice_weight
         self.image_weight, self.image_temperature = image_weight, image_temperature
         self.focal_gamma, self.local_copies = focal_gamma, local_copies
@@ -102,7 +94,7 @@ class CraneLoss:
         has_mask: Bool[Tensor, " B"],
         label: Int[Tensor, " B"],
     ) -> Losses:
-        """The losses of a batch; images without a mask count in the image's loss only."""
+        """Losses of a batch; images without a mask count in the image loss only."""
         logits = model.patch_logits(tokens, text)
         fused = model.fuse(tokens, logits)
         image_logits = model.image_logits(fused, text, self.image_temperature)

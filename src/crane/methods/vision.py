@@ -1,4 +1,4 @@
-"""The vision side of Crane: CLIP's frozen tower, a second stream beside it, a guide's eyes."""
+"""The vision side of Crane: CLIP's frozen tower, a second stream beside it, a guide's features."""
 
 import torch
 from jaxtyping import Float
@@ -13,18 +13,21 @@ from crane.types import VisionTokens
 ALL, CLASS, PATCHES = slice(None), slice(0, 1), slice(1, None)
 """Tokens: the class token comes first."""
 
+NO_STREAM = SecondStream(None, 0)
+
 
 class VisionEncoder(nn.Module):
     """Images to a global embedding g and local embeddings: Z of E-Attn, D of D-Attn, or both.
 
     Args:
         tower: CLIP's vision tower.
-        stream: E-Attn; None leaves its local embedding out, which needs a guide.
+        stream: E-Attn; None leaves out its local embedding, which needs a guide.
         guide: A frozen model of patch features; None is Crane, any guide is Crane+.
-        guided: D-Attn, how the guide's features become attention. Comes with a guide.
+        guided: D-Attn, how the guide's features become attention; required with a guide.
 
     Raises:
-        UsageError: No local embedding is left, or the stream has more blocks than the tower.
+        UsageError: No local embedding is left, the guide and its attention come apart, or the
+            stream has more blocks than the tower.
     """
 
     def __init__(
@@ -36,30 +39,27 @@ class VisionEncoder(nn.Module):
     ) -> None:
         super().__init__()
         if stream is None and guide is None:
-            raise UsageError("an attention or a guide", "neither", key="attention or guide")
-        if (guide is None) != (guided is None):
-            raise UsageError("a guide together with its attention", (guide, guided), key="guide")
-        if stream is not None and not 0 <= stream.num_blocks <= len(tower.blocks):
             raise UsageError(
-                f"0 to {len(tower.blocks)} blocks, as many as the backbone has",
-                stream.num_blocks,
-                key="attention.num_blocks",
-            )
-        if stream is not None and (stream.correlation is None) != (stream.num_blocks == 0):
-            raise UsageError(
-                "a correlation for a stream of one block or more, none for 0 blocks",
-                tuple(stream),
+                "attention=none needs a guide, and guide=none an attention; choose one of them",
                 key="attention",
+            )
+        if (guide is None) != (guided is None):
+            raise UsageError("must have features and attention, or neither", key="guide")
+        if stream is not None and stream.num_blocks > len(tower.blocks):
+            raise UsageError(
+                f"must be at most {len(tower.blocks)}, the backbone's blocks, "
+                f"not {stream.num_blocks}",
+                key="attention.num_blocks",
             )
         self.tower, self.guide = tower, guide
         self.stream, self.guided = stream, guided
 
     @property
     def _read_last(self) -> tuple[slice, slice]:
-        """Tokens of the ViT's last block that reach an output: after its attention, its MLP.
+        """Tokens of the ViT's last block that reach an output: after its attention, after its MLP.
 
-        The class token always does; patches only where they are a local embedding themselves, or
-        where D-Attn takes its values after the block's attention.
+        The class token always does; patches only if they are a local embedding themselves, or if
+        D-Attn takes its values after the block's attention.
         """
         if self.stream is not None and self.stream.num_blocks == 0:
             return ALL, ALL
@@ -68,19 +68,19 @@ class VisionEncoder(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> VisionTokens:
-        """See images (RGB in [0, 1]); nothing here is trained, so no gradient is kept."""
+        """Encode images (RGB in [0, 1]) without gradients: nothing here is trained."""
         grid = self.tower.grid(*images.shape[-2:])
-        correlate, num_blocks = self.stream or (None, 0)
-        first, last = len(self.tower.blocks) - num_blocks, len(self.tower.blocks) - 1
+        stream = self.stream or NO_STREAM
+        first, last = len(self.tower.blocks) - stream.num_blocks, len(self.tower.blocks) - 1
 
         h = self.tower.embed(images)
         z = None
         for number, block in enumerate(self.tower.blocks):
             attending, kept = self._read_last if number == last else (ALL, ALL)
             q, k, v = block.qkv(h)
-            if correlate is not None and number >= first:
+            if stream.correlation is not None and number >= first:
                 # E-Attn: beside the ViT, fed by it, without an MLP
-                z = (h if z is None else z) + block.project(correlate(q, k, v))
+                z = (h if z is None else z) + block.project(stream.correlation(q, k, v))
             before = h
             attended = F.scaled_dot_product_attention(q[:, :, attending], k, v)
             after = h[:, attending] + block.project(attended)
@@ -88,7 +88,7 @@ class VisionEncoder(nn.Module):
 
         local = []
         if self.guide is not None and self.guided is not None:
-            # D-Attn: the last block's values, where the guide looks
+            # D-Attn: the last block's values, mixed by the guide's correlations
             features = self.guide(images)
             u = after if self.guided.value_input == "after_attention" else before
             values = block.values(u[:, PATCHES]).unflatten(2, grid)
@@ -104,7 +104,7 @@ class VisionEncoder(nn.Module):
 def _resize(
     tokens: Float[Tensor, "B N D"], grid: tuple[int, int], to: tuple[int, int]
 ) -> Float[Tensor, "B P D"]:
-    """Patches on another grid, bilinearly, before LN_post (spec, "D-Attn")."""
+    """Resize patches to another grid bilinearly, before LN_post (spec, "D-Attn")."""
     if grid == tuple(to):
         return tokens
     planes = tokens.transpose(1, 2).unflatten(2, grid)

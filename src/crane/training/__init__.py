@@ -1,6 +1,6 @@
 """Training and testing with Lightning."""
 
-from crane.methods.checkpoint import (
+from crane.methods import (
     PromptCheckpoint,
     adopt_config,
     load_model,
@@ -8,10 +8,10 @@ from crane.methods.checkpoint import (
     save_prompts,
 )
 from crane.training.callbacks import DrawOverlays, KeepPrompts
-from crane.training.loggers import wandb_logger
 from crane.training.module import CraneModule
-from crane.training.processes import own_processes
 from crane.training.run import RunSummary, test, train, weight_hashes
+from crane.training.trainers import own_processes, trainer
+from crane.training.wandb_logging import wandb_logger
 
 __all__ = [
     "CraneModule",
@@ -26,6 +26,7 @@ __all__ = [
     "save_prompts",
     "test",
     "train",
+    "trainer",
     "wandb_logger",
     "weight_hashes",
 ]

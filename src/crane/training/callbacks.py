@@ -12,7 +12,7 @@ from torch import Tensor
 
 from crane.data import Index
 from crane.errors import UsageError
-from crane.methods.checkpoint import save_prompts
+from crane.methods import save_prompts
 from crane.pictures import (
     CURVES,
     GALLERY,

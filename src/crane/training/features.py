@@ -1,4 +1,4 @@
-"""Frozen features from the cache: the towers see an image once, whatever is trained afterwards."""
+"""Frozen features from the cache: each image passes the towers once, whatever is trained on it."""
 
 import logging
 import time
@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from filelock import FileLock, Timeout
 from hydra.utils import get_object
 from lightning import LightningDataModule, LightningModule, Trainer
 from omegaconf import DictConfig
+from rich.filesize import decimal as size_text
 
 import crane.attention
 import crane.backbones
@@ -21,36 +22,31 @@ import crane.guides
 import crane.methods.vision
 import crane.weights
 from crane.cache import (
-    DTYPES,
     CacheFolder,
     Description,
-    EntryWriter,
-    Features,
-    TokenShape,
-    allocate,
     code_digest,
     entry_id,
-    finish,
     images_digest,
-    is_allocated,
-    size_text,
     tower_facts,
 )
+from crane.cache.arrays import EntryWriter, Features, TokenShape, allocate, finish, is_allocated
+from crane.checks import check_value
 from crane.config import plain
 from crane.data import CraneDataModule
 from crane.data.dataset import IndexDataset
 from crane.data.loader import ImageLoader
-from crane.errors import UsageError
+from crane.errors import UsageError, unwritable
 from crane.methods import VisionEncoder
 from crane.training.module import CraneModule
 from crane.types import Batch, VisionTokens
 
 logger = logging.getLogger(__name__)
 
-NEVER, PAYS, ALWAYS = "never", "pays", "always"
+When = Literal["never", "pays", "always"]
 """When features of a group of data sets are cached."""
-SECONDS_BETWEEN_WORDS = 30.0
-"""How long a process waits for another's work before it lets its own processes hear from it."""
+Dtype = Literal["float32", "float16", "bfloat16"]
+SECONDS_BETWEEN_ATTEMPTS = 30.0
+"""Seconds between attempts to get a lock; the processes of a run synchronise after each."""
 MODULES = (
     crane.attention,
     crane.backbones,
@@ -59,60 +55,66 @@ MODULES = (
     crane.methods.vision,
     crane.data.images,
 )
-"""Code that decides what features are, beside what a configuration names."""
+"""Code that decides the features, beside the modules that a configuration names."""
+
+
+def check_cache(config: DictConfig) -> None:
+    """Check the values of `cache`.
+
+    Raises:
+        UsageError: One is refused.
+    """
+    for key, kind in (("dtype", Dtype), ("source", When), ("targets", When)):
+        check_value(config.cache[key], kind, f"cache.{key}")
 
 
 def use_features(
     config: DictConfig, trainer: Trainer, module: CraneModule, data: CraneDataModule
 ) -> None:
-    """Let a data module give features in the place of images, where the configuration says so.
+    """Replace images by cached features in a data module, as the configuration says.
 
-    What is not in the cache yet is computed first, by all processes together. Every process must
-    call it.
+    Missing features are computed first, by all processes together. Every process must call this.
 
     Args:
-        config: Of `crane train` or `crane test`; `cache` says what and where.
-        trainer: Computes, in its precision and on its devices.
-        module: Its towers are used; it learns what the features were computed in.
+        config: Configuration of `crane train` or `crane test`; `cache` says what is cached where.
+        trainer: Computes features, in its precision and on its devices.
+        module: Its towers compute them; it is told their type.
         data: Its source and targets are changed.
 
     Raises:
-        UsageError: A value of `cache` cannot be, or there is no room on the disk.
+        UsageError: The disk has no room or cannot be written.
     """
     folder, settings = CacheFolder(config.cache.folder), plain(config)
-    if config.cache.dtype not in DTYPES:
-        raise UsageError(f"one of {', '.join(DTYPES)}", config.cache.dtype, key="cache.dtype")
     for name in _chosen(config, data):
         images = data.image_sets()[name]
         if len(images) < trainer.world_size:
-            logger.info("features of %s are not cached: fewer images than processes", name)
+            logger.info("not caching %s: it has fewer images than there are processes", name)
             continue
-        seeing = Seeing(module.model.vision, folder, name, images, settings)
+        extraction = FeatureExtraction(module.model.vision, folder, name, images, settings)
         try:
-            trainer.predict(seeing, datamodule=_Images(data, seeing), return_predictions=False)
+            loaders = _MissingImages(data, extraction)
+            trainer.predict(extraction, datamodule=loaders, return_predictions=False)
         finally:
-            seeing.release()
-        features = seeing.features()
+            extraction.release()
+        features = extraction.features()
         data.use_tokens(name, features)
         module.token_dtype = features.computed_in
 
 
 def _chosen(config: DictConfig, data: CraneDataModule) -> Iterator[str]:
-    """Names of the data sets whose features are cached; says why where some are not."""
+    """Names of the data sets whose features are cached; logs the reason for the others."""
     for group in ("source", "targets"):
         when = config.cache[group]
-        if when not in (NEVER, PAYS, ALWAYS):
-            raise UsageError(f"{NEVER}, {PAYS} or {ALWAYS}", when, key=f"cache.{group}")
         names = [name for name in data.image_sets() if name.startswith(f"{group}.")]
-        if when == NEVER or not names or (group == "targets" and not config.get("test", True)):
+        if when == "never" or not names or (group == "targets" and not config.get("test", True)):
             continue
         reason = _reason_not_to(config, group)
-        if reason is None and when == PAYS:
-            reason = _cost(config, data, group)
+        if reason is None and when == "pays":
+            reason = _saves_nothing(config, data, group)
         if reason is None:
             yield from names
         else:
-            logger.info("features of the %s are not cached: %s", group, reason)
+            logger.info("not caching the %s: %s", group, reason)
 
 
 def _reason_not_to(config: DictConfig, group: str) -> str | None:
@@ -120,34 +122,34 @@ def _reason_not_to(config: DictConfig, group: str) -> str | None:
     if group == "source" and config.data.mosaic_rate > 0:
         return "data.mosaic_rate makes new images each epoch"
     if str(config.trainer.precision).startswith("64"):
-        return "trainer.precision computes in 64 bits, of which the cache would keep 32"
+        return "trainer.precision computes in 64 bits, and the cache would keep only 32"
     attention = config.guide.attention
     if attention is not None and attention.get("mean") == "batch":
-        return "guide.attention.mean=batch makes them depend on batch mates"
+        return "with guide.attention.mean=batch features depend on the rest of the batch"
     return None
 
 
-def _cost(config: DictConfig, data: CraneDataModule, group: str) -> str | None:
-    """Why computing all of a group's features would be more work than going without."""
+def _saves_nothing(config: DictConfig, data: CraneDataModule, group: str) -> str | None:
+    """Why computing a group's features once would be no less work than computing them anew."""
     num_images = sum(len(s) for n, s in data.image_sets().items() if n.startswith(f"{group}."))
     if group == "targets":
-        num_seen = num_images
+        num_uses = num_images
     else:
-        num_seen = (data.num_train + data.num_validation) * max(1, config.trainer.max_epochs)
+        num_uses = (data.num_train + data.num_validation) * max(1, config.trainer.max_epochs)
         if config.trainer.max_steps > 0:
-            num_seen = min(num_seen, config.trainer.max_steps * data.batch_size)
-    if num_seen > num_images:
+            num_uses = min(num_uses, config.trainer.max_steps * data.batch_size)
+    if num_uses > num_images:
         return None
-    return f"this run sees {num_seen} images, and there are {num_images}"
+    return f"{num_images} images are used {num_uses} times in all, so it would save nothing"
 
 
-class Seeing(LightningModule):
-    """One pass of the towers over a data set, into the cache; nothing to do where it is there.
+class FeatureExtraction(LightningModule):
+    """One pass of the towers over a data set into the cache; does nothing if the entry exists.
 
     Args:
         vision: The towers.
         folder: The cache.
-        name: What the run calls the data set, `source.mvtec`.
+        name: Name of the data set in the run, such as `source.mvtec`.
         images: The data set.
         settings: The whole configuration, resolved.
     """
@@ -168,60 +170,63 @@ class Seeing(LightningModule):
         self._id = ""
         self._lock: FileLock | None = None
         self._writer: EntryWriter | None = None
-        self._began = 0.0
+        self._started = 0.0
         self._computed_in = ""
 
     def setup(self, stage: str) -> None:
-        """Find out whether the features are there; whoever computes them holds their lock."""
+        """Look for the entry; the run that computes it holds its lock."""
         if self.trainer.is_global_zero:
             self._facts = self._describe()
             self._id = entry_id(self._facts)
         self._id = self.trainer.strategy.broadcast(self._id)
         while not self.trainer.strategy.broadcast(self._has_lock()):
-            logger.info("waiting for another run that computes the features of %s", self.name)
+            logger.info("waiting for another run to compute the features of %s", self.name)
         if self.trainer.is_global_zero:
             entry = self.folder.find_whole(self._id)
             self.is_missing = entry is None
             if entry is not None:
                 size = size_text(entry.num_bytes)
-                logger.info("features of %s: %s, %s, as cached", self.name, self._id, size)
+                logger.info("using cached features of %s: entry %s, %s", self.name, self._id, size)
                 self.release()
         self.is_missing = self.trainer.strategy.broadcast(self.is_missing)
-        self._began = time.monotonic()
+        self._started = time.monotonic()
 
     def _has_lock(self) -> bool:
         if not self.trainer.is_global_zero:
             return False
         self._lock = self.folder.lock(self._id)
         try:
-            self._lock.acquire(timeout=SECONDS_BETWEEN_WORDS)
+            self._lock.acquire(timeout=SECONDS_BETWEEN_ATTEMPTS)
         except Timeout:
             self._lock = None
         return self._lock is not None
 
     def predict_step(self, batch: Batch, batch_idx: int) -> VisionTokens:
-        """See a batch."""
+        """Encode a batch."""
         tokens: VisionTokens = self.vision(batch["image"])
         return tokens
 
     def on_predict_batch_end(
         self, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Write what was seen."""
-        if self._writer is None:
-            self._computed_in = str(outputs.patches.dtype).removeprefix("torch.")
-            shape = TokenShape(len(outputs.patches), outputs.grid, outputs.patches.shape[-1])
-            self._writer = self._open(shape)
-        self._writer.write(batch["index"].tolist(), outputs.global_, outputs.patches)
+        """Write the features of a batch."""
+        try:
+            if self._writer is None:
+                self._computed_in = str(outputs.patches.dtype).removeprefix("torch.")
+                shape = TokenShape(len(outputs.patches), outputs.grid, outputs.patches.shape[-1])
+                self._writer = self._open(shape)
+            self._writer.write(batch["index"].tolist(), outputs.global_, outputs.patches)
+        except OSError as error:
+            raise unwritable(self.folder.path, error, "cache.folder") from error
 
     def _open(self, shape: TokenShape) -> EntryWriter:
-        """The entry's arrays: the first process makes them, the others wait for them."""
+        """Open the entry's arrays: the first process creates them, the others wait."""
         building, dtype = self.folder.building(self._id), self.settings["cache"]["dtype"]
         if self.trainer.is_global_zero:
             num_bytes = shape.num_bytes(len(self.images), dtype)
             free = self.folder.check_space(num_bytes)
             logger.info(
-                "features of %s: %d images take %s in %s (%s free)",
+                "caching features of %s: %d images take %s in %s (%s free)",
                 *(self.name, len(self.images), size_text(num_bytes)),
                 *(self.folder.path, size_text(free)),
             )
@@ -231,7 +236,7 @@ class Seeing(LightningModule):
         return EntryWriter(building, dtype)
 
     def on_predict_end(self) -> None:
-        """Make what all processes wrote an entry, from one moment to the next."""
+        """Turn the rows of all processes into a finished entry."""
         if self._writer is not None:
             self._writer.close()
         self.trainer.strategy.barrier("features written")
@@ -244,8 +249,9 @@ class Seeing(LightningModule):
                 dtype=self.settings["cache"]["dtype"],
                 computed_in=self._computed_in,
                 created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-                seconds=time.monotonic() - self._began,
+                seconds=time.monotonic() - self._started,
                 facts=self._facts,
+                num_threads=torch.get_num_threads(),
             )
             building, place = self.folder.building(self._id), self.folder.place(self._id)
             finish(building, place, [index.key(sample) for sample in index.samples], description)
@@ -253,21 +259,21 @@ class Seeing(LightningModule):
         self.trainer.strategy.barrier("features kept")
 
     def release(self) -> None:
-        """Let others at the entry."""
+        """Release the entry's lock."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None
 
     def features(self) -> Features:
-        """The finished entry, opened."""
+        """Open the finished entry."""
         entry = self.folder.find(self._id)
         if entry is None:
             place = self.folder.place(self._id)
-            raise UsageError(f"cached features in {place}", "no such folder", key="cache.folder")
+            raise UsageError(f"the cache entry {place} is gone", key="cache.folder")
         return Features(entry)
 
     def _describe(self) -> dict[str, Any]:
-        """Everything that decides what the features are."""
+        """Everything that decides the features."""
         settings, index = self.settings, self.images.index
         digest: Callable[[Path, Sequence[Path]], list[str]] = self.folder.digests.of
         guide = settings["guide"]
@@ -289,20 +295,22 @@ class Seeing(LightningModule):
         }
 
 
-class _Images(LightningDataModule):
-    """The images that features are missing of."""
+class _MissingImages(LightningDataModule):
+    """The images to extract features from; none if the entry exists."""
 
-    def __init__(self, data: CraneDataModule, seeing: Seeing) -> None:
+    def __init__(self, data: CraneDataModule, extraction: FeatureExtraction) -> None:
         super().__init__()
-        self.data, self.seeing = data, seeing
+        self.data, self.extraction = data, extraction
 
     def predict_dataloader(self) -> list[ImageLoader]:
         self.data.trainer = self.trainer
-        return [self.data.image_loader(self.seeing.name)] if self.seeing.is_missing else []
+        if not self.extraction.is_missing:
+            return []
+        return [self.data.image_loader(self.extraction.name)]
 
 
 def _in_words(settings: Mapping[str, Any]) -> str:
-    """The vision setting, for people.
+    """The vision setting in a few words.
 
     >>> attention = {"correlation": {"of": ["q", "v"]}}
     >>> backbone, guide = {"model": {"architecture": "ViT-L-14-336"}}, {"features": None}
@@ -329,7 +337,7 @@ def _tower_name(tower: Mapping[str, Any]) -> str:
 
 
 def _modules_named(settings: Mapping[str, Any]) -> list[Any]:
-    """Modules of what a configuration builds the vision side from, such as one's own attention."""
+    """Modules of everything that builds the vision side, such as the user's own attention."""
     nodes = [settings["backbone"], settings["guide"], settings["attention"]]
     found = []
     while nodes:

@@ -1,4 +1,4 @@
-"""Crane as a LightningModule: what a step, a validation and a test are."""
+"""Crane as a LightningModule: training, validation and test steps."""
 
 import json
 import logging
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 NAN = math.nan
 Evaluate = Callable[..., Evaluation]
-"""`class_names` to the metrics of one data set; takes its name and the images' names too."""
+"""From `class_names` to the metrics of one data set; takes its name and the images' names too."""
 
 
 class CraneModule(LightningModule):
@@ -35,12 +35,12 @@ class CraneModule(LightningModule):
 
     Args:
         model: The detector; only its prompts are trained.
-        loss: What is minimised; None for a module that only tests.
-        optimizer: From parameters to an optimizer; likewise.
-        evaluate: From class names to metrics.
-        seed: Of the decision, step by step, whether the image context is used.
-        config: The model's configuration, which checkpoints carry.
-        training: What must be the same for a training to go on, which checkpoints carry too.
+        loss: The loss to minimise; None for a module that only tests.
+        optimizer: From parameters to an optimizer; None likewise.
+        evaluate: From the names of classes to metrics.
+        seed: Seed for choosing, at each step, whether to use the image context.
+        config: The model's configuration, stored in checkpoints.
+        training: Facts that must not change when the training is resumed, stored there too.
     """
 
     def __init__(
@@ -64,20 +64,20 @@ class CraneModule(LightningModule):
         self.training_facts = dict(training or {})
         self.strict_loading = False  # checkpoints hold the prompts only; see on_load_checkpoint
         self.token_dtype = torch.float32
-        """What cached features were computed in; they may be stored smaller."""
-        self._text: Tensor | None = None  # static prompts, encoded once a test or validation
+        """Type in which cached features were computed; they may be stored in a smaller one."""
+        self._text: Tensor | None = None  # static prompts, encoded once per test or validation
         self.evaluations = nn.ModuleList()
         self.results: tuple[DatasetResult, ...] = ()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam over the prompts, as published."""
+        """Build the configured optimizer over the prompts."""
         if self.optimizer is None:
-            raise UsageError("an optimizer", self.optimizer, key="optimizer")
+            raise UsageError("training needs an optimizer", key="optimizer")
         try:
             return self.optimizer(self.model.prompts.parameters())
-        except ValueError as error:  # a rate below 0 and the like
+        except (ValueError, TypeError) as error:  # a negative rate and the like
             raise UsageError(
-                "values that the optimizer takes", str(error), key="optimizer"
+                f"the optimizer refuses its values: {error}", key="optimizer"
             ) from error
 
     def forward(self, images: Tensor) -> Prediction:
@@ -86,7 +86,7 @@ class CraneModule(LightningModule):
         return prediction
 
     def tokens(self, batch: Batch | TokenBatch) -> VisionTokens:
-        """What the frozen towers say about a batch: cached, or seen now."""
+        """The frozen features of a batch: cached ones, or computed now."""
         if "image" in batch:
             tokens: VisionTokens = self.model.vision(cast(Batch, batch)["image"])
             return tokens
@@ -99,7 +99,7 @@ class CraneModule(LightningModule):
         return cast(CraneDataModule, self.trainer.datamodule)  # type: ignore[attr-defined]
 
     def on_fit_start(self) -> None:
-        """Say so when there is nothing to learn places from."""
+        """Warn if there are no masks to learn locations from."""
         if not self._data.has_masks:
             logger.warning(
                 "the source has no masks: the focal and Dice losses are off, and only the image "
@@ -107,9 +107,9 @@ class CraneModule(LightningModule):
             )
 
     def training_step(self, batch: Batch | TokenBatch, batch_idx: int) -> Tensor:
-        """One step on a batch of the source."""
+        """Compute the loss of a batch of the source."""
         if self.loss is None:
-            raise UsageError("a loss", self.loss, key="loss")
+            raise UsageError("training needs a loss", key="loss")
         tokens = self.tokens(batch)
         text = self.model.encode_prompts(tokens, with_context=self._draw_context())
         losses = self.loss(
@@ -130,13 +130,13 @@ class CraneModule(LightningModule):
         return losses.total
 
     def _draw_context(self) -> bool:
-        """Whether this step uses the image context: the same on every process and on resuming."""
+        """Whether this step uses the image context; the same on every process and when resumed."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.global_step)
         draw = torch.rand((), generator=generator).item()
         return draw < self.model.prompts.context_in_training
 
     def on_validation_epoch_start(self) -> None:
-        """Begin the metrics of the held-out source."""
+        """Start the metrics of the held-out source."""
         evaluation = self.evaluate(class_names=self._data.source_class_names)
         self.evaluations = nn.ModuleList([evaluation]).to(self.device)
         self._text = self.model.static_text()
@@ -153,7 +153,7 @@ class CraneModule(LightningModule):
         self.log_dict({f"val/{name}": value for name, value in {**means, "mean": mean}.items()})
 
     def on_test_start(self) -> None:
-        """Begin the metrics of each target."""
+        """Start the metrics of each target."""
         self.evaluations = nn.ModuleList(
             self.evaluate(
                 class_names=index.class_names,
@@ -167,7 +167,7 @@ class CraneModule(LightningModule):
     def test_step(
         self, batch: Batch | TokenBatch, batch_idx: int, dataloader_idx: int = 0
     ) -> dict[str, Tensor]:
-        """Evaluate a batch of a target; what is returned reaches the callbacks."""
+        """Evaluate a batch of a target; callbacks get the predictions."""
         return self._evaluate(batch, dataloader_idx)._asdict()
 
     def on_test_epoch_end(self) -> None:
@@ -195,7 +195,7 @@ class CraneModule(LightningModule):
 
     def _evaluate(self, batch: Batch | TokenBatch, number: int) -> Prediction:
         size = (batch["mask"].shape[-2], batch["mask"].shape[-1])
-        prediction = self.model.judge(self.tokens(batch), size, self._text)
+        prediction = self.model.predict(self.tokens(batch), size, self._text)
         self._evaluation(number).update(
             prediction.score.float(),
             prediction.map.float(),
@@ -208,7 +208,7 @@ class CraneModule(LightningModule):
         return prediction
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the prompts and the configuration; the towers are frozen and come from elsewhere."""
+        """Store prompts and configuration only; the frozen towers come from their own files."""
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {k: v for k, v in state.items() if k.startswith(PROMPTS)}
         checkpoint["crane"] = {
@@ -217,25 +217,37 @@ class CraneModule(LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint that cannot be gone on from: of other prompts, of half an epoch."""
+        """Refuse checkpoints with other prompt shapes, without a state, or from mid-epoch."""
         wanted = {PROMPTS + k: tuple(v.shape) for k, v in self.model.prompts.state_dict().items()}
-        came = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
-        if came != wanted:
-            raise UsageError(f"a checkpoint with {wanted}", f"one with {came}", key="resume")
-        loop = checkpoint["loops"]["fit_loop"]
-        epochs = loop["epoch_progress"]["current"]
-        num_done, limit = epochs["processed"], self.trainer.max_epochs
+        found = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
+        if found != wanted:
+            raise UsageError(
+                f"the checkpoint's prompts have the shapes {found}, not those of this training, "
+                f"{wanted}",
+                key="resume",
+            )
+        try:
+            loop = checkpoint["loops"]["fit_loop"]
+            epochs = loop["epoch_progress"]["current"]
+            num_done, num_completed = epochs["processed"], epochs["completed"]
+            is_last_batch = loop["epoch_loop.batch_progress"]["is_last_batch"]
+            _ = checkpoint["optimizer_states"][0], checkpoint["lr_schedulers"]
+        except (LookupError, TypeError) as error:
+            raise UsageError(
+                f"the checkpoint cannot be resumed: it lacks {error}; take the "
+                "checkpoints/last.ckpt that a training wrote",
+                key="resume",
+            ) from error
+        limit = self.trainer.max_epochs
         if limit is not None and 0 < limit < num_done:
             raise UsageError(
-                f"at least the {num_done} epochs that the checkpoint has",
-                limit,
+                f"must be at least {num_done}, the epochs that the checkpoint has, not {limit}",
                 key="trainer.max_epochs",
             )
-        is_ending = epochs["processed"] > epochs["completed"]
-        if is_ending and not loop["epoch_loop.batch_progress"]["is_last_batch"]:
-            # Lightning would call the epoch done and leave out the rest of its images.
+        if num_done > num_completed and not is_last_batch:
+            # Lightning would count the epoch as done and skip the rest of its images.
             raise UsageError(
-                "a checkpoint from the end of an epoch",
-                "one of an epoch that trainer.max_steps cut short",
+                "the checkpoint is from the middle of an epoch, which trainer.max_steps cut short; "
+                "only whole epochs can be resumed",
                 key="resume",
             )

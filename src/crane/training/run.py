@@ -1,23 +1,31 @@
 """Whole runs: train on one data set and test on many, or test a checkpoint."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import InstantiationException
-from lightning import Callback, Trainer, seed_everything
+from lightning import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 
-from crane.config import plain
+from crane.checks import Seed, check_value
+from crane.config import flat, plain
 from crane.data import CraneDataModule
 from crane.errors import UsageError
 from crane.files import sha256
-from crane.gate import build
-from crane.methods import Crane, build_model, compile_towers, load_prompts, model_config
-from crane.methods.checkpoint import PromptCheckpoint, read_checkpoint
+from crane.gate import build, renamed
+from crane.identity import Effect, decisive
+from crane.methods import (
+    Crane,
+    PromptCheckpoint,
+    build_model,
+    compile_towers,
+    load_prompts,
+    model_config,
+    read_checkpoint,
+)
 from crane.pictures import PanelStyle
 from crane.runs import (
     DatasetResult,
@@ -28,32 +36,30 @@ from crane.runs import (
     write_results_json,
 )
 from crane.training.callbacks import DrawOverlays, KeepFindings, KeepPrompts
-from crane.training.features import use_features
-from crane.training.loggers import closing
+from crane.training.features import check_cache, use_features
 from crane.training.module import CraneModule
-from crane.training.processes import StopWhenTold, check_processes, ending_together
 from crane.training.progress import ProgressBar
-from crane.training.resuming import bring_checkpoint, resumed, training_facts
-from crane.training.wandb_runs import LogToWandb, log_prompts
+from crane.training.trainers import StopWhenTold, ending_together
+from crane.training.wandb_logging import LogToWandb, closing, log_prompts
 from crane.weights import RANDOM, weight_status, weights_needed
 
 NUM_SEEDS = 2**32
 """Seeds are below it, as numpy's are."""
 
 PROMPTS_FOLDER = "prompts"
-"""Where a training keeps its prompts, in its folder."""
+"""Name of the folder of prompts in a training's folder."""
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run leaves behind."""
+    """The outcome of a run."""
 
     folder: Path
-    """Where everything was written."""
+    """Folder of everything that was written."""
     checkpoint: Path
-    """The prompts that were tested, or of the last epoch."""
+    """The prompts that were tested, or those of the last epoch."""
     results: tuple[DatasetResult, ...]
-    """One for each target."""
+    """Results of each target."""
     overlays: tuple[Path, ...]
     """Pictures of test images."""
 
@@ -62,18 +68,21 @@ def train(config: DictConfig) -> RunSummary:
     """Learn prompts on the sources of a configuration, then test on its targets.
 
     Args:
-        config: Of `crane train`.
+        config: Configuration of `crane train`.
 
     Returns:
-        What was written, and the results.
+        The files written, and the results.
 
     Raises:
-        UsageError: Something in the configuration does not fit; most of it before any work.
+        UsageError: Something in the configuration does not fit, reported before any work where
+            possible.
     """
-    _seed(config.seed)
+    _start(config)
     data: CraneDataModule = build(config.data, "data")
     if not data.source:
-        raise UsageError("at least one source data set", "none", key="source")
+        raise UsageError(
+            "no data set to train on; choose one, such as source=[mvtec]", key="source"
+        )
     model = build_model(config)
     compile_towers(model, config.compile)
     loss = build(config.loss, "loss")
@@ -81,7 +90,7 @@ def train(config: DictConfig) -> RunSummary:
     sources = {k: v for k, v in data.fingerprints().items() if k.startswith("source.")}
     facts = training_facts(config, sources)
     module = _module(config, model, loss=loss, optimizer=optimizer, training=facts)
-    module.configure_optimizers()  # what it refuses, it refuses now
+    module.configure_optimizers()  # its errors come now, not after the work
 
     folder = Path(config.run_dir)
     resume = resumed(config.resume, facts)
@@ -93,7 +102,9 @@ def train(config: DictConfig) -> RunSummary:
     )
     draw = _draw_overlays(config, data)
     trainer = _trainer(
-        config, [keep, resumable, draw, _keep_findings(config, data), LogToWandb(draw)]
+        config,
+        [keep, resumable, WriteResults(folder)],
+        [draw, _keep_findings(config, data), LogToWandb(draw)],
     )
     data.check_shares(trainer.world_size)
     with ending_together(trainer), closing(trainer.logger):
@@ -103,36 +114,38 @@ def train(config: DictConfig) -> RunSummary:
 
         chosen = keep.choose(config.epoch, last=trainer.current_epoch)
         if trainer.is_global_zero:
-            bring_checkpoint(resume, folder / "checkpoints")
+            _copy_resumed(resume, folder / "checkpoints")
             log_prompts(trainer.logger, chosen, {"epoch": chosen.stem, "sources": sources})
         if config.test and data.targets:
             prompts = read_checkpoint(chosen).prompts if trainer.is_global_zero else {}
             load_prompts(model, trainer.strategy.broadcast(prompts))
-            _test(trainer, module, data, folder)
+            trainer.test(module, data, verbose=False)
         _end(config, trainer, record)
     return RunSummary(folder, chosen, module.results, tuple(draw.files))
 
 
-def _seed(seed: int) -> None:
-    if not 0 <= seed < NUM_SEEDS:
-        raise UsageError(f"a number from 0 to {NUM_SEEDS - 1}", seed, key="seed")
-    seed_everything(seed, workers=True, verbose=False)
+def _start(config: DictConfig) -> None:
+    check_value(config.seed, Seed, "seed")
+    check_cache(config)
+    seed_everything(config.seed, workers=True, verbose=False)
 
 
 def test(config: DictConfig, checkpoint: PromptCheckpoint) -> RunSummary:
     """Test learned prompts on the targets of a configuration.
 
     Args:
-        config: Of `crane test`, with the checkpoint's model in it (`adopt_config`).
+        config: Configuration of `crane test` that holds the checkpoint's model (`adopt_config`).
         checkpoint: The prompts.
 
     Raises:
         UsageError: Something in the configuration does not fit.
     """
-    _seed(config.seed)
+    _start(config)
     data: CraneDataModule = build(config.data, "data")
     if not data.targets:
-        raise UsageError("at least one target data set", "none", key="targets")
+        raise UsageError(
+            "no data set to test on; choose one, such as targets=[visa]", key="targets"
+        )
     model = build_model(config)
     load_prompts(model, checkpoint.prompts)
     compile_towers(model, config.compile)
@@ -140,23 +153,35 @@ def test(config: DictConfig, checkpoint: PromptCheckpoint) -> RunSummary:
 
     folder, prompts = Path(config.run_dir), Path(config.checkpoint).expanduser()
     draw = _draw_overlays(config, data)
-    trainer = _trainer(config, [draw, _keep_findings(config, data), LogToWandb(draw)])
+    trainer = _trainer(
+        config, [WriteResults(folder)], [draw, _keep_findings(config, data), LogToWandb(draw)]
+    )
     data.check_shares(trainer.world_size)
     weights = {**weight_hashes(config), "prompts": sha256(prompts)}
     with ending_together(trainer), closing(trainer.logger):
         record = _begin(config, trainer, data, weights)
         use_features(config, trainer, module, data)
-        _test(trainer, module, data, folder)
+        trainer.test(module, data, verbose=False)
         _end(config, trainer, record)
     return RunSummary(folder, prompts, module.results, tuple(draw.files))
 
 
-def _test(trainer: Trainer, module: CraneModule, data: CraneDataModule, folder: Path) -> None:
-    """Test on every target and write the tables."""
-    trainer.test(module, data, verbose=False)
-    if trainer.is_global_zero:
-        write_results_csv(module.results, folder / "results.csv")
-        write_results_json(module.results, folder / "results.json")
+class WriteResults(Callback):
+    """Writes the numbers of a test before any picture, whose errors then cost no results.
+
+    Args:
+        folder: The run's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the tables."""
+        assert isinstance(pl_module, CraneModule)
+        if trainer.is_global_zero:
+            write_results_csv(pl_module.results, self.folder / "results.csv")
+            write_results_json(pl_module.results, self.folder / "results.json")
 
 
 def _draw_overlays(config: DictConfig, data: CraneDataModule) -> DrawOverlays:
@@ -190,7 +215,7 @@ def _style(config: DictConfig) -> PanelStyle:
 def _begin(
     config: DictConfig, trainer: Trainer, data: CraneDataModule, weights: Mapping[str, str]
 ) -> RunRecord:
-    """Write what the run is before it begins, so that one cut short can be understood."""
+    """Write the record before the work, so that an interrupted run can be understood."""
     record = begin_record(
         seed=config.seed,
         device=f"{trainer.num_nodes} x {trainer.num_devices} {trainer.strategy.root_device.type}",
@@ -216,24 +241,76 @@ def _module(config: DictConfig, model: Crane, **parts: Any) -> CraneModule:
     )
 
 
-def _trainer(config: DictConfig, callbacks: list[Callback]) -> Trainer:
-    if config.trainer.enable_progress_bar:
-        callbacks = [*callbacks, ProgressBar(config.trainer.log_every_n_steps)]
-    callbacks = [*callbacks, StopWhenTold()]
+def _trainer(config: DictConfig, first: list[Callback], later: list[Callback]) -> Trainer:
+    callbacks = [*first, *later]
+    if config.trainer.enable_progress_bar is True:
+        callbacks.append(ProgressBar(config.trainer.log_every_n_steps))
+    callbacks.append(StopWhenTold())
     run_logger = build(config.logger, "logger") if config.logger is not None else False
-    try:
-        trainer: Trainer = build(config.trainer, "trainer", callbacks=callbacks, logger=run_logger)
-    except InstantiationException as error:
-        if not isinstance(error.__cause__, (MisconfigurationException, ValueError)):
-            raise
-        wanted = "a trainer that Lightning knows and this machine has"
-        raise UsageError(wanted, str(error.__cause__), key="trainer") from error
-    check_processes(trainer)
+    trainer: Trainer = build(config.trainer, "trainer", callbacks=callbacks, logger=run_logger)
     return trainer
 
 
+def resumed(path: str | None, facts: Mapping[str, Any]) -> Path | None:
+    """Find the Lightning checkpoint from which a training continues.
+
+    Args:
+        path: Value of `resume`; None for a new training.
+        facts: Facts of this training, see `training_facts`.
+
+    Returns:
+        The file's absolute path.
+
+    Raises:
+        UsageError: There is no such file, or it belongs to another training.
+    """
+    if path is None:
+        return None
+    file = Path(path).expanduser().resolve()
+    if not file.is_file() or file.suffix != ".ckpt":
+        raise UsageError(
+            f"must be the checkpoints/last.ckpt of a training, not {path}", key="resume"
+        )
+    # Reading it here refuses code too, which some versions of Lightning would run.
+    earlier = read_checkpoint(file, key="resume").info.get("training", {})
+    was = {k: renamed(v) if isinstance(v, str) else v for k, v in flat(earlier).items()}
+    now = flat(facts)
+    differing = [key for key in was if was[key] != now.get(key)]
+    if differing:
+        raise UsageError(
+            f"{path} was trained with {_listed(differing, was)}, not {_listed(differing, now)}; "
+            "resume with the same values, or start a new training",
+            key="resume",
+        )
+    return file
+
+
+def training_facts(config: DictConfig, sources: Mapping[str, str]) -> dict[str, Any]:
+    """The facts that must not change when a training is resumed.
+
+    Args:
+        config: Configuration of `crane train`.
+        sources: Fingerprint of each source data set.
+    """
+    kept = decisive(plain(config), {Effect.PROMPTS, Effect.SEED})
+    kept = {key: value for key, value in kept.items() if not key.startswith("source.")}
+    return {"source": dict(sources), **kept}
+
+
+def _copy_resumed(resume: Path | None, folder: Path) -> None:
+    """Copy the resumed checkpoint into the new folder if no new one was saved."""
+    if resume is not None and not (folder / "last.ckpt").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(resume, folder / "last.ckpt")
+
+
+def _listed(keys: list[str], values: Mapping[str, Any]) -> str:
+    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+    return ", ".join(f"{key}={values.get(key, 'none')}" for key in keys[:3]) + more
+
+
 def weight_hashes(config: DictConfig) -> Mapping[str, str]:
-    """The sha256 of every weight file that the model was made of; code of torch.hub is none."""
+    """The SHA-256 of every weight file of the model; code of torch.hub has none."""
     needed = weights_needed(plain(config))
     found = {name: weight_status(name, config.weights_dir, verify=False) for name in needed}
     files = {name: s.path for name, s in found.items() if s.path is not None and s.path.is_file()}

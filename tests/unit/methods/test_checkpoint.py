@@ -111,7 +111,7 @@ def test_at_the_size_of_the_paper_it_is_smaller_than_a_megabyte(tmp_path, monkey
 
 
 def test_prompts_of_other_sizes_are_refused(saved):
-    with pytest.raises(UsageError, match=r"prompts of sizes .*change checkpoint"):
+    with pytest.raises(UsageError, match="checkpoint's prompts have the shapes"):
         load_model(saved, ["prompt.num_words=6"])
 
 
@@ -135,10 +135,11 @@ class Evil:
 def test_a_pickle_with_code_is_refused_and_not_run(tmp_path):
     path = tmp_path / "evil.pth"
     torch.save({"prompt_learner": Evil(tmp_path / "touched")}, path)
-    with pytest.raises(UsageError, match="reading failed"):
+    with pytest.raises(UsageError, match="refused because it could run code") as caught:
         read_checkpoint(path)
+    assert "weights_only" not in str(caught.value), "torch's advice to load unsafely"
     path.write_bytes(pickle.dumps(Evil(tmp_path / "touched")))
-    with pytest.raises(UsageError, match="reading failed"):
+    with pytest.raises(UsageError, match="refused because it could run code"):
         read_checkpoint(path)
     assert not (tmp_path / "touched").exists()
 
@@ -146,7 +147,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path):
 @pytest.mark.parametrize("name", ["a.safetensors", "a.ckpt", "a.pth", "folder"])
 def test_what_is_not_there_is_refused(tmp_path, name):
     (tmp_path / "folder").mkdir()
-    with pytest.raises(UsageError, match=r"a checkpoint file, but got '.*change checkpoint"):
+    with pytest.raises(UsageError, match="there is no checkpoint file "):
         read_checkpoint(tmp_path / name)
 
 
@@ -154,31 +155,31 @@ def test_what_is_not_there_is_refused(tmp_path, name):
 @pytest.mark.parametrize("content", [b"", b"garbage" * 40, b"\x00" * 9])
 def test_garbage_is_refused(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(UsageError, match=rf"{name}.*change checkpoint"):
+    with pytest.raises(UsageError, match=f"{name} "):
         read_checkpoint(tmp_path / name)
 
 
 def test_half_a_file_is_refused(saved, tmp_path):
     half = tmp_path / "half.safetensors"
     half.write_bytes(saved.read_bytes()[:-100])
-    with pytest.raises(UsageError, match="a whole safetensors file"):
+    with pytest.raises(UsageError, match="is no whole safetensors file"):
         read_checkpoint(half)
 
 
 def test_other_formats_are_refused(tmp_path):
     path = tmp_path / "a.safetensors"
     save_file({"deep": torch.zeros(1)}, path)
-    with pytest.raises(UsageError, match=r"format crane-prompts-1, but got .* in the format None"):
+    with pytest.raises(UsageError, match="is not stated; only crane-prompts-1 is read"):
         read_checkpoint(path)
     save_file({"deep": torch.zeros(1)}, path, metadata={"format": "crane-prompts-99"})
-    with pytest.raises(UsageError, match="in the format crane-prompts-99"):
+    with pytest.raises(UsageError, match="is crane-prompts-99; only crane-prompts-1 is read"):
         read_checkpoint(path)
 
 
 @pytest.mark.parametrize("content", [{"state_dict": {}}, {"visual.proj": torch.zeros(1)}, [1], 3])
 def test_files_without_prompts_are_refused(tmp_path, content):
     torch.save(content, tmp_path / "a.pth")
-    with pytest.raises(UsageError, match="holds none"):
+    with pytest.raises(UsageError, match="holds no prompts of crane"):
         read_checkpoint(tmp_path / "a.pth")
 
 
@@ -188,7 +189,7 @@ def test_files_without_prompts_are_refused(tmp_path, content):
 def test_our_format_without_its_configuration_is_refused(tmp_path, metadata):
     path = tmp_path / "a.safetensors"
     save_file({"deep": torch.zeros(1)}, path, metadata={"format": "crane-prompts-1", **metadata})
-    with pytest.raises(UsageError, match=r"as crane writes them, but got .*change checkpoint"):
+    with pytest.raises(UsageError, match=r"damaged, or was not written by crane|lacks"):
         read_checkpoint(path)
 
 
@@ -197,17 +198,18 @@ def test_our_format_without_its_configuration_is_refused(tmp_path, metadata):
 )
 def test_lightnings_format_with_something_else_in_it_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "a.ckpt")
-    with pytest.raises(UsageError, match=r"as crane writes them, but got .*change checkpoint"):
+    with pytest.raises(UsageError, match=r"damaged, or was not written by crane|lacks"):
         read_checkpoint(tmp_path / "a.ckpt")
 
 
 def test_official_names_with_something_else_below_are_refused():
-    with pytest.raises(UsageError, match=r"tensors, but got 'others under ctx_pos, ctx_neg'"):
+    with pytest.raises(UsageError, match="no tensor of real numbers under ctx_pos, ctx_neg"):
         prompts_from_official({"prompt_learner": {"ctx_pos": 1, "ctx_neg": 2}})
 
 
 def test_official_checkpoints_have_no_configuration(tmp_path):
-    official = {"prompt_learner": {"ctx_pos": torch.zeros(1, 1, 12, 128)}}
+    words = {f"ctx_{which}": torch.zeros(1, 1, 12, 128) for which in ("pos", "neg")}
+    official = {"prompt_learner": words}
     torch.save(official, tmp_path / "epoch_5.pth")
     checkpoint = read_checkpoint(tmp_path / "epoch_5.pth")
     assert checkpoint.config is None

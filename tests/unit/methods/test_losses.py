@@ -145,9 +145,11 @@ def test_patches_reach_pixels_as_told(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image_temperature": 0.0}, r"positive.*got 0\.0 \(change loss\.image_temperature"),
-        ({"local_copies": 0}, r"1 or more, but got 0 \(change loss\.local_copies"),
-        ({"interpolation": "cubic"}, r"'nearest' or 'bilinear'.*'cubic' \(change loss\.inter"),
+        ({"image_temperature": 0.0}, r"image_temperature must be a number above 0, not 0\.0"),
+        ({"focal_weight": -2.0}, r"focal_weight must be a number of at least 0, not -2\.0"),
+        ({"dice_weight": float("nan")}, "dice_weight must be a number of at least 0, not nan"),
+        ({"local_copies": 0}, "local_copies must be an integer of at least 1, not 0"),
+        ({"interpolation": "cubic"}, "interpolation must be nearest or bilinear, not 'cubic'"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(change: dict, message: str) -> None:

@@ -66,9 +66,9 @@ def test_a_module_that_only_tests_cannot_train():
     made = CraneModule(
         build_model(config), None, None, instantiate(config.metrics), seed=1, config={}
     )
-    with pytest.raises(UsageError, match="an optimizer"):
+    with pytest.raises(UsageError, match="training needs an optimizer"):
         made.configure_optimizers()
-    with pytest.raises(UsageError, match="a loss"):
+    with pytest.raises(UsageError, match="training needs a loss"):
         made.training_step({}, 0)
 
 

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from crane.errors import UsageError
-from crane.training.wandb_workspace import build_workspace, save_workspace
+from crane.training.wandb_logging import build_workspace, save_workspace
 
 pytestmark = pytest.mark.filterwarnings("ignore:Pydantic V1 style")  # theirs
 
@@ -56,16 +56,16 @@ def test_runs_are_grouped_by_their_sweep():
     assert '"group"' in json.dumps(view["spec"]["section"]["runSets"][0]["grouping"])
 
 
-@pytest.mark.parametrize("lacking", ["datasets", "metrics"])
-def test_nothing_to_show_is_refused(lacking):
-    with pytest.raises(UsageError, match="at least one data set and one metric"):
+@pytest.mark.parametrize(("lacking", "key"), [("datasets", "datasets"), ("metrics", "panels")])
+def test_nothing_to_show_is_refused(lacking, key):
+    with pytest.raises(UsageError, match=f"{key} must name at least one"):
         built(**{lacking: []})
 
 
 def test_without_a_login_saving_says_so(monkeypatch, tmp_path):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
-    with pytest.raises(UsageError, match=r"a W&B login.*wandb login"):
+    with pytest.raises(UsageError, match=r"neither WANDB_API_KEY nor a stored login.*wandb login"):
         save_workspace(built())
 
 
