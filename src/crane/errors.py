@@ -42,7 +42,7 @@ class UsageError(ValueError):
             message = f"expected {message}, but got {shown}"
             if key is not None:
                 message += f" (change {key})"
-        elif key is not None and key not in message:
+        elif key is not None and (message.startswith("must ") or key not in message):
             message = f"{key} {message}" if message.startswith("must ") else f"{key}: {message}"
         if hint is not None:
             message += f"; {hint}"

@@ -88,17 +88,25 @@ def trainer(
     """
     given = {name: value for name, value in locals().items() if name != "more"}
     _check_more(more)
+    if accelerator == "cpu":  # Lightning would take bfloat16 instead
+        _check_precision(precision)
     try:
         built = Trainer(**given, **more)
     except (MisconfigurationException, ValueError) as error:
         raise _refused(error) from error
-    if precision.startswith("16") and built.strategy.root_device.type == "cpu":
+    if built.strategy.root_device.type == "cpu":
+        _check_precision(precision)
+    check_processes(built)
+    return built
+
+
+def _check_precision(precision: str) -> None:
+    """Refuse 16-bit floats on the CPU."""
+    if precision.startswith("16"):
         raise UsageError(
             f"{precision} needs a GPU; on the CPU use trainer.precision=32-true or bf16-mixed",
             key="trainer.precision",
         )
-    check_processes(built)
-    return built
 
 
 def _check_more(more: dict[str, Any]) -> None:
@@ -119,7 +127,7 @@ def _check_more(more: dict[str, Any]) -> None:
 
 def _refused(error: Exception) -> UsageError:
     """The user's error for one of Lightning's."""
-    if "No supported gpu backend" in str(error) or "CUDAAccelerator can not" in str(error):
+    if "No supported gpu backend" in str(error) or "CUDAAccelerator" in str(error):
         return UsageError("no GPU found on this machine; use trainer=cpu", key="trainer")
     return UsageError(f"Lightning refuses these values of trainer: {error}", key="trainer")
 

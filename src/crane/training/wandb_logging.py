@@ -253,7 +253,7 @@ def build_workspace(
     """
     for key, names in (("datasets", datasets), ("panels", metrics)):
         if not names:
-            raise UsageError(f"must name at least one of the {key}", key=key)
+            raise UsageError(f"{key} must name at least one", key=key)
     workspaces, panels = _modules()
     sections = [
         workspaces.Section("Results", _results(panels, datasets, metrics), is_open=True),

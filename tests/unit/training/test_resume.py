@@ -133,13 +133,9 @@ def test_a_finished_training_resumed_is_tested_all_the_same(trained, tmp_path):
 
 def test_what_cannot_be_resumed_is_refused(trained, tmp_path):
     first = trained("first", "test=false")
-    with pytest.raises(
-        UsageError, match=r"resume must be the checkpoints/last\.ckpt of"
-    ):
+    with pytest.raises(UsageError, match=r"resume must be the checkpoints/last\.ckpt of"):
         trained("second", f"resume={first.checkpoint}")
-    with pytest.raises(
-        UsageError, match=r"resume must be the checkpoints/last\.ckpt of"
-    ):
+    with pytest.raises(UsageError, match=r"resume must be the checkpoints/last\.ckpt of"):
         trained("second", f"resume={tmp_path / 'nothing.ckpt'}")
     (tmp_path / "a.ckpt").write_bytes(b"garbage")
     with pytest.raises(UsageError, match=r"a\.ckpt is no checkpoint"):

@@ -38,9 +38,7 @@ def test_processes_that_know_of_each_other_may_run(monkeypatch, num_started, wor
 
 def test_processes_that_would_each_do_the_whole_run_are_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(
-        UsageError, match=r"2 processes were .* expects 1; use trainer=ddp"
-    ):
+    with pytest.raises(UsageError, match=r"2 processes were .* expects 1; use trainer=ddp"):
         check_processes(Started(world_size=1))
 
 
