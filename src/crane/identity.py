@@ -82,7 +82,8 @@ KEYS: tuple[Key, ...] = (
     # The test.
     *_rows(Effect.SCOPE, "targets", "targets.*", "test"),
     *_rows(Effect.NUMBERS, "metrics.*", "cache.dtype", "compile", "precision", "batch_size"),
-    *_rows(Effect.NUMBERS, "trainer.deterministic", "trainer.num_sanity_val_steps"),
+    *_rows(Effect.NUMBERS, "trainer.deterministic", "trainer.limit_test_batches"),
+    *_rows(Effect.NUMBERS, "trainer.num_sanity_val_steps"),
     *_rows(Effect.NUMBERS, "threshold", "calibration.*"),
     # How it runs and what is shown.
     *_rows(Effect.DISPLAY, "trainer._target_", "trainer.accelerator", "trainer.devices"),

@@ -21,7 +21,7 @@ from crane.identity import (
 )
 from crane.report.discovery import Run
 from crane.report.labels import settings
-from crane.training.resuming import training_facts
+from crane.training.run import training_facts
 
 FILLED = ("source", "targets", "guide", "attention", "logger", "methods")
 """Keys that hold what a group puts there, or nothing."""

@@ -298,5 +298,9 @@ def test_a_published_data_set_that_is_not_there_names_the_keys_and_its_source(op
     with pytest.raises(UsageError) as caught:
         build(config.data, "data")
     told = f"{caught.value.key} {caught.value}"
-    for wanted in (f"source.{option}.root", "datasets_dir", config.source[option].get("fetch") or ""):
+    for wanted in (
+        f"source.{option}.root",
+        "datasets_dir",
+        config.source[option].get("fetch") or "",
+    ):
         assert wanted in told

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
@@ -21,6 +21,7 @@ import crane.data.images
 import crane.guides
 import crane.methods.vision
 import crane.weights
+from crane import schema
 from crane.cache import (
     CacheFolder,
     Description,
@@ -30,7 +31,6 @@ from crane.cache import (
     tower_facts,
 )
 from crane.cache.arrays import EntryWriter, Features, TokenShape, allocate, finish, is_allocated
-from crane.checks import check_value
 from crane.config import plain
 from crane.data import CraneDataModule
 from crane.data.dataset import IndexDataset
@@ -42,9 +42,7 @@ from crane.types import Batch, VisionTokens
 
 logger = logging.getLogger(__name__)
 
-When = Literal["never", "pays", "always"]
-"""When features of a group of data sets are cached."""
-Dtype = Literal["float32", "float16", "bfloat16"]
+CHECKED = ("dtype", "source", "targets")
 SECONDS_BETWEEN_ATTEMPTS = 30.0
 """Seconds between attempts to get a lock; the processes of a run synchronise after each."""
 MODULES = (
@@ -64,8 +62,7 @@ def check_cache(config: DictConfig) -> None:
     Raises:
         UsageError: One is refused.
     """
-    for key, kind in (("dtype", Dtype), ("source", When), ("targets", When)):
-        check_value(config.cache[key], kind, f"cache.{key}")
+    schema.check("train", {f"cache.{key}": config.cache[key] for key in CHECKED})
 
 
 def use_features(

@@ -20,13 +20,7 @@ from crane.processes import launched
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed", "64-true", "bf16-true", "16-true"]
 
-PARTIAL = (
-    "limit_val_batches",
-    "limit_test_batches",
-    "limit_predict_batches",
-    "fast_dev_run",
-    "overfit_batches",
-)
+PARTIAL = ("limit_val_batches", "limit_predict_batches", "fast_dev_run", "overfit_batches")
 """Arguments of Lightning's trainer that measure a part of the data and report it as the whole."""
 
 STARTED_WITH = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
@@ -47,6 +41,7 @@ def trainer(
     max_epochs: PositiveInt,
     max_steps: PositiveInt | Literal[-1],
     limit_train_batches: PositiveInt | Fraction | None,
+    limit_test_batches: None,
     log_every_n_steps: NonNegativeInt,
     deterministic: bool | Literal["warn"],
     gradient_clip_val: NonNegativeFloat | None,
@@ -70,6 +65,7 @@ def trainer(
         max_epochs: Epochs.
         max_steps: Steps after which the training ends earlier; -1 is no limit.
         limit_train_batches: Batches of an epoch, or a fraction of them; None is all.
+        limit_test_batches: None: results are of every image.
         log_every_n_steps: Steps between logged values.
         deterministic: Whether operations that are not deterministic are refused, or warned of.
         gradient_clip_val: Largest norm of the gradients; None does not clip.
