@@ -70,6 +70,13 @@ def test_growth_runs_both_commands(bench):
     assert all(float(cell) > 0 for cell in cells)
 
 
+def test_start_up_is_measured_in_new_processes(bench):
+    report = result_of(bench("start_up"), "start_up")
+    assert [row[0] for row in report["rows"]] == ["`crane --help`", "`crane data list`"]
+    assert all(float(row[2]) > 0 for row in report["rows"])
+    assert len(figures(report)) == 2
+
+
 def test_without_a_gpu_its_table_says_not_run(bench):
     folder = bench("gpu")
     report = result_of(folder, "gpu")
@@ -120,4 +127,4 @@ def test_a_claim_says_whether_it_is_reached(claim, row):
 
 
 def test_every_benchmark_of_the_page_has_been_tried():
-    assert set(NAMES) == {"forward", "text", "epochs", "sweep", "growth", "gpu"}
+    assert set(NAMES) == {"forward", "text", "epochs", "sweep", "growth", "start_up", "gpu"}
