@@ -21,7 +21,7 @@ from crane.checks import one_of
 from crane.cli.arguments import Arguments
 from crane.cli.help import command_help, overview
 from crane.cli.launch import check_alone, job_folder, own_folder
-from crane.cli.validation import check_arguments, check_configuration
+from crane.cli.validation import check_arguments, check_configuration, check_files
 from crane.config import conf_dir
 from crane.errors import UsageError, usage_error
 
@@ -83,7 +83,9 @@ def main() -> None:
             command_help(name)
             return
         arguments = Arguments(name, typed)
-        check_arguments(arguments)
+        config = check_arguments(arguments)
+        if config is not None:
+            check_files(config, name)
         if arguments.is_multirun:
             check_alone()
             arguments.check_sweep()

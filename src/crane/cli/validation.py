@@ -43,25 +43,29 @@ def options(folder: Path) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
-def check_arguments(arguments: Arguments) -> None:
-    """Refuse unknown groups, options and keys, unfit values, and files that do not exist.
+def check_arguments(arguments: Arguments) -> DictConfig | None:
+    """Refuse unknown groups, options and keys, and values that do not fit.
 
     Args:
         arguments: What was typed after a command.
+
+    Returns:
+        The configuration; None if it is made elsewhere: of each job of a multirun, or with files of
+        the user's own.
 
     Raises:
         UsageError: Names the key, and the nearest names for one that is misspelt.
     """
     flags = {flag.partition("=")[0] for flag in arguments.flags}
     if flags & set(OWN_FILES):
-        return
+        return None
     config = _composed(arguments)
-    if arguments.is_multirun or flags:  # a job reports what is wrong with it, and others go on
-        return
+    if flags:
+        return None
     for override in arguments.overrides:
         _apply(override, config)
     check_configuration(config, arguments.command)
-    check_files(config, arguments.command)
+    return config
 
 
 def _composed(arguments: Arguments) -> DictConfig:
@@ -325,6 +329,8 @@ def check_files(config: DictConfig, command: str) -> None:
     if command == "report":
         for path in config.paths:
             existing_folder(path, "paths", "folders of runs, or folders that hold some")
+    if command in ("train", "test"):
+        _check_data_sets(config)
     if command == "predict":
         for key in ("input", "calibration.input"):
             spec = OmegaConf.select(config, key)
@@ -332,3 +338,20 @@ def check_files(config: DictConfig, command: str) -> None:
                 if not has_magic(str(entry)) and not Path(entry).expanduser().exists():
                     wanted = "an image, a folder, a glob or a list of paths"
                     raise UsageError(f"{key}: {entry} does not exist; give {wanted}", key=key)
+
+
+def _check_data_sets(config: DictConfig) -> None:
+    """Check that there is a folder for each data set, except those drawn on first use."""
+    from crane.data.index import Request  # a quarter of a second that other commands save
+    from crane.datasets.finding import candidate_folders
+
+    for name, node in (*config.source.items(), *config.targets.items()):
+        if not str(node.get(TARGET)).startswith(("crane.data.", "crane.datasets.")):
+            continue
+        root, folders = node.get("root"), node.get("folders") or [str(name)]
+        if root is None:
+            top = Path(node.get("datasets_dir") or config.datasets_dir)
+            if candidate_folders(top, folders):
+                continue
+            root = top / folders[0]
+        Request(str(name), str(root), "test", 0, fetch=node.get("fetch") or "").folder()

@@ -40,8 +40,8 @@ ACCEPTED = {
         "+mine=3",
         "loss.focal_gamma=${mine}",
     ],
-    "test": [f"checkpoint={__file__}", "targets=[btad]", "metrics=exact", "scoring.blur_sigma=2"],
-    "predict": [f"checkpoint={__file__}", "input=*.png", "overlay.scale.vmax=0.5", "threshold=0.5"],
+    "test": ["checkpoint=a.pth", "targets=[btad]", "metrics=exact", "scoring.blur_sigma=2"],
+    "predict": ["checkpoint=a.ckpt", "input=photos", "overlay.scale.vmax=0.5", "threshold=0.5"],
     "weights": ["method=crane_plus", "backbone=clip_vit_b16", "weights_dir=/w"],
     "demo": ["trainer.max_epochs=1", "attention=vv"],
 }
