@@ -8,7 +8,6 @@ from typing import Any, Literal
 from crane.checks import NonNegativeInt, Text, checked
 from crane.data.index import ClassNames, Index
 from crane.errors import InvalidValueError, UsageError
-from crane.gate import build
 from crane.samples import ANOMALOUS, NORMAL
 
 EVIDENCE = ("counted", "stated", "thread", "memory")
@@ -180,9 +179,9 @@ def _counts(number: int, statement: Any) -> ImageCounts:
     """A statement from its fields in a YAML; errors name the field."""
     if isinstance(statement, ImageCounts):
         return statement
-    key = f"counts.{number}"
-    if not isinstance(statement, Mapping):
-        raise InvalidValueError("must be a mapping with split, evidence and source", key=key)
-    target = f"{ImageCounts.__module__}.{ImageCounts.__qualname__}"
-    counts: ImageCounts = build({"_target_": target, **statement}, key)
-    return counts
+    try:
+        return ImageCounts(**statement)
+    except InvalidValueError as error:
+        raise error.under(f"counts.{number}") from None
+    except TypeError as error:  # no mapping, an unknown key or a missing one
+        raise InvalidValueError(str(error), key=f"counts.{number}") from None
