@@ -24,7 +24,7 @@ from typing import (
     get_type_hints,
 )
 
-from annotated_types import Ge, Gt, Interval, Le, Lt, MinLen
+from annotated_types import Ge, Gt, Interval, Le, Lt, MinLen, MultipleOf
 
 from crane.errors import InvalidValueError, UsageError
 
@@ -235,7 +235,8 @@ def _range(metadata: Sequence[Any]) -> str:
     if low.startswith("above") and high:
         high = f"and {high}"
     text = " ".join(filter(None, (low, high)))
-    return f" {text}" if text else ""
+    factors = [f"divisible by {one.multiple_of}" for one in metadata if isinstance(one, MultipleOf)]
+    return "".join(f" {part}" for part in [text, *factors] if part)
 
 
 def _either(parts: Sequence[str]) -> str:
@@ -327,6 +328,7 @@ __all__ = [
     "Le",
     "Lt",
     "MinLen",
+    "MultipleOf",
     "NonNegativeFloat",
     "NonNegativeInt",
     "PathText",

@@ -25,6 +25,9 @@ TARGET = "_target_"
 SPECIAL = (TARGET, "_partial_", "_convert_", "_recursive_", "_args_")
 """Keys that speak to Hydra, not to the constructor."""
 
+COPIES: Mapping[str, str] = {"data.source": "source", "data.targets": "targets"}
+"""Keys that only refer to others, which the user types."""
+
 RENAMED: Mapping[str, str] = {
     "crane.models.": "crane.methods.",
     "crane.reporting.ColourScale": "crane.pictures.ColourScale",
@@ -148,7 +151,7 @@ def _check(node: Any, key: str, given: Mapping[str, Any]) -> None:
     for name, value in node.items():
         if name in SPECIAL:
             continue
-        inner = f"{key}.{name}"
+        inner = _as_typed(str(name), key)
         if name in declared and not _describes_object(value):
             try:
                 check_value(value, declared[name], inner)
@@ -236,7 +239,7 @@ def _check_names(
 
 def _mistake(error: InstantiationException, key: str) -> UsageError | None:
     """The user's mistake behind Hydra's error; None if it is a fault of the program."""
-    inside = f"{key}.{error_key}" if (error_key := _inner_key(error)) else key
+    inside = _as_typed(_inner_key(error), key)
     mistake = usage_error(error)
     if isinstance(mistake, InvalidValueError) and not str(mistake.key).startswith(f"{inside}."):
         return mistake.under(inside)
@@ -244,6 +247,19 @@ def _mistake(error: InstantiationException, key: str) -> UsageError | None:
         return mistake
     cause = error.__cause__
     return UsageError(str(cause), key=inside) if isinstance(cause, ImportError) else None
+
+
+def _as_typed(inner: str, key: str) -> str:
+    """The full key of a part of a node, whose own key may be in front of it already.
+
+    >>> _as_typed("visa.card", "targets"), _as_typed("data.targets.visa", "data")
+    ('targets.visa.card', 'targets.visa')
+    """
+    full = inner if f"{inner}.".startswith(f"{key}.") else f"{key}.{inner}" if inner else key
+    for copy, original in COPIES.items():
+        if f"{full}.".startswith(f"{copy}."):
+            return original + full.removeprefix(copy)
+    return full
 
 
 def _inner_key(error: InstantiationException) -> str:

@@ -4,11 +4,19 @@ import logging
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from annotated_types import MultipleOf
 from lightning import LightningDataModule
 from torch.utils.data import Subset
 
-from crane.checks import Fraction, Ge, Interval, NonNegativeInt, PositiveInt, Seed, checked
+from crane.checks import (
+    Fraction,
+    Ge,
+    Interval,
+    MultipleOf,
+    NonNegativeInt,
+    PositiveInt,
+    Seed,
+    checked,
+)
 from crane.data.dataset import IndexDataset, SourceDataset, TokenDataset, Tokens
 from crane.data.filenames import first_few
 from crane.data.index import Index
@@ -68,8 +76,8 @@ class CraneDataModule(LightningDataModule):
         num_workers: NonNegativeInt | Literal["auto"],
         seed: Seed,
         validation_fraction: Annotated[float, Interval(ge=0, lt=1.0)],
-        k_shot: Annotated[int, "that is even and at least 0", Ge(0), MultipleOf(2)],
-        portion: Annotated[float, "above 0 and at most 1", Interval(gt=0, le=1)],
+        k_shot: Annotated[int, Ge(0), MultipleOf(2)],
+        portion: Annotated[float, Interval(gt=0, le=1)],
         mosaic_rate: Fraction,
         mosaic_anomalous_rate: Fraction,
         drop_last: bool,

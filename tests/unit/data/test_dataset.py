@@ -9,7 +9,7 @@ from scipy import ndimage
 from torch.utils.data import default_collate
 
 from crane.data import Index, index_folder
-from crane.data.dataset import IndexDataset, SourceDataset
+from crane.data.dataset import IndexDataset, SourceDataset, TokenDataset
 from crane.errors import UsageError
 from crane.types import Batch
 
@@ -124,3 +124,20 @@ def test_an_empty_source(mvtec):
     assert SourceDataset({}, 8).class_names == ()
     empty = Index("none", mvtec.root, (), 0)
     assert SourceDataset({"none": empty, "mvtec": mvtec}, 8).position(1, 0) == 0
+
+
+def test_features_in_a_source_are_numbered_through_all_its_parts(mvtec, mvtec_root):
+    other = index_folder("other", mvtec_root / "cable", "test", mask_threshold=0)
+    both = SourceDataset({"mvtec": mvtec, "other": other}, 8)
+    names = []
+
+    def tokens(name):
+        names.append(name)
+        return torch.zeros(4), torch.zeros(2, 1, 1, 4)
+
+    both.parts[1] = TokenDataset(both.parts[1], tokens)
+    item = both[20]
+    assert names == ["test/broken/000.png"]
+    assert (int(item["class_id"]), int(item["index"]), int(item["label"])) == (2, 20, 1)
+    assert item["mask"].any()
+    assert "image" in both[4]
