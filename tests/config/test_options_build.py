@@ -252,7 +252,7 @@ def test_data(option, use):
     data = [*use("source", "alpha", "plain"), *use("targets", "beta", "gamma")]
     built = build(compose("train", [f"data={option}", *data]).data, "data")
     assert tuple(built.source) == ("alpha", "plain")
-    assert built.target_names == ("beta", "gamma")
+    assert tuple(built.targets) == ("beta", "gamma")
 
 
 OWN = ("folder", "meta_json")

@@ -44,7 +44,7 @@ class CraneDataModule(LightningDataModule):
 
     Args:
         source: Data sets trained on together, by name; None or empty if nothing is trained.
-        targets: Data sets to test on, by name.
+        targets: Data sets to test on, by name, in the order of `test_dataloader`.
         image_size: Side in pixels of images and masks.
         batch_size: Training images per step and process.
         test_batch_size: Validation and test images per batch and process.
@@ -115,11 +115,6 @@ class CraneDataModule(LightningDataModule):
         self._warn_of_shared_images()
 
     @property
-    def target_names(self) -> tuple[str, ...]:
-        """The targets in the order of `test_dataloader`."""
-        return tuple(self.targets)
-
-    @property
     def source_class_names(self) -> tuple[str, ...]:
         """What `class_id` means in training and validation batches."""
         return self._source_images.class_names
@@ -141,12 +136,7 @@ class CraneDataModule(LightningDataModule):
 
     def fingerprints(self) -> dict[str, str]:
         """Map `source.NAME` and `targets.NAME` to the fingerprints of the data sets."""
-        groups = {"source": self.source, "targets": self.targets}
-        return {
-            f"{group}.{name}": index.fingerprint()
-            for group, indices in groups.items()
-            for name, index in indices.items()
-        }
+        return {name: images.index.fingerprint() for name, images in self.image_sets().items()}
 
     def image_sets(self) -> dict[str, IndexDataset]:
         """Map `source.NAME` and `targets.NAME` to all images of each data set."""
@@ -277,8 +267,8 @@ class CraneDataModule(LightningDataModule):
 
     def _world(self) -> tuple[int, int]:
         if self.trainer is None:
-            return world(None, None)
-        return world(self.trainer.world_size, self.trainer.global_rank)
+            return world()
+        return self.trainer.world_size, self.trainer.global_rank
 
     def _num_workers(self) -> int:
         if isinstance(self.num_workers, int):

@@ -1,8 +1,9 @@
 """The images of an index as tensors."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -167,8 +168,8 @@ class SourceDataset(Dataset[Item]):
             for class_name in part.class_names
         )
         self._where = [(p, i) for p, part in enumerate(self.parts) for i in range(len(part))]
-        self._first_class = _starts([len(part.class_names) for part in self.parts])
-        self._first_image = _starts([len(part) for part in self.parts])
+        self._first_class = [0, *accumulate(len(part.class_names) for part in self.parts)]
+        self._first_image = [0, *accumulate(map(len, self.parts))]
 
     def __len__(self) -> int:
         return len(self._where)
@@ -196,10 +197,6 @@ class SourceDataset(Dataset[Item]):
         """Read one image and its mask; errors as in `IndexDataset.open`."""
         part, local = self._where[position]
         return self.parts[part].open(local)
-
-
-def _starts(lengths: Sequence[int]) -> list[int]:
-    return [sum(lengths[:i]) for i in range(len(lengths))]
 
 
 def _regions(mask: Bool[np.ndarray, "H W"], image_size: int) -> Int[np.ndarray, "S S"]:

@@ -202,14 +202,12 @@ def auto_num_workers(num_local_processes: int) -> int:
     return max(0, min(MAX_AUTO_WORKERS, num_cores // num_local_processes - 1))
 
 
-def world(num_replicas: int | None, rank: int | None) -> tuple[int, int]:
-    """The number of processes and this one's rank: as given, else as torch.distributed has them.
+def world() -> tuple[int, int]:
+    """The number of processes and this one's rank, as torch.distributed has them.
 
-    >>> world(3, 2), world(None, None)
-    ((3, 2), (1, 0))
+    >>> world()
+    (1, 0)
     """
-    if num_replicas is not None and rank is not None:
-        return num_replicas, rank
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_world_size(), torch.distributed.get_rank()
     return 1, 0

@@ -69,10 +69,15 @@ def index_set(
         copies = ", ".join(str(place) for place, _ in found[1:])
         logger.warning("%s is read from %s; other copies: %s", name, found[0][0], copies)
     index = request.index(*found[0])
-    mismatches = card.mismatches(index, split, classes) if card else []
+    return index if card is None else _compared(index, card, split, classes)
+
+
+def _compared(index: Index, card: Card, split: str, classes: ClassNames) -> Index:
+    """The index with its mismatches; a warning tells those from memory."""
+    mismatches = card.mismatches(index, split, classes)
     for mismatch in mismatches:
         if mismatch.evidence == "memory":
-            logger.warning("%s: %s; this number is from memory only", name, mismatch.text)
+            logger.warning("%s: %s; this number is from memory only", index.name, mismatch.text)
     return replace(index, mismatches=tuple(m.text for m in mismatches if m.evidence != "memory"))
 
 

@@ -90,12 +90,8 @@ _LAYOUTS = {
 }
 
 
-def remove(board: Board, component: Component) -> tuple[Board, Plane]:
-    """Unsolder a component: the bare board shows.
-
-    Returns:
-        The board without it, and what it had covered, its shadow included.
-    """
+def _remove(board: Board, component: Component) -> tuple[Board, Plane]:
+    """The board without a component, and what that had covered, its shadow included."""
     footprint = np.zeros((SIZE, SIZE))
     window, u, v = _window(board.centre, board.angle, component)
     shadow = _shadow(outline(component, u, v), board.light)
@@ -104,22 +100,18 @@ def remove(board: Board, component: Component) -> tuple[Board, Plane]:
     return replace(board, rgb=mix(board.rgb, board.bare, footprint), components=kept), footprint
 
 
-def mount(board: Board, component: Component) -> tuple[Board, Plane]:
-    """Solder a component.
-
-    Returns:
-        The board with it, and what it covers, its shadow included.
-    """
+def _mount(board: Board, component: Component) -> tuple[Board, Plane]:
+    """The board with a component, and what that covers, its shadow included."""
     rgb, footprint = board.rgb.copy(), np.zeros((SIZE, SIZE))
     window, covered = _solder(rgb, board.centre, board.angle, board.light, component)
     footprint[window] = covered
     return replace(board, rgb=rgb, components=(*board.components, component)), footprint
 
 
-def position(board: Board, x: float, y: float) -> Point:
-    """Where a place of the board's frame lies in the image."""
-    cos, sin = float(np.cos(board.angle)), float(np.sin(board.angle))
-    return board.centre[0] + cos * x - sin * y, board.centre[1] + sin * x + cos * y
+def _position(centre: Point, angle: float, x: float, y: float) -> Point:
+    """The place in the image of a place in the board's frame."""
+    cos, sin = toward(angle)
+    return centre[0] + cos * x - sin * y, centre[1] + sin * x + cos * y
 
 
 def _solder(
@@ -137,11 +129,9 @@ def _window(
     centre: Point, angle: float, component: Component
 ) -> tuple[tuple[slice, slice], Patch, Patch]:
     """The part of the image around a component, and the component's frame there."""
-    cos, sin = float(np.cos(angle)), float(np.sin(angle))
-    x = centre[0] + cos * component.x - sin * component.y
-    y = centre[1] + sin * component.x + cos * component.y
+    x, y = _position(centre, angle, component.x, component.y)
     angle += component.turn
-    cos, sin = abs(float(np.cos(angle))), abs(float(np.sin(angle)))
+    cos, sin = map(abs, toward(angle))
     reach_x = cos * component.half_x + sin * component.half_y + 8.0
     reach_y = sin * component.half_x + cos * component.half_y + 8.0
     window = (
@@ -228,14 +218,14 @@ def _assemble(rng: np.random.Generator, name: str) -> Board:
 
 def missing(board: Board, rng: np.random.Generator, area: float) -> Painted:
     """A component was never mounted: its empty pads show."""
-    return Painted(*remove(board, _nearest(board.components, rng, area)))
+    return Painted(*_remove(board, _nearest(board.components, rng, area)))
 
 
 def skewed(board: Board, rng: np.random.Generator, area: float) -> Painted:
     """A component turned and shifted before the solder set."""
     angular = [part for part in board.components if part.kind != "can"]  # a turned disc looks well
     component = _nearest(angular, rng, 0.6 * area)
-    board, left = remove(board, component)
+    board, left = _remove(board, component)
     side = 1.0 if rng.random() < 0.5 else -1.0
     freedom = min(1.0, 26.0 / max(component.half_x, component.half_y))
     dx, dy = (float(shift) for shift in rng.uniform(-6.0, 6.0, 2))
@@ -245,7 +235,7 @@ def skewed(board: Board, rng: np.random.Generator, area: float) -> Painted:
         y=component.y + dy,
         turn=component.turn + side * freedom * rng.uniform(0.35, 0.9),
     )
-    board, entered = mount(board, moved)
+    board, entered = _mount(board, moved)
     return Painted(board, np.maximum(left, entered))
 
 
@@ -265,7 +255,7 @@ def bridge(board: Board, rng: np.random.Generator, area: float) -> Painted:
     """A splash of solder where none belongs, across two pads or in the open."""
     joints = [pad for component in board.components for pad in pads(component)]
     x, y, half_x, half_y = joints[int(rng.integers(len(joints)))]
-    centre = position(board, x + half_x, y + half_y)
+    centre = _position(board.centre, board.angle, x + half_x, y + half_y)
     shape = blob(rng, centre, area, wobble=0.5, stretch=rng.uniform(1.2, 2.6))
     alpha = cover(shape) * board.region
     dome = np.sqrt(np.clip(-shape, 0.0, None) * 6.0 + 0.01)

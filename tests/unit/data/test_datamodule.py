@@ -53,7 +53,7 @@ def test_published_protocol_trains_on_everything(mvtec, other):
 
 def test_tests_each_target_in_order(mvtec, other):
     data = module(None, {"other": other, "mvtec": mvtec})
-    assert data.target_names == ("other", "mvtec")
+    assert tuple(data.targets) == ("other", "mvtec")
     assert [indices(loader) for loader in data.test_dataloader()] == [
         list(range(3)),
         list(range(16)),

@@ -57,7 +57,7 @@ def sets(tmp_path, write):
 def test_every_data_set_composes_and_builds(built, sets):
     data = built("dataset@source=[visa,mpdd]", f"dataset@targets=[{','.join(RAW)}]")
     assert tuple(data.source) == ("visa", "mpdd")
-    assert data.target_names == RAW
+    assert tuple(data.targets) == RAW
     assert data.source_class_names == ("visa/visa_thing", "mpdd/mpdd_thing")
     assert all(index.num_anomalous == 4 for index in data.targets.values())
     assert data.num_train == 16
@@ -66,13 +66,13 @@ def test_every_data_set_composes_and_builds(built, sets):
 def test_lists_keep_their_order(built, config, sets):
     override = "dataset@targets=[visa,btad,mvtec]"
     assert list(config(override).targets) == ["visa", "btad", "mvtec"]
-    assert built(override).target_names == ("visa", "btad", "mvtec")
+    assert tuple(built(override).targets) == ("visa", "btad", "mvtec")
 
 
 def test_one_name_and_none(built, sets):
     data = built("dataset@source=[]", "dataset@targets=dtd")
     assert data.source == {}
-    assert data.target_names == ("dtd",)
+    assert tuple(data.targets) == ("dtd",)
 
 
 def test_a_folder_of_ones_own(built, sets, tmp_path, write):
