@@ -3,12 +3,16 @@
 import hashlib
 import json
 import os
+import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from uuid import uuid4
+
+MAX_NAME_BYTES = 255
+"""Longest file name that common file systems take, in bytes of UTF-8."""
 
 
 @contextmanager
@@ -107,3 +111,55 @@ def shown_path(path: Path) -> str:
     """A path from the current folder if it lies below it, else as it is."""
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def file_name(text: str, suffix: str = "") -> str:
+    """A file name for any text: unsafe characters become `_`, and long names are cut.
+
+    A name that is cut ends in a digest of the text, so that it stays distinct.
+
+    Args:
+        text: What the file is named after, such as a class.
+        suffix: Ending of the file, kept whole.
+
+    >>> file_name("metal plate"), file_name("../a"), file_name(".."), file_name("bolt", ".png")
+    ('metal_plate', '___a', '__', 'bolt.png')
+    >>> len(file_name("x" * 300, ".png"))
+    255
+    """
+    name = re.sub(r"[^\w.-]+", "_", text) or "_"
+    name = re.sub(r"^\.+|\.+$", lambda dots: "_" * len(dots[0]), name)
+    return cut_name(name, suffix)
+
+
+def cut_name(name: str, suffix: str = "") -> str:
+    """A name with its suffix, cut to what file systems take; a cut name ends in a digest.
+
+    >>> cut_name("a" * 300, ".png")[-30:]
+    'aaaaaaaaaaaaaaaaa-9835fa6b.png'
+    """
+    room = MAX_NAME_BYTES - len(os.fsencode(suffix))
+    encoded = os.fsencode(name)
+    if len(encoded) <= room:
+        return name + suffix
+    end = f"-{_digest(name)}"
+    return encoded[: room - len(end)].decode("utf-8", "ignore") + end + suffix
+
+
+def file_names(texts: Iterable[str]) -> dict[str, str]:
+    """A file name for each of several texts, no two the same, whatever their case.
+
+    >>> file_names(["a b", "a_b", ".."])
+    {'a b': 'a_b-c8687a08', 'a_b': 'a_b', '..': '__'}
+    """
+    plain = {text: file_name(text) for text in texts}
+    names, taken = dict(plain), set()
+    for text in sorted(plain, key=lambda text: (plain[text] != text, text)):
+        if plain[text].casefold() in taken:
+            names[text] = cut_name(plain[text], f"-{_digest(text)}")
+        taken.add(names[text].casefold())
+    return names
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256(os.fsencode(name)).hexdigest()[:8]

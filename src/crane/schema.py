@@ -60,11 +60,6 @@ TYPES: Mapping[str, Any] = {
     "cache.dtype": StoredType,
     "cache.source": When,
     "cache.targets": When,
-    "overlay.alpha": Fraction,
-    "overlay.choose": Literal["random", "best", "worst"],
-    "overlay.num_*": NonNegativeInt,
-    "overlay.gallery.num_*": NonNegativeInt,
-    "overlay.tile": PositiveInt,
     # predict
     "input": Paths,
     "output": PathText,
@@ -80,7 +75,6 @@ TYPES: Mapping[str, Any] = {
     "overlays": Literal["jpg", "png", "none"],
     "threshold": Fraction | None,
     "calibration.input": Paths | None,
-    "calibration.false_alarm_rate": Fraction,
     "accelerator": Literal["auto", "cpu", "gpu", "cuda", "mps"],
     # data and cache
     "action": Text,

@@ -17,7 +17,7 @@ from crane.drawn import domains, embedded_domain
 from crane.errors import UsageError
 from crane.gate import build
 from crane.methods import build_model
-from crane.pictures import OverlayWriter, PanelStyle
+from crane.pictures import Gallery
 
 SMALL = ("backbone=tiny", "guide=tiny", "image_size=56")
 
@@ -235,16 +235,8 @@ def test_metrics(option):
 @pytest.mark.parametrize("option", of("overlay"))
 def test_overlay(option, tmp_path):
     config = compose("train", [f"overlay={option}"]).overlay
-    pictures = OverlayWriter(
-        tmp_path,
-        title="built",
-        style=PanelStyle(build(config.scale, "overlay.scale"), config.alpha, config.tile),
-        choose=config.choose,
-        num_anomalous=config.num_anomalous,
-        num_normal=config.num_normal,
-        num_columns=config.num_columns,
-    )
-    assert pictures.close() == []
+    kept = Gallery("built", build(config, "overlay"))
+    assert kept.write(tmp_path, tmp_path) == ([], [])
 
 
 @pytest.mark.parametrize("option", of("data"))

@@ -1,21 +1,10 @@
 """Pictures of results: anomaly maps, overlays, panels and the galleries made of them."""
 
-from crane.pictures.findings import (
-    CURVES,
-    GALLERY,
-    KINDS,
-    SCORES,
-    GalleryKeeper,
-    Picture,
-    read_gallery,
-    write_curves,
-    write_gallery,
-    write_scores,
-)
+from crane.pictures.findings import CURVES, KINDS, SCORES, write_curves, write_scores
+from crane.pictures.gallery import GALLERY, Gallery, Picture, read_gallery, write_gallery
 from crane.pictures.maps import read_map, resize_map, save_map
 from crane.pictures.overlays import ColourScale, colour_bar, heat_map, outlined, overlay
-from crane.pictures.panels import Panel, PanelStyle, draw_panel, gallery
-from crane.pictures.writer import OverlayWriter
+from crane.pictures.panels import OverlayOptions, Panel, PerClass
 
 __all__ = [
     "CURVES",
@@ -23,14 +12,12 @@ __all__ = [
     "KINDS",
     "SCORES",
     "ColourScale",
-    "GalleryKeeper",
-    "OverlayWriter",
+    "Gallery",
+    "OverlayOptions",
     "Panel",
-    "PanelStyle",
+    "PerClass",
     "Picture",
     "colour_bar",
-    "draw_panel",
-    "gallery",
     "heat_map",
     "outlined",
     "overlay",

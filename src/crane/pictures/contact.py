@@ -1,4 +1,4 @@
-"""One picture that shows a data set: samples of each class and defect, the defects outlined."""
+"""Pictures that show a data set: samples with their defects outlined, and how large defects are."""
 
 import io
 from collections.abc import Sequence
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool
 from PIL import Image, ImageDraw, ImageFont
-from scipy import ndimage
 
 from crane.data.images import read_mask, read_rgb
 from crane.data.index import Index
+from crane.pictures.overlays import fitted
 from crane.types import Sample
 
 _PAPER, _TEXT, _OUTLINE = (255, 255, 255), (40, 40, 40), (255, 0, 255)
@@ -19,12 +19,12 @@ _GAP, _CAPTION = 4, 18
 def contact_sheet(
     index: Index, *, num_each: int = 2, num_columns: int = 8, tile: int = 128, outline: bool = True
 ) -> Image.Image:
-    """Lay out the first images of each class and kind of defect on one sheet.
+    """Arrange images of each class and kind of defect on one sheet.
 
     Args:
         index: The data set.
-        num_each: How many images of each class and defect, spread over those there are.
-        num_columns: Tiles in a row; each class begins a new row.
+        num_each: Images of each class and defect, evenly spread over those of the data set.
+        num_columns: Tiles in a row; each class starts a new row.
         tile: Height and width of an image on the sheet, in pixels.
         outline: Whether defects are outlined along their masks.
     """
@@ -39,22 +39,13 @@ def contact_sheet(
         for column, sample in enumerate(row):
             x, y = _GAP + column * (tile + _GAP), _GAP + line * (tile + _CAPTION + _GAP)
             sheet.paste(_tile(sample, tile, index.mask_threshold if outline else None), (x, y))
-            caption = _shortened(f"{sample.class_name}: {sample.defect}", font, tile)
+            caption = fitted(f"{sample.class_name}: {sample.defect}", font, tile)
             draw.text((x, y + tile + 2), caption, fill=_TEXT, font=font)
     return sheet
 
 
-def _shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    """Cut a text that is wider than its tile."""
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + "…") > width:
-        text = text[:-1]
-    return text + "…"
-
-
 def _chosen(samples: list[Sample], num_each: int) -> list[Sample]:
-    """The wanted number of each defect, the normal images first."""
+    """The wanted number of images of each defect, the normal ones first."""
     defects = dict.fromkeys(sample.defect for sample in samples)
     chosen: list[Sample] = []
     for defect in defects:
@@ -77,6 +68,8 @@ def _tile(sample: Sample, size: int, mask_threshold: int | None) -> Image.Image:
 
 def _around(mask: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
     """The line one pixel outside a mask."""
+    from scipy import ndimage
+
     near: Bool[np.ndarray, "H W"] = ndimage.binary_dilation(mask)
     return ndimage.binary_dilation(near, structure=np.ones((3, 3))) & ~near
 

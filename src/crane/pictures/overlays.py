@@ -1,116 +1,123 @@
-"""Maps as colours, on one fixed scale.
+"""Anomaly maps as colours, on one fixed scale.
 
-A map is never stretched to its own lowest and highest value: the same probability has the same
-colour in every picture, so that pictures of different images and methods can be compared.
+A map is never stretched to its own minimum and maximum: the same probability has the same colour in
+every picture, so that pictures of different images and methods can be compared.
 """
 
 from dataclasses import dataclass
 from functools import lru_cache
 
-import matplotlib
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
-from scipy import ndimage
 
+from crane.checks import Fraction, checked, shown
 from crane.errors import UsageError
 
 OUTLINE = (0, 229, 255)
 """Colour of a mask's outline: cyan, which no value of inferno, magma or cividis comes near."""
 INK, PAPER = (38, 38, 38), (255, 255, 255)
 
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
+
+@checked
 @dataclass(frozen=True)
 class ColourScale:
-    """Which probability gets which colour.
+    """Assigns a colour to each probability.
 
     Raises:
-        UsageError: for an empty or reversed range or an unknown colour map.
+        UsageError: The range is empty or reversed, or the colour map is unknown.
 
     >>> ColourScale(vmin=0.0, vmax=1.0, colormap="inferno").position(np.float32([[0.25, 2.0]]))
     array([[0.25, 1.  ]], dtype=float32)
     """
 
     vmin: float
-    """Probability of the first colour; what lies below has it too."""
+    """Probability shown in the first colour; lower ones share it."""
     vmax: float
-    """Probability of the last colour; what lies above has it too."""
+    """Probability shown in the last colour; higher ones share it."""
     colormap: str
     """Name of a matplotlib colour map."""
 
     def __post_init__(self) -> None:
+        from matplotlib import colormaps  # half a second, needed only where pictures are drawn
+
         if not self.vmin < self.vmax:
             raise UsageError(
-                "a colour scale with vmin below vmax",
-                (self.vmin, self.vmax),
-                key="overlay.scale.vmin or overlay.scale.vmax",
+                f"overlay.scale.vmin must be below overlay.scale.vmax, not {self.vmin} "
+                f"and {self.vmax}",
+                key="overlay.scale.vmin",
             )
-        if self.colormap not in matplotlib.colormaps:
+        if self.colormap not in colormaps:
             raise UsageError(
-                "a matplotlib colour map such as inferno, magma, cividis or viridis",
-                self.colormap,
+                f"unknown colour map {shown(self.colormap)}; choose inferno, magma, cividis, "
+                "viridis or another of matplotlib's",
                 key="overlay.scale.colormap",
             )
 
     def position(self, map: Float[np.ndarray, "H W"]) -> Float[np.ndarray, "H W"]:
-        """Where each value lies between the first colour (0) and the last (1)."""
+        """Position of each value between the first colour (0) and the last (1)."""
         return np.clip((map - self.vmin) / (self.vmax - self.vmin), 0, 1)
 
 
 def heat_map(map: Float[np.ndarray, "H W"], scale: ColourScale) -> UInt8[np.ndarray, "H W 3"]:
-    """Colour a map; a value's colour depends on the value and the scale alone.
+    """Colour a map; the colour of a value depends on the value and the scale alone.
 
     Raises:
-        UsageError: for NaN and infinity, which have no colour.
+        UsageError: The map holds NaN or infinity.
     """
     if not np.isfinite(map).all():
-        raise UsageError("a map of finite values", f"{int((~np.isfinite(map)).sum())} that are not")
+        raise UsageError(
+            f"the map holds {int((~np.isfinite(map)).sum())} values of NaN or infinity"
+        )
     steps = np.rint(scale.position(map) * 255).astype(np.uint8)
     return _colours(scale.colormap)[steps]
 
 
+@checked
 def overlay(
     image: UInt8[np.ndarray, "H W 3"],
     map: Float[np.ndarray, "H W"],
     *,
     scale: ColourScale,
-    alpha: float,
-    mask: Bool[np.ndarray, "H W"] | None = None,
-) -> Image.Image:
+    alpha: Fraction,
+) -> UInt8[np.ndarray, "H W 3"]:
     """Lay a coloured map over its image.
 
-    The colours' opacity grows from 0 at the scale's start to `alpha` at its end: what is normal
-    stays visible as it is, and the dark end of a colour map does not darken the picture.
+    The opacity of the colours grows from 0 at the start of the scale to `alpha` at its end: normal
+    regions stay visible as they are, and the dark end of a colour map does not darken the picture.
 
     Args:
         image: RGB.
-        map: anomaly probabilities at the image's size (see `resize_map`).
-        scale: the fixed colour scale.
-        alpha: opacity of the highest colour, in [0, 1].
-        mask: true region, drawn as an outline where given.
+        map: Anomaly probabilities at the size of the image (see `resize_map`).
+        scale: The fixed colour scale.
+        alpha: Opacity of the highest colour.
 
     Raises:
-        UsageError: for an opacity outside [0, 1] and a map that is not finite.
+        UsageError: `alpha` is not from 0 to 1, or the map holds NaN or infinity.
     """
-    if not 0 <= alpha <= 1:
-        raise UsageError("an opacity in [0, 1]", alpha, key="overlay.alpha")
     opacity = np.rint(255 * alpha * scale.position(map)).astype(np.uint8)
-    # PIL blends in place of numpy, whose temporaries take a gigabyte for a photograph of 24 MP.
-    shown = Image.composite(
-        Image.fromarray(heat_map(map, scale)), Image.fromarray(image), Image.fromarray(opacity)
-    )
-    return shown if mask is None else Image.fromarray(outlined(np.asarray(shown), mask))
+    # PIL blends instead of numpy, whose temporaries take a gigabyte for a photograph of 24 MP.
+    colours = Image.fromarray(heat_map(map, scale))
+    blended = Image.composite(colours, Image.fromarray(image), Image.fromarray(opacity))
+    return np.asarray(blended)
 
 
 def outlined(
-    image: UInt8[np.ndarray, "H W 3"], mask: Bool[np.ndarray, "H W"]
+    image: UInt8[np.ndarray, "H W 3"], mask: Bool[np.ndarray, "H W"] | None
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Draw a line around a region, just outside it, cyan with a dark edge.
 
-    The line is wide enough to be seen when the picture is looked at whole.
+    The line is wide enough to be visible when the whole picture is shown. Without a mask the image
+    is returned as it is.
     """
+    if mask is None:
+        return image
+    from scipy import ndimage
+
     width = max(1, round(max(mask.shape) / 150))
-    # A round neighbourhood, so that a region of a few pixels gets a ring and not a square.
+    # Distances give a region of a few pixels a ring; dilation would give it a square.
     near = ndimage.distance_transform_edt(~mask) if mask.any() else np.full(mask.shape, np.inf)
     drawn = image.copy()
     drawn[(near > width) & (near <= 2 * width)] = OUTLINE
@@ -121,7 +128,7 @@ def outlined(
 def colour_bar(
     scale: ColourScale, *, width: int, label: str = "anomaly probability"
 ) -> Image.Image:
-    """Draw the scale: the colours with the values at their ends and middle, and a label."""
+    """Draw the scale: its colours, the values at both ends and in the middle, and a label."""
     text = font(max(11, width // 40))
     line = round(1.5 * text.size)
     bar = np.linspace(scale.vmin, scale.vmax, width, dtype=np.float32)[None].repeat(line, axis=0)
@@ -141,11 +148,28 @@ def colour_bar(
 
 @lru_cache
 def font(size: int) -> ImageFont.FreeTypeFont:
-    """Give DejaVu Sans, which comes with matplotlib and knows most alphabets."""
-    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
+    """DejaVu Sans, which comes with matplotlib and covers most alphabets.
+
+    Args:
+        size: In pixels.
+    """
+    from matplotlib import get_data_path
+
+    return ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
+
+
+def fitted(text: str, face: Font, width: float) -> str:
+    """Cut a text with an ellipsis if it is wider than `width` pixels."""
+    if face.getlength(text) <= width:
+        return text
+    while text and face.getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"
 
 
 @lru_cache
-def _colours(colormap: str) -> np.ndarray:
-    colours = matplotlib.colormaps[colormap](np.linspace(0, 1, 256))[:, :3]
+def _colours(colormap: str) -> UInt8[np.ndarray, "256 3"]:
+    from matplotlib import colormaps
+
+    colours = colormaps[colormap](np.linspace(0, 1, 256))[:, :3]
     return np.rint(colours * 255).astype(np.uint8)

@@ -1,36 +1,40 @@
-"""Prediction on any images: which, how they are read, what is written, where the threshold lies."""
+"""Prediction on any images: finding, reading and scoring them, and writing what was found."""
 
-from crane.prediction.calibration import Threshold, calibrate
-from crane.prediction.detecting import Detector, DetectorOptions, crane_detector, score_images
-from crane.prediction.inputs import ImageFile, ImageList, find_images
-from crane.prediction.loading import LoadOptions
+from crane.prediction.calibration import Calibration, Threshold, calibrate
+from crane.prediction.detector import (
+    Detector,
+    DetectorOptions,
+    ImageScore,
+    LoadOptions,
+    crane_detector,
+    find_device,
+    score_images,
+)
+from crane.prediction.inputs import ImageList, find_images
 from crane.prediction.outputs import OutputOptions
-from crane.prediction.predictor import calibrate_on, predict
-from crane.prediction.results import PredictSummary
-from crane.prediction.settings import Calibration
-from crane.prediction.shards import Shard, find_shard, local_rank
-from crane.prediction.table import ScoreTable, TableOptions, read_scores
+from crane.prediction.predictor import predict, write_predictions
+from crane.prediction.shards import Shard, find_shard
+from crane.prediction.table import PredictSummary, ScoreTable, read_scores
 
 __all__ = [
     "Calibration",
     "Detector",
     "DetectorOptions",
-    "ImageFile",
     "ImageList",
+    "ImageScore",
     "LoadOptions",
     "OutputOptions",
     "PredictSummary",
     "ScoreTable",
     "Shard",
-    "TableOptions",
     "Threshold",
     "calibrate",
-    "calibrate_on",
     "crane_detector",
+    "find_device",
     "find_images",
     "find_shard",
-    "local_rank",
     "predict",
     "read_scores",
     "score_images",
+    "write_predictions",
 ]

@@ -1,4 +1,4 @@
-"""Which images to predict on, and what their outputs are called."""
+"""Images to predict on, and the names of their outputs."""
 
 import hashlib
 import os
@@ -6,38 +6,30 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from glob import glob, has_magic
 from pathlib import Path
-from typing import NamedTuple
 
+from crane.checks import shown
 from crane.data import IMAGE_SUFFIXES, is_image
 from crane.errors import UsageError
+from crane.files import cut_name
 
 LIST_SUFFIXES = (".txt", ".lst")
-"""A file that ends so lists images, one path a line."""
-KEY = "input"
-
-
-class ImageFile(NamedTuple):
-    """One of a list of images."""
-
-    place: int
-    """Its position in the list."""
-    path: str
-    """The file as it is opened."""
+"""Endings of files that list images, one path a line."""
 
 
 class ListFile:
-    """The images that a text file names, one a line, read anew in each pass: never all in memory.
+    """The images that a text file names, one a line; streamed anew in each pass.
 
     Args:
-        file: the list, UTF-8. Paths are relative to its folder; empty lines and lines that begin
-            with `#` are passed over.
+        file: The list, in UTF-8. Paths are relative to its folder; empty lines and lines that
+            start with `#` are skipped.
+        key: The configuration key it comes from, for errors.
 
     Raises:
-        UsageError: if it names no image or is no text.
+        UsageError: It names no image, or is not text.
     """
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
+    def __init__(self, file: Path, key: str = "input") -> None:
+        self.file, self.key = file, key
         self.num_images, root, previous = 0, "", None
         for path in self._read():
             self.num_images += 1
@@ -46,7 +38,7 @@ class ListFile:
                 parts = [root or _absolute(folder), _absolute(folder)]
                 root, previous = os.path.commonpath(parts), folder
         if self.num_images == 0:
-            raise _nothing(f"a line that names an image in {file}", file)
+            raise UsageError(f"{file} names no image", key=key)
         self.root = Path(root)
         """The deepest folder that holds all of them."""
 
@@ -61,10 +53,9 @@ class ListFile:
             yield path
         if num_read != self.num_images:
             raise UsageError(
-                f"the {self.num_images} images that {self.file} listed at first",
-                "another number",
-                key=KEY,
-                hint="a list must not change while it is predicted on",
+                f"{self.file} changed while it was predicted on: it listed {self.num_images} "
+                "images at first",
+                key=self.key,
             )
 
     def _read(self) -> Iterator[str]:
@@ -77,16 +68,16 @@ class ListFile:
                         yield os.path.join(folder, line)  # noqa: PTH118
         except UnicodeDecodeError as error:
             raise UsageError(
-                "a list of images in UTF-8", str(self.file), key=KEY, hint=str(error)
+                f"the list {self.file} is not text in UTF-8: {error}", key=self.key
             ) from error
 
 
 @dataclass(frozen=True)
 class ImageList:
-    """Image files in a fixed order, and the folder that their outputs' names are relative to.
+    """Image files in a fixed order, and the folder that the names of outputs are relative to.
 
     >>> images = ImageList(Path("photos"), ("photos/left/1.jpg", "photos/right/1.jpg"))
-    >>> [str(images.output("maps", path, ".png")) for path in images.paths]
+    >>> [str(images.output("maps", path, ".png")) for path in images]
     ['maps/left/1.jpg.png', 'maps/right/1.jpg.png']
     """
 
@@ -98,8 +89,8 @@ class ImageList:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __iter__(self) -> Iterator[ImageFile]:
-        return (ImageFile(place, path) for place, path in enumerate(self.paths))
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.paths)
 
     def fingerprint(self) -> str:
         """A sha256 of the paths in their order; the files are not opened."""
@@ -109,107 +100,106 @@ class ImageList:
         return digest.hexdigest()
 
     def output(self, folder: str, path: str, suffix: str) -> Path:
-        """Name the output of an image, relative to where outputs are written.
+        """Name the output of an image, relative to the folder of all outputs.
 
-        The name keeps the image's folders and its own suffix, so that no two images share one; it
-        does not depend on the other images.
+        The name keeps the folders and the suffix of the image, so that no two images share one; it
+        does not depend on the other images. A name too long for file systems is cut, and then ends
+        in a digest.
 
         Args:
-            folder: folder of this kind of output.
-            path: the image, one of `paths`.
-            suffix: what to append.
+            folder: Folder for this kind of output.
+            path: The image, one of `paths`.
+            suffix: Ending of the output.
         """
         relative = Path(os.path.relpath(path, self.root))
-        return Path(folder) / relative.with_name(relative.name + suffix)
+        return Path(folder) / relative.with_name(cut_name(relative.name, suffix))
 
 
 def find_images(
-    spec: str | Path | Sequence[str | Path], *, exclude: Path | None = None
+    spec: str | Path | Sequence[str | Path] | None,
+    *,
+    exclude: Path | None = None,
+    key: str = "input",
 ) -> ImageList:
     """Find the images that a file, folder, glob or list names.
 
-    - A folder gives every image below it, symbolic links followed; hidden files are left out.
+    - A folder gives every image below it. Symbolic links are followed; hidden files are skipped.
     - A glob (`photos/**/*.jpg`) gives the images among its matches.
-    - A `.txt` or `.lst` file lists images, see `ListFile`. Whether they can be read is seen when
-      they are. By itself it is streamed: its lines stay in their order and are never all in memory;
-      a file that is listed twice is predicted on twice.
+    - A `.txt` or `.lst` file lists images, see `ListFile`. They are not checked until they are
+      opened. A single list is streamed: its lines keep their order and are never all in memory; a
+      file that is listed twice is predicted on twice.
     - Any other file is taken as an image, whatever its name.
     - A sequence gives all that its entries give.
 
     Args:
-        spec: what to look for.
-        exclude: a folder to leave out, such as the one that outputs are written to; a list by
-            itself is taken as it is.
+        spec: What to look for.
+        exclude: A folder to leave out, such as the one for outputs; ignored for a single list.
+        key: The configuration key of `spec`, for errors.
 
     Returns:
-        The images of a list in its order, all others sorted by path, each once.
+        The images of a single list in its order, all others sorted by path, each once.
 
     Raises:
-        UsageError: when an entry does not exist or gives no image.
+        UsageError: An entry does not exist or gives no image.
     """
-    entries = [spec] if isinstance(spec, (str, Path)) else list(spec)
+    entries = [spec] if isinstance(spec, (str, Path)) else list(spec or ())
+    if not entries or not all(map(str, entries)):
+        raise UsageError(
+            f"must name a file, folder, glob or list, or several as [a,b], not {shown(spec)}",
+            key=key,
+        )
     if len(entries) == 1 and _is_list(Path(entries[0]).expanduser()):
-        listed = ListFile(Path(entries[0]).expanduser())
+        listed = ListFile(Path(entries[0]).expanduser(), key)
         return ImageList(listed.root, listed)
     left_out = None if exclude is None else _absolute(exclude) + os.sep
     found: dict[str, str] = {}
     roots: list[str] = []
-    num_left_out = 0
     for entry in entries:
-        root, paths = _find(entry)
+        root, paths = _find(entry, key)
         roots.append(_absolute(root))
         for path in paths:
             absolute = _absolute(path)
             if left_out is None or not absolute.startswith(left_out):
                 found.setdefault(absolute, str(path))
-            else:
-                num_left_out += 1
-    if not found and num_left_out:
+    if not found:
         raise UsageError(
-            "images outside of the folder that outputs go to",
-            f"{spec}, all of them in {exclude}",
+            f"all images lie in {exclude}, where outputs are written; choose another output",
             key="output",
         )
-    if not found:
-        raise UsageError("images to predict on", spec, key=KEY)
     ordered = sorted(found, key=Path)
     return ImageList(Path(os.path.commonpath(roots)), tuple(found[path] for path in ordered))
 
 
-def _find(entry: str | Path) -> tuple[Path, Sequence[str | Path]]:
+def _find(entry: str | Path, key: str) -> tuple[Path, Sequence[str | Path]]:
     path = Path(entry).expanduser()
     if path.is_dir():
-        return path, _some(list(_walk(path)), f"an image below {path}", path)
+        return path, _some(list(_walk(path)), f"there is no image below {path}", key)
     if _is_list(path):
-        listed = ListFile(path)
+        listed = ListFile(path, key)
         return listed.root, list(listed)
     if path.is_file():
         return path.parent, [path]
     if not has_magic(str(path)):
-        raise UsageError("an image file, a folder, a glob or a list", str(entry), key=KEY)
+        raise UsageError(f"there is no file or folder {path}", key=key)
     # Path.glob takes no absolute patterns.
     matches = [Path(one) for one in glob(str(path), recursive=True)]  # noqa: PTH207
     images = [one for one in matches if is_image(one) and one.is_file()]
-    return _fixed_part(path), _some(images, "an image that matches", path)
+    return _fixed_part(path), _some(images, f"no image matches {path}", key)
 
 
 def _is_list(path: Path) -> bool:
     return path.suffix.lower() in LIST_SUFFIXES and path.is_file()
 
 
-def _some(paths: list[Path], wanted: str, where: Path) -> list[Path]:
+def _some(paths: list[Path], problem: str, key: str) -> list[Path]:
     if not paths:
-        raise _nothing(wanted, where)
+        suffixes = " ".join(sorted(IMAGE_SUFFIXES))
+        raise UsageError(f"{problem}; images are files ending in {suffixes}", key=key)
     return paths
 
 
-def _nothing(wanted: str, where: Path) -> UsageError:
-    suffixes = " ".join(sorted(IMAGE_SUFFIXES))
-    return UsageError(wanted, str(where), key=KEY, hint=f"images are files ending in {suffixes}")
-
-
 def _walk(folder: Path) -> Iterator[Path]:
-    # Linked folders are followed; remembering where each leads ends loops of links.
+    # Links to folders are followed; each real folder is visited once, which ends loops of links.
     seen: set[str] = set()
     for here, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(here)
@@ -229,5 +219,5 @@ def _fixed_part(pattern: Path) -> Path:
 
 
 def _absolute(path: str | Path) -> str:
-    # Path.resolve would replace links by where they lead, which may be outside the root.
+    # Path.resolve would follow links, which may lead outside the root.
     return os.path.abspath(path)  # noqa: PTH100

@@ -1,74 +1,116 @@
 """Scores, maps and overlays of any images, in constant memory.
 
 Everything about an image follows from its place in one fixed list: its row, the names of its
-pictures, and its scores, as batches never reach beyond a part. A process that takes some parts, now
-or later, so adds to the same result.
+pictures, and its scores, since batches never extend beyond a part. A process that takes some of the
+parts, now or later, therefore adds to the same result.
 """
 
 import logging
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
 import torch
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from omegaconf import DictConfig
+from rich.progress import MofNCompleteColumn, Progress
 
+from crane import schema
+from crane.checks import checked
+from crane.config import plain
 from crane.errors import UsageError
-from crane.prediction.calibration import Threshold, calibrate
-from crane.prediction.detecting import Detector, score_images
-from crane.prediction.inputs import ImageFile, ImageList
-from crane.prediction.loading import LoadOptions, Unreadable
-from crane.prediction.outputs import OutputOptions
-from crane.prediction.results import PredictSummary, summarise
-from crane.prediction.rows import table_rows
-from crane.prediction.settings import Calibration, begin, check_settings, clear, settle_threshold
-from crane.prediction.shards import Shard
-from crane.prediction.table import ScoreRow, ScoreTable, TableOptions
+from crane.files import sha256
+from crane.gate import build
+from crane.methods import PromptCheckpoint, build_model, load_prompts, model_config
+from crane.pictures import OverlayOptions
+from crane.prediction.calibration import Calibration, Threshold, calibrate
+from crane.prediction.detector import (
+    Detector,
+    DetectorOptions,
+    ImageScore,
+    LoadOptions,
+    crane_detector,
+    find_device,
+    score_images,
+)
+from crane.prediction.inputs import ImageList, find_images
+from crane.prediction.outputs import OutputOptions, picture_writers, written_rows
+from crane.prediction.shards import Shard, find_shard
+from crane.prediction.state import check_settings, settled_threshold, start
+from crane.prediction.table import PredictSummary, ScoreTable, join_parts
 
 logger = logging.getLogger(__name__)
 
-Outcome = TypeVar("Outcome")
+Item = TypeVar("Item")
 
-
-def calibrate_on(
-    detector: Detector,
-    normals: ImageList,
-    false_alarm_rate: float,
-    options: LoadOptions,
-    *,
-    device: torch.device,
-    show_progress: bool,
-) -> Threshold:
-    """Choose a threshold on normal images; see `calibrate`.
-
-    Images that cannot be read are treated as `options.on_error` says.
-
-    Raises:
-        UsageError: when none can be read, and as `score_images` and `calibrate` do.
-    """
-    scores = []
-    batches = _batches(iter(normals), options.batch_size)
-    said = score_images(detector, batches, options, device=device, with_maps=False)
-    for outcome in _tracked(said, len(normals), "calibrating", show_progress=show_progress):
-        if isinstance(outcome, Unreadable):
-            logger.warning("skipped %s: %s", outcome.file.path, outcome.reason)
-        else:
-            scores.append(outcome.score)
-    return calibrate(scores, false_alarm_rate)
+CHECKED = ("input", "output", "overwrite", "shard", "threshold", "accelerator")
+"""Keys that no constructor checks."""
 
 
 def predict(
+    config: DictConfig, checkpoint: PromptCheckpoint, *, show_progress: bool = True
+) -> PredictSummary:
+    """Score the images of a configuration.
+
+    Args:
+        config: Of `crane predict`, with the model of the checkpoint in it (`adopt_config`).
+        checkpoint: The prompts.
+        show_progress: Whether to draw a progress bar.
+
+    Raises:
+        UsageError: Something in the configuration does not fit; most of it before any work.
+    """
+    values = plain(config)
+    schema.check("predict", {key: values[key] for key in CHECKED})
+    loading = LoadOptions(config.image_size, config.batch_size, config.num_workers, config.on_error)
+    style: OverlayOptions = build(config.overlay, "overlay")
+    outputs = OutputOptions(
+        config.scores, config.part_size, config.maps, config.overlays, style.scale, style.alpha
+    )
+    options = DetectorOptions(find_device(config.accelerator), config.precision, config.compile)
+    threshold = _threshold(config)
+    output = Path(config.output).expanduser()
+    images = find_images(values["input"], exclude=output)
+
+    def load_detector() -> Detector:
+        model = build_model(config)
+        load_prompts(model, checkpoint.prompts)
+        return crane_detector(model, options)
+
+    return write_predictions(
+        load_detector,
+        images,
+        made_of={
+            "checkpoint": sha256(Path(config.checkpoint).expanduser()),
+            **model_config(config),
+            "precision": config.precision,
+        },
+        output=output,
+        overwrite=config.overwrite,
+        shard=find_shard(config.shard),
+        loading=loading,
+        outputs=outputs,
+        threshold=threshold,
+        device=options.device,
+        show_progress=show_progress,
+    )
+
+
+def _threshold(config: DictConfig) -> Threshold | Calibration | None:
+    """The threshold given, or what to calibrate it on."""
+    calibration: Calibration = build(config.calibration, "calibration")
+    if config.threshold is None:
+        return None if calibration.input is None else calibration
+    if calibration.input is not None:
+        raise UsageError("give either threshold or calibration.input, not both", key="threshold")
+    return Threshold(float(config.threshold))
+
+
+@checked
+def write_predictions(
     load_detector: Callable[[], Detector],
     images: ImageList,
     *,
@@ -78,89 +120,116 @@ def predict(
     shard: Shard,
     loading: LoadOptions,
     outputs: OutputOptions,
-    scores: TableOptions,
     threshold: Threshold | Calibration | None,
     device: torch.device,
     show_progress: bool,
 ) -> PredictSummary:
-    """Write scores, maps and overlays of images, or of one shard's share, or of what is missing.
+    """Write scores, maps and overlays of the images of a shard that have none yet.
 
     Args:
-        load_detector: gives the model on its device; not called when nothing is missing.
-        images: the images, see `find_images`.
-        made_of: what the detector's answers depend on, by the key that changes it; JSON can hold
-            it. A prediction only goes on with the same.
-        output: folder of all files, which shards share.
-        overwrite: begin anew where `output` holds a prediction, instead of going on with it.
-        shard: which parts this process is for.
-        loading: how images are read.
-        outputs: which pictures are written.
-        scores: how the table is written.
-        threshold: decides which images are called anomalous; None decides nothing.
-        device: where the model is.
-        show_progress: draw a progress bar.
-
-    Returns:
-        How all of it stands, other shards' parts included.
+        load_detector: Loads the model to its device; not called when nothing is missing.
+        images: The images, see `find_images`.
+        made_of: What scores depend on, by the key that changes it; JSON can hold it. A prediction
+            is only resumed with the same.
+        output: Folder of all outputs, which shards share.
+        overwrite: Start again where `output` holds a prediction, instead of resuming it.
+        shard: The parts that this process takes.
+        loading: How images are read.
+        outputs: What is written.
+        threshold: Decides which images are called anomalous; None decides nothing.
+        device: Where the model is.
+        show_progress: Whether to draw a progress bar.
 
     Raises:
-        UsageError: when all images are looked at and none could be read; when `output` holds a
-            prediction with other settings; and as `score_images` does.
+        UsageError: No part is missing and no image could be read; `output` holds a prediction with
+            other settings; or as in `score_images`.
     """
-    settings = {
-        "input": [len(images), images.fingerprint()],
-        **made_of,
-        **_settings(outputs, scores, threshold),
-    }
+    settings = _settings(images, made_of, outputs, threshold)
     if not overwrite:
         check_settings(output, settings)
     table = ScoreTable(
         output / "scores",
-        scores,
+        scores=outputs.scores,
+        part_size=outputs.part_size,
         num_images=len(images),
-        pictures=outputs.kinds,
+        pictures=outputs.pictures,
         with_decision=threshold is not None,
     )
     missing = _missing(table, shard, set() if overwrite else table.present())
     load_once = cache(load_detector)
     if missing:
-        load_once()  # first, so that what does not fit or is not there leaves the folder as it was
-        if overwrite:
-            clear(output)
-        begin(output, settings)
-    settled = settle_threshold(
-        output,
-        threshold,
-        lambda wanted: calibrate_on(
-            load_once(),
-            wanted.normals,
-            wanted.false_alarm_rate,
-            loading,
-            device=device,
-            show_progress=show_progress,
-        ),
-    )
+        load_once()  # first, so that an error in it leaves the folder as it was
+        start(output, settings, overwrite=overwrite)
+
+    scorer = _Scorer(load_once, loading, device, show_progress)
+    settled = settled_threshold(output, threshold, scorer.calibrated)
+    summary = PredictSummary(output, table.folder, len(images), settled)
     if missing:
-        sinks = outputs.sinks(output)
+        writers = picture_writers(outputs, images, output)
         batches = part_batches(images, table, missing, loading.batch_size)
-        said = score_images(load_once(), batches, loading, device=device, with_maps=bool(sinks))
-        rows = table_rows(said, images, sinks, loading.on_error)
+        rows = written_rows(
+            scorer.scored(batches, with_maps=bool(writers)), writers, settled, loading.on_error
+        )
         num = sum(map(table.size, missing))
-        tracked = _tracked(rows, num, "predicting", show_progress=show_progress)
-        _fill(table, missing, tracked, settled)
-    summary = summarise(output, table, settled)
-    _report(summary)
+        rows = _tracked(rows, num, "predicting", show_progress=show_progress)
+        for number in missing:  # rows come in the order of parts, once their pictures are written
+            part = list(islice(rows, table.size(number)))
+            table.write(number, part)
+            summary.count(part)
+            del part  # so that no two parts are in memory
+        next(rows, None)  # there is none: lets the progress bar reach its end
+    absent = {*range(table.num_parts)} - table.present()
+    summary.num_missing = sum(map(table.size, absent))
+    if not absent:
+        summary = join_parts(table, images, output, settled)
+    _warn_of_skipped(summary)
     return summary
 
 
+@dataclass(frozen=True)
+class _Scorer:
+    """Scores images with a model that is loaded when it is needed."""
+
+    load: Callable[[], Detector]
+    options: LoadOptions
+    device: torch.device
+    show_progress: bool
+
+    def scored(self, batches: Iterator[list[str]], *, with_maps: bool) -> Iterator[ImageScore]:
+        """Score images; see `score_images`."""
+        return score_images(
+            self.load(), batches, self.options, device=self.device, with_maps=with_maps
+        )
+
+    def calibrated(self, wanted: Calibration) -> Threshold:
+        """Calibrate a threshold; images that cannot be read are left out with a warning."""
+        batches = _batches(iter(wanted.normals), self.options.batch_size)
+        scored = _tracked(
+            self.scored(batches, with_maps=False),
+            len(wanted.normals),
+            "calibrating",
+            show_progress=self.show_progress,
+        )
+        scores = []
+        for image in scored:
+            if image.score is None:
+                logger.warning("skipped %s: %s", image.path, image.error)
+            else:
+                scores.append(image.score)
+        return calibrate(scores, wanted.false_alarm_rate)
+
+
 def _settings(
-    outputs: OutputOptions, scores: TableOptions, threshold: Threshold | Calibration | None
+    images: ImageList,
+    made_of: Mapping[str, object],
+    outputs: OutputOptions,
+    threshold: Threshold | Calibration | None,
 ) -> dict[str, object]:
+    """What outputs depend on, by the key that changes it."""
     settings: dict[str, object] = {
-        "maps": outputs.maps,
-        "overlays": outputs.overlays,
-        "scores": scores.format,
-        "part_size": scores.part_size,
+        "input": [len(images), images.fingerprint()],
+        **made_of,
+        **{key: getattr(outputs, key) for key in ("maps", "overlays", "scores", "part_size")},
         "threshold": threshold.value if isinstance(threshold, Threshold) else None,
         "calibration": None,
     }
@@ -183,66 +252,44 @@ def _missing(table: ScoreTable, shard: Shard, present: Collection[int]) -> list[
             table.num_parts,
         )
     elif len(missing) < len(own):
-        logger.info("%d of %d parts are there from before", len(own) - len(missing), len(own))
+        logger.info("%d of %d parts were written before", len(own) - len(missing), len(own))
     return missing
 
 
 def part_batches(
     images: ImageList, table: ScoreTable, parts: Collection[int], batch_size: int
-) -> Iterator[list[ImageFile]]:
-    """Give the batches of some parts of a list, in one pass over it; none reaches beyond a part."""
-    wanted, files = set(parts), iter(images)
+) -> Iterator[list[str]]:
+    """Batches of some parts of a list, in one pass over it; none extends beyond a part."""
+    wanted, paths = set(parts), iter(images)
     for number in range(max(wanted, default=-1) + 1):
-        part = islice(files, table.size(number))
+        part = islice(paths, table.size(number))
         if number in wanted:
             yield from _batches(part, batch_size)
         else:
             deque(part, maxlen=0)
 
 
-def _batches(files: Iterator[ImageFile], batch_size: int) -> Iterator[list[ImageFile]]:
-    while batch := list(islice(files, batch_size)):
+def _batches(paths: Iterator[str], batch_size: int) -> Iterator[list[str]]:
+    while batch := list(islice(paths, batch_size)):
         yield batch
 
 
-def _fill(
-    table: ScoreTable, parts: Sequence[int], rows: Iterable[ScoreRow], threshold: Threshold | None
-) -> None:
-    # Rows come in the order of parts, and each when its pictures are on disk.
-    rows = iter(rows)
-    for number in parts:
-        table.write(number, list(islice(rows, table.size(number))), threshold)
-    next(rows, None)  # there is none: lets the progress bar reach its end
-
-
-def _report(summary: PredictSummary) -> None:
+def _warn_of_skipped(summary: PredictSummary) -> None:
     if summary.num_skipped:
-        named = "".join(f"\n  {image}: {reason}" for image, reason in summary.skipped)
         more = summary.num_skipped - len(summary.skipped)
         logger.warning(
             "%d images could not be read and have no score:%s%s",
             summary.num_skipped,
-            named,
+            "".join(f"\n  {image}: {reason}" for image, reason in summary.skipped),
             f"\n  and {more} more" if more > 0 else "",
         )
-    if summary.num_missing == 0 and summary.num_scored == 0:
-        image, reason = summary.skipped[0]
-        raise UsageError("at least one image that can be read", image, key="input", hint=reason)
 
 
 def _tracked(
-    outcomes: Iterable[Outcome], num: int, description: str, *, show_progress: bool
-) -> Iterator[Outcome]:
+    items: Iterable[Item], num: int, description: str, *, show_progress: bool
+) -> Iterator[Item]:
     if not show_progress:
-        yield from outcomes
+        yield from items
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns) as progress:
-        yield from progress.track(outcomes, total=num, description=description)
+    with Progress(*Progress.get_default_columns(), MofNCompleteColumn()) as progress:
+        yield from progress.track(items, total=num, description=description)

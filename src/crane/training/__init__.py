@@ -7,7 +7,7 @@ from crane.methods import (
     read_checkpoint,
     save_prompts,
 )
-from crane.training.callbacks import DrawOverlays, KeepPrompts
+from crane.training.callbacks import KeepPrompts, WriteTestResults
 from crane.training.module import CraneModule
 from crane.training.run import RunSummary, test, train, weight_hashes
 from crane.training.trainers import own_processes, trainer
@@ -15,10 +15,10 @@ from crane.training.wandb_logging import wandb_logger
 
 __all__ = [
     "CraneModule",
-    "DrawOverlays",
     "KeepPrompts",
     "PromptCheckpoint",
     "RunSummary",
+    "WriteTestResults",
     "adopt_config",
     "load_model",
     "own_processes",

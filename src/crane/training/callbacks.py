@@ -1,32 +1,39 @@
-"""What happens beside training and testing: prompts kept, pictures made."""
+"""Lightning callbacks: prompts of each epoch, files of a test, the progress bar."""
 
 import logging
 import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
+from jaxtyping import Float, Int
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
 from torch import Tensor
 
+from crane.checks import one_of, shown
 from crane.data import Index
 from crane.errors import UsageError
+from crane.files import file_names
 from crane.methods import save_prompts
 from crane.pictures import (
     CURVES,
     GALLERY,
     SCORES,
-    GalleryKeeper,
-    OverlayWriter,
+    Gallery,
+    OverlayOptions,
     Panel,
-    PanelStyle,
+    Picture,
     write_curves,
     write_gallery,
     write_scores,
 )
+from crane.runs import write_results_csv, write_results_json
 from crane.training.module import CraneModule
-from crane.training.watching import ImageWatcher
+from crane.transfer import HostCopy
+from crane.types import Prediction, Truth
 
 logger = logging.getLogger(__name__)
 
@@ -35,10 +42,10 @@ class KeepPrompts(Callback):
     """Writes the prompts of every epoch to `epoch_N.safetensors`, N counting from 1.
 
     Args:
-        folder: Where they go.
+        folder: Where they are written.
         monitor: The validation value that decides which epoch is best.
-        sources: Fingerprint of each source data set, kept beside the prompts.
-        earlier: Where the training that is resumed, if one is, kept its prompts.
+        sources: Fingerprint of each source data set, stored with the prompts.
+        earlier: Prompts folder of the training that is resumed, if one is.
     """
 
     def __init__(
@@ -54,7 +61,7 @@ class KeepPrompts(Callback):
         """The monitored value of each epoch, NaN where it was not measured."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Bring the prompts of the resumed epochs here, so that each of them can be chosen."""
+        """Copy the prompts of the resumed epochs, so that each of them can be chosen."""
         if self.earlier is None or not trainer.is_global_zero:
             return
         if self.earlier.resolve() == self.folder.resolve():
@@ -68,18 +75,18 @@ class KeepPrompts(Callback):
                 logger.warning("no %s in %s: that epoch cannot be chosen", name, self.earlier)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep this epoch's prompts; validation has run by now."""
+        """Write the prompts of this epoch; validation has already run."""
         assert isinstance(pl_module, CraneModule)
         epoch = trainer.current_epoch + 1
         if not all(p.isfinite().all() for p in pl_module.model.prompts.parameters()):
             raise UsageError(
-                "prompts of finite numbers",
-                f"NaN or infinity after epoch {epoch}",
-                key="optimizer.lr or trainer.precision",
+                f"the prompts hold NaN or infinity after epoch {epoch}; "
+                "lower optimizer.lr or use another trainer.precision",
+                key="optimizer.lr",
             )
         measured = {k: float(v) for k, v in trainer.callback_metrics.items() if k[:4] == "val/"}
-        if measured and self.monitor not in measured:
-            raise UsageError(f"one of {', '.join(sorted(measured))}", self.monitor, key="monitor")
+        if measured:
+            one_of(self.monitor, sorted(measured), "validation value", "monitor")
         self.values[epoch] = measured.get(self.monitor, math.nan)
         if trainer.is_global_zero:
             info = {
@@ -91,31 +98,33 @@ class KeepPrompts(Callback):
             save_prompts(self.path(epoch), pl_module.model, pl_module.config, info)
 
     def path(self, epoch: int) -> Path:
-        """The file of an epoch's prompts."""
+        """The file of the prompts of an epoch."""
         return self.folder / f"epoch_{epoch}.safetensors"
 
     def check_choice(self, epoch: int | str, num_epochs: int, num_validation: int) -> None:
-        """Refuse, before any training, a choice that cannot be met.
+        """Check before training that the epoch asked for will exist.
 
         Args:
             epoch: `last`, `best` or a number.
-            num_epochs: How many will be trained.
+            num_epochs: Epochs that will be trained.
             num_validation: Held-out images of the source.
 
         Raises:
-            UsageError: There will be no such epoch, or nothing to say which is best.
+            UsageError: There will be no such epoch, or no validation to decide which is best.
         """
         if num_epochs == 0:
-            raise UsageError("at least one epoch", 0, key="trainer.max_epochs")
+            raise UsageError("trainer.max_epochs must be at least 1", key="trainer.max_epochs")
         if epoch == "best" and num_validation == 0:
             raise UsageError(
-                "a held-out part of the source to choose the best epoch on",
-                "none",
-                key="data.validation_fraction or epoch",
+                "epoch=best needs a held-out part of the source; set data.validation_fraction",
+                key="epoch",
             )
         is_number = isinstance(epoch, int) and 1 <= epoch <= num_epochs
         if epoch not in ("last", "best") and not is_number:
-            raise UsageError(f"last, best or an epoch from 1 to {num_epochs}", epoch, key="epoch")
+            raise UsageError(
+                f"must be last, best or a number from 1 to {num_epochs}, not {shown(epoch)}",
+                key="epoch",
+            )
 
     def choose(self, epoch: int | str, last: int) -> Path:
         """The file of the epoch asked for.
@@ -125,138 +134,150 @@ class KeepPrompts(Callback):
             last: The last epoch trained.
 
         Raises:
-            UsageError: Nothing says which is best, or no epoch was trained to its end.
+            UsageError: No validation decides which is best, or no epoch was completed.
         """
         if last == 0:
             raise UsageError(
-                "at least one epoch to its end",
-                "none",
-                key="trainer.limit_train_batches or trainer.max_steps",
+                "no epoch was completed, so there are no prompts; raise "
+                "trainer.limit_train_batches or trainer.max_steps",
+                key="trainer.limit_train_batches",
             )
         if epoch != "best":
             return self.path(last if epoch == "last" else int(epoch))
         finite = {number: v for number, v in self.values.items() if not math.isnan(v)}
         if not finite:
             raise UsageError(
-                f"a value of {self.monitor} for at least one epoch", self.values, key="monitor"
+                f"epoch=best needs a value of {self.monitor}, which no epoch has; "
+                "choose another monitor",
+                key="monitor",
             )
         return self.path(max(finite, key=lambda number: finite[number]))
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed training needs to choose as if it had not stopped."""
+        """The monitored values, from which a resumed training chooses the best epoch."""
         return {"values": self.values}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up where a checkpoint left off."""
+        """Restore the monitored values of the epochs before."""
         self.values = dict(state_dict["values"])
 
 
-class DrawOverlays(ImageWatcher):
-    """Draws some test images of each target with their maps, on one fixed colour scale.
+class WriteTestResults(Callback):
+    """Writes what a test leaves in the folder of its run: results, curves, scores and pictures.
 
-    On several processes, the pictures are of the images that the first one tested.
+    Results are written first, so that nothing that happens to a picture can cost them. Numbers are
+    those of all processes; pictures show images that the first process tested.
 
     Args:
-        folder: A folder a data set is made in it.
+        folder: Folder of the run.
         targets: The data sets, in the order of their loaders.
-        style: Colours and sizes.
-        choose: Which images: `random`, `best` or `worst`.
-        num_anomalous: Anomalous images a class.
-        num_normal: Normal images a class.
-        num_columns: Panels side by side in a data set's gallery.
+        options: Which images are drawn, and how.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        targets: Mapping[str, Index],
-        *,
-        style: PanelStyle,
-        choose: str,
-        num_anomalous: int,
-        num_normal: int,
-        num_columns: int,
-    ) -> None:
-        super().__init__()
-        self.indices = list(targets.values())
-        self.writers = [
-            OverlayWriter(
-                folder / name,
-                title=name,
-                style=style,
-                choose=choose,
-                num_anomalous=num_anomalous,
-                num_normal=num_normal,
-                num_columns=num_columns,
-            )
-            for name in targets
-        ]
-        self.style = style
-        self.names = tuple(targets)
+    def __init__(self, folder: Path, targets: Mapping[str, Index], options: OverlayOptions) -> None:
+        self.folder, self.targets, self.options = folder, dict(targets), options
+        self.galleries = [Gallery(name, options) for name in targets]
         self.files: list[Path] = []
+        """The overlays written."""
         self.panels: dict[str, list[Panel]] = {}
-        """What the pictures of each target show, once the test is over."""
+        """What the overlays of each target show, once the test is over."""
+        self._copied: _CopiedBatch | None = None
 
-    def look(self, target: int, index: int, score: float, map: Tensor, mask: Tensor | None) -> None:
-        """Offer an image to the writer of its data set."""
-        self.writers[target].add(self.indices[target].samples[index], score, map, mask)
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw."""
-        if trainer.is_global_zero:
-            writers = dict(zip(self.names, self.writers, strict=True))
-            self.panels = {name: list(w.panels().values()) for name, w in writers.items()}
-            self.files = [file for writer in self.writers for file in writer.close()]
-
-
-class KeepFindings(ImageWatcher):
-    """Leaves what reports show beside the numbers: curves, the score of each image, pictures.
-
-    Curves and scores are of all processes; on several, pictures are of the images that the first
-    one tested.
-
-    Args:
-        folder: Of the run.
-        targets: The data sets, in the order of their loaders.
-        style: Colours and sizes of the pictures.
-        num_anomalous: Anomalous images a class, each of the best, the worst and random ones.
-        num_normal: Normal images a class, likewise.
-    """
-
-    def __init__(
+    def on_test_batch_end(
         self,
-        folder: Path,
-        targets: Mapping[str, Index],
-        *,
-        style: PanelStyle,
-        num_anomalous: int,
-        num_normal: int,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Truth,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
-        super().__init__()
-        self.folder, self.targets, self.style = folder, dict(targets), style
-        self.keepers = [
-            GalleryKeeper(name, style=style, num_anomalous=num_anomalous, num_normal=num_normal)
-            for name in targets
-        ]
+        """Consider the images of the previous batch, whose scores have reached the host by now."""
+        if trainer.is_global_zero:
+            self._consider()
+            self._copied = _copied(Prediction(**outputs), batch, dataloader_idx)
 
-    def look(self, target: int, index: int, score: float, map: Tensor, mask: Tensor | None) -> None:
-        """Offer an image."""
-        keeper = self.keepers[target]
-        keeper.add(self.targets[keeper.dataset].samples[index], score, map, mask)
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Consider the images of the last batch."""
+        self._consider()
+
+    def _consider(self) -> None:
+        if (batch := self._copied) is None:
+            return
+        self._copied = None
+        gallery = self.galleries[batch.target]
+        samples = self.targets[gallery.dataset].samples
+        (facts,) = batch.facts.wait()
+        for row, (index, has_mask, score) in enumerate(facts.T.tolist()):
+            mask = batch.mask[row] if has_mask else None
+            gallery.add(samples[int(index)], score, batch.map[row].float(), mask)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write."""
+        """Write everything."""
         assert isinstance(pl_module, CraneModule)
-        curves, scores = pl_module.curves(), pl_module.scores()  # of all processes
+        if trainer.is_global_zero:
+            write_results_csv(pl_module.results, self.folder / "results.csv")
+            write_results_json(pl_module.results, self.folder / "results.json")
+        curves, scores = pl_module.curves(), pl_module.scores()  # every process takes part
         if not trainer.is_global_zero:
             return
         classes = {name: index.class_names for name, index in self.targets.items()}
         write_curves(curves, classes, self.folder / CURVES)
-        named = zip(self.targets.items(), scores, strict=True)
-        write_scores(
-            ((name, index.samples, *found) for (name, index), found in named),
-            self.folder / SCORES,
-        )
-        gallery = self.folder / GALLERY
-        pictures = [picture for keeper in self.keepers for picture in keeper.close(gallery)]
-        write_gallery(pictures, self.style, gallery)
+        found = [
+            (name, index.samples, *numbers)
+            for (name, index), numbers in zip(self.targets.items(), scores, strict=True)
+        ]
+        write_scores(found, self.folder / SCORES)
+        self._write_pictures()
+
+    def _write_pictures(self) -> None:
+        self.panels = {g.dataset: [one.panel for one in g.overlays()] for g in self.galleries}
+        folders = file_names(self.targets)
+        pictures: list[Picture] = []
+        for gallery in self.galleries:
+            overlays = self.folder / "overlays" / folders[gallery.dataset]
+            written = gallery.write(overlays, self.folder / GALLERY)
+            self.files += written.overlays
+            pictures += written.pictures
+        write_gallery(pictures, self.options.scale, self.folder / GALLERY)
+
+
+class _CopiedBatch(NamedTuple):
+    """A tested batch; what decides which of its images are kept is copied to the host."""
+
+    target: int
+    """Position of the data set."""
+    facts: HostCopy
+    """Index, has_mask and score of each image."""
+    map: Float[Tensor, "B H W"]
+    mask: Int[Tensor, "B H W"]
+
+
+def _copied(prediction: Prediction, batch: Truth, target: int) -> _CopiedBatch:
+    columns = (batch["index"], batch["has_mask"], prediction.score)
+    facts = HostCopy(torch.stack([column.double() for column in columns]))
+    return _CopiedBatch(target, facts, prediction.map, batch["mask"])
+
+
+class ProgressBar(RichProgressBar):
+    """Lightning's bar, which reads values back from a GPU only as often as loggers do.
+
+    Lightning reads them after each step, which waits until the GPU has finished it.
+
+    Args:
+        every: Steps between new values.
+    """
+
+    def __init__(self, every: int) -> None:
+        super().__init__()
+        self._every = max(1, every)
+        self._values: dict[str, int | str | float | dict[str, float]] = {}
+
+    def get_metrics(
+        self, trainer: Trainer, pl_module: LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        """The values shown."""
+        is_between = trainer.training and trainer.global_step % self._every
+        if not is_between or not self._values:
+            self._values = super().get_metrics(trainer, pl_module)
+        return self._values

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning import Callback, LightningModule, Trainer, seed_everything
+from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig
 
@@ -26,19 +26,11 @@ from crane.methods import (
     model_config,
     read_checkpoint,
 )
-from crane.pictures import PanelStyle
-from crane.runs import (
-    DatasetResult,
-    RunRecord,
-    begin_record,
-    write_record,
-    write_results_csv,
-    write_results_json,
-)
-from crane.training.callbacks import DrawOverlays, KeepFindings, KeepPrompts
+from crane.pictures import OverlayOptions
+from crane.runs import DatasetResult, RunRecord, begin_record, write_record
+from crane.training.callbacks import KeepPrompts, ProgressBar, WriteTestResults
 from crane.training.features import check_cache, use_features
 from crane.training.module import CraneModule
-from crane.training.progress import ProgressBar
 from crane.training.trainers import StopWhenTold, ending_together
 from crane.training.wandb_logging import LogToWandb, closing, log_prompts
 from crane.weights import RANDOM, weight_status, weights_needed
@@ -100,12 +92,8 @@ def train(config: DictConfig) -> RunSummary:
     resumable = ModelCheckpoint(
         folder / "checkpoints", filename="last", save_top_k=1, enable_version_counter=False
     )
-    draw = _draw_overlays(config, data)
-    trainer = _trainer(
-        config,
-        [keep, resumable, WriteResults(folder)],
-        [draw, _keep_findings(config, data), LogToWandb(draw)],
-    )
+    write = _write_results(config, data)
+    trainer = _trainer(config, [keep, resumable, write, LogToWandb(write)])
     data.check_shares(trainer.world_size)
     with ending_together(trainer), closing(trainer.logger):
         record = _begin(config, trainer, data, weight_hashes(config))
@@ -121,7 +109,7 @@ def train(config: DictConfig) -> RunSummary:
             load_prompts(model, trainer.strategy.broadcast(prompts))
             trainer.test(module, data, verbose=False)
         _end(config, trainer, record)
-    return RunSummary(folder, chosen, module.results, tuple(draw.files))
+    return RunSummary(folder, chosen, module.results, tuple(write.files))
 
 
 def _start(config: DictConfig) -> None:
@@ -152,10 +140,8 @@ def test(config: DictConfig, checkpoint: PromptCheckpoint) -> RunSummary:
     module = _module(config, model, loss=None, optimizer=None)
 
     folder, prompts = Path(config.run_dir), Path(config.checkpoint).expanduser()
-    draw = _draw_overlays(config, data)
-    trainer = _trainer(
-        config, [WriteResults(folder)], [draw, _keep_findings(config, data), LogToWandb(draw)]
-    )
+    write = _write_results(config, data)
+    trainer = _trainer(config, [write, LogToWandb(write)])
     data.check_shares(trainer.world_size)
     weights = {**weight_hashes(config), "prompts": sha256(prompts)}
     with ending_together(trainer), closing(trainer.logger):
@@ -163,53 +149,12 @@ def test(config: DictConfig, checkpoint: PromptCheckpoint) -> RunSummary:
         use_features(config, trainer, module, data)
         trainer.test(module, data, verbose=False)
         _end(config, trainer, record)
-    return RunSummary(folder, prompts, module.results, tuple(draw.files))
+    return RunSummary(folder, prompts, module.results, tuple(write.files))
 
 
-class WriteResults(Callback):
-    """Writes the numbers of a test before any picture, whose errors then cost no results.
-
-    Args:
-        folder: The run's folder.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the tables."""
-        assert isinstance(pl_module, CraneModule)
-        if trainer.is_global_zero:
-            write_results_csv(pl_module.results, self.folder / "results.csv")
-            write_results_json(pl_module.results, self.folder / "results.json")
-
-
-def _draw_overlays(config: DictConfig, data: CraneDataModule) -> DrawOverlays:
-    overlay = config.overlay
-    return DrawOverlays(
-        Path(config.run_dir) / "overlays",
-        data.targets,
-        style=_style(config),
-        choose=overlay.choose,
-        num_anomalous=overlay.num_anomalous,
-        num_normal=overlay.num_normal,
-        num_columns=overlay.num_columns,
-    )
-
-
-def _keep_findings(config: DictConfig, data: CraneDataModule) -> KeepFindings:
-    return KeepFindings(
-        Path(config.run_dir),
-        data.targets,
-        style=_style(config),
-        num_anomalous=config.overlay.gallery.num_anomalous,
-        num_normal=config.overlay.gallery.num_normal,
-    )
-
-
-def _style(config: DictConfig) -> PanelStyle:
-    overlay = config.overlay
-    return PanelStyle(build(overlay.scale, "overlay.scale"), overlay.alpha, overlay.tile)
+def _write_results(config: DictConfig, data: CraneDataModule) -> WriteTestResults:
+    options: OverlayOptions = build(config.overlay, "overlay")
+    return WriteTestResults(Path(config.run_dir), data.targets, options)
 
 
 def _begin(
@@ -241,11 +186,10 @@ def _module(config: DictConfig, model: Crane, **parts: Any) -> CraneModule:
     )
 
 
-def _trainer(config: DictConfig, first: list[Callback], later: list[Callback]) -> Trainer:
-    callbacks = [*first, *later]
+def _trainer(config: DictConfig, callbacks: list[Callback]) -> Trainer:
     if config.trainer.enable_progress_bar is True:
-        callbacks.append(ProgressBar(config.trainer.log_every_n_steps))
-    callbacks.append(StopWhenTold())
+        callbacks = [*callbacks, ProgressBar(config.trainer.log_every_n_steps)]
+    callbacks = [*callbacks, StopWhenTold()]
     run_logger = build(config.logger, "logger") if config.logger is not None else False
     trainer: Trainer = build(config.trainer, "trainer", callbacks=callbacks, logger=run_logger)
     return trainer

@@ -23,9 +23,9 @@ from crane.checks import Text, checked
 from crane.errors import UsageError
 from crane.identity import OPTIONS
 from crane.metrics import Curve
-from crane.pictures import KINDS, Panel, PanelStyle, heat_map
+from crane.pictures import KINDS, ColourScale, Panel, heat_map
 from crane.runs import SIZES, DatasetResult
-from crane.training.callbacks import DrawOverlays
+from crane.training.callbacks import WriteTestResults
 from crane.training.module import CraneModule
 
 logger = logging.getLogger(__name__)
@@ -140,11 +140,11 @@ class LogToWandb(Callback):
     """Logs a test's tables, curves and pictures to W&B, if that is the logger.
 
     Args:
-        draw: Its pictures are logged too; it must come before this callback.
+        write: Its pictures are logged too; it must come before this callback.
     """
 
-    def __init__(self, draw: DrawOverlays) -> None:
-        self.draw = draw
+    def __init__(self, write: WriteTestResults) -> None:
+        self.write = write
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log tables, curves and pictures of every target."""
@@ -161,8 +161,8 @@ class LogToWandb(Callback):
             for kind, lines in curves[name].items():
                 if chart := _chart(kind, lines, result.class_names):
                     content[f"curves/{name}/{kind}"] = chart
-            if panels := self.draw.panels.get(name):
-                content[f"images/{name}"] = _images(panels, self.draw.style)
+            if panels := self.write.panels.get(name):
+                content[f"images/{name}"] = _images(panels, self.write.options.scale)
         trainer.logger.experiment.log(content)
 
 
@@ -216,20 +216,19 @@ def _chart(kind: str, curves: Sequence[Curve], class_names: Sequence[str]) -> An
     )
 
 
-def _images(panels: Sequence[Panel], style: PanelStyle) -> list[Any]:
+def _images(panels: Sequence[Panel], scale: ColourScale) -> list[Any]:
     """Each image with its true region as a mask to switch on and off, then its map."""
     import wandb
 
     images = []
     for panel in panels:
-        small = panel.shrunk(style.tile)
         caption = f"{panel.caption}, score {panel.score:.3f}"
         masks = None
-        if small.mask is not None:
-            truth = {"mask_data": small.mask.astype("uint8"), "class_labels": {1: "anomalous"}}
+        if panel.mask is not None:
+            truth = {"mask_data": panel.mask.astype("uint8"), "class_labels": {1: "anomalous"}}
             masks = {"truth": truth}
-        images.append(wandb.Image(small.image, caption=caption, masks=masks))
-        images.append(wandb.Image(heat_map(small.map, style.scale), caption=f"map: {caption}"))
+        images.append(wandb.Image(panel.image, caption=caption, masks=masks))
+        images.append(wandb.Image(heat_map(panel.map, scale), caption=f"map: {caption}"))
     return images
 
 

@@ -1,11 +1,24 @@
 """Files that are written whole or not at all."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from crane.files import replacing, sha256, shown_path, write_bytes, write_json, write_text
+from crane.files import (
+    MAX_NAME_BYTES,
+    file_name,
+    file_names,
+    replacing,
+    sha256,
+    shown_path,
+    write_bytes,
+    write_json,
+    write_text,
+)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -57,3 +70,22 @@ def test_a_path_below_the_current_folder_is_shown_from_there(tmp_path: Path, mon
     monkeypatch.chdir(tmp_path)
     assert shown_path(tmp_path / "a" / "b") == "a/b"
     assert shown_path(Path("/elsewhere")) == "/elsewhere"
+
+
+@given(st.lists(st.text(max_size=300), max_size=12))
+def test_file_names_are_safe_and_distinct(texts: list[str]) -> None:
+    names = file_names(texts)
+    assert names.keys() == set(texts)
+    assert len({name.casefold() for name in names.values()}) == len(names)
+    for name in names.values():
+        assert 0 < len(os.fsencode(name)) <= MAX_NAME_BYTES
+        assert not set(name) & set('/\\:*?"<>|\0\n')
+        assert not name.startswith(".")
+    assert file_names(texts[::-1]) == names, "whatever their order"
+
+
+def test_names_that_are_plain_stay_as_they_are() -> None:
+    names = ["bolt", "metal_nut", "Ü-1.5", "a" * 255]
+    assert list(file_names(names).values()) == names
+    assert file_name("b" * 300) != file_name("b" * 301)
+    assert file_name("\udcff.png") == "_.png"

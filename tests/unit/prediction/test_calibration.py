@@ -5,8 +5,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
+from crane.config import compose
 from crane.errors import UsageError
+from crane.gate import build
 from crane.prediction.calibration import Threshold, calibrate
 
 
@@ -60,16 +63,22 @@ def test_saturated_scores_raise_no_false_alarm() -> None:
     assert not calibrate([1.0] * 40, 0.05).is_anomalous(1.0)
 
 
-@pytest.mark.parametrize("rate", [0.0, 1.0, -0.1, 5.0])
-def test_rates_that_are_none(rate: float) -> None:
-    with pytest.raises(UsageError, match=r"calibration\.false_alarm_rate"):
-        calibrate([0.1], rate)
+@pytest.mark.parametrize("rate", [0.0, 1.0, -0.1, 5.0, math.nan, "low", None])
+def test_rates_that_are_none(rate: object) -> None:
+    with pytest.raises(UsageError, match="false_alarm_rate must be a number above 0 and below 1"):
+        calibrate([0.1], rate)  # type: ignore[arg-type]
+    config = compose("predict", ["checkpoint=a.ckpt", "input=photos"])
+    OmegaConf.update(config, "calibration.false_alarm_rate", rate)
+    with pytest.raises(
+        UsageError, match=r"^calibration\.false_alarm_rate must be a number above 0"
+    ):
+        build(config.calibration, "calibration")
 
 
 def test_scores_that_are_none() -> None:
-    with pytest.raises(UsageError, match="scores of normal images"):
+    with pytest.raises(UsageError, match="at least one normal image"):
         calibrate([], 0.1)
-    with pytest.raises(UsageError, match="finite"):
+    with pytest.raises(UsageError, match=r"scores must be a list, each entry a number.*entry 2"):
         calibrate([0.1, math.nan], 0.1)
-    with pytest.raises(UsageError, match="finite threshold"):
+    with pytest.raises(UsageError, match="value must be a number, not nan"):
         Threshold(math.nan)

@@ -15,15 +15,13 @@ from torch import Tensor
 
 from crane.errors import UsageError
 from crane.pictures import ColourScale
-from crane.prediction.calibration import Threshold
+from crane.prediction import write_predictions
+from crane.prediction.calibration import Calibration, Threshold
+from crane.prediction.detector import LoadOptions
 from crane.prediction.inputs import find_images
-from crane.prediction.loading import LoadOptions
 from crane.prediction.outputs import OutputOptions
-from crane.prediction.predictor import predict
-from crane.prediction.results import PredictSummary
-from crane.prediction.settings import Calibration
 from crane.prediction.shards import Shard
-from crane.prediction.table import TableOptions
+from crane.prediction.table import PredictSummary, ScoreTable
 from crane.types import Prediction
 
 SIZE = 8
@@ -50,20 +48,23 @@ class Detector:
         return Prediction(score, map)
 
 
+def outputs(scores: str = "csv", part_size: int = 6, maps: str = "none") -> OutputOptions:
+    return OutputOptions(scores, part_size, maps, "none", SCALE, 0.7)
+
+
 def run(spec: Path, output: Path, detector: Detector | None = None, **changes) -> PredictSummary:
     options = {
         "made_of": {"checkpoint": "one"},
         "overwrite": False,
         "shard": Shard(0, 1),
         "loading": LoadOptions(SIZE, batch_size=4, num_workers=0, on_error="skip"),
-        "outputs": OutputOptions("none", "none", SCALE, 0.7),
-        "scores": TableOptions("csv", 6),
+        "outputs": outputs(),
         "threshold": None,
         "device": torch.device("cpu"),
         "show_progress": False,
     }
     load = (detector or Detector()).load
-    return predict(load, find_images(spec), output=output, **{**options, **changes})
+    return write_predictions(load, find_images(spec), output=output, **{**options, **changes})
 
 
 @pytest.fixture
@@ -108,6 +109,30 @@ def test_shards_make_the_same_table_in_any_order(
     assert sorted(seen) == [value for value in range(33) if value != 20]
     assert summary.scores.read_text() == whole
     assert (summary.num_scored, summary.num_skipped) == (32, 1)
+
+
+def test_only_the_last_shard_reads_parts(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, read_part = [], ScoreTable.read
+    monkeypatch.setattr(
+        ScoreTable, "read", lambda table, n, images: read.append(n) or read_part(table, n, images)
+    )
+    for index, num_own in ((0, 12), (1, 12)):
+        summary = run(photos, tmp_path / "out", shard=Shard(index, 3))
+        assert summary.num_scored + summary.num_skipped == num_own, "those of its own"
+    assert read == []
+    run(photos, tmp_path / "out", shard=Shard(2, 3))
+    assert read == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("scores", ["csv", "parquet"])
+def test_a_part_of_other_images_is_refused(scores: str, photos: Path, tmp_path: Path) -> None:
+    run(photos, tmp_path / "out", outputs=outputs(scores))
+    first, second = (tmp_path / "out" / "scores" / f"part-0000000{n}.{scores}" for n in (0, 1))
+    shutil.copy(first, second)
+    with pytest.raises(UsageError, match=r"part-00000001.* holds rows of other images; remove it"):
+        run(photos, tmp_path / "out", outputs=outputs(scores))
 
 
 def test_shards_of_machines_that_share_no_disk_are_put_together(
@@ -165,14 +190,14 @@ def test_a_part_left_half_written_is_passed_over(photos: Path, whole: str, tmp_p
 def test_a_damaged_part_is_an_error_that_says_what_to_do(
     scores: str, damage: Callable[[bytes], bytes], photos: Path, tmp_path: Path
 ) -> None:
-    table = TableOptions(scores, 6)
-    run(photos, tmp_path / "out", scores=table)
+    table = outputs(scores)
+    run(photos, tmp_path / "out", outputs=table)
     part = tmp_path / "out" / "scores" / f"part-00000002.{scores}"
     part.write_bytes(damage(part.read_bytes()))
-    with pytest.raises(UsageError, match=r"part of 6 images.*part-00000002.*remove it"):
-        run(photos, tmp_path / "out", scores=table)
+    with pytest.raises(UsageError, match=r"part-00000002.* (cannot be read|holds).*remove it"):
+        run(photos, tmp_path / "out", outputs=table)
     part.unlink()
-    assert run(photos, tmp_path / "out", scores=table).num_scored == 32
+    assert run(photos, tmp_path / "out", outputs=table).num_scored == 32
 
 
 @pytest.mark.parametrize(
@@ -180,17 +205,19 @@ def test_a_damaged_part_is_an_error_that_says_what_to_do(
     [
         ("checkpoint", {"made_of": {"checkpoint": "two"}}),
         ("guide", {"made_of": {"checkpoint": "one", "guide": {"beta": 1.2}}}),
-        ("scores", {"scores": TableOptions("parquet", 6)}),
-        ("part_size", {"scores": TableOptions("csv", 7)}),
+        ("scores", {"outputs": outputs("parquet")}),
+        ("part_size", {"outputs": outputs(part_size=7)}),
         ("threshold", {"threshold": Threshold(0.1)}),
-        ("maps", {"outputs": OutputOptions("npy", "none", SCALE, 0.7)}),
+        ("maps", {"outputs": outputs(maps="npy")}),
     ],
 )
 def test_other_settings_are_refused_and_named(
     key: str, changes: dict, photos: Path, whole: str, tmp_path: Path
 ) -> None:
     detector = Detector()
-    with pytest.raises(UsageError, match=rf"another {key}' \(change output.*overwrite=true"):
+    with pytest.raises(
+        UsageError, match=rf"started with another {key}; .*output, or overwrite=true"
+    ):
         run(photos, tmp_path / "whole", detector, **changes)
     assert detector.num_loads == 0
     assert (tmp_path / "whole" / "scores.csv").read_text() == whole
@@ -203,11 +230,11 @@ def test_a_model_that_cannot_be_loaded_leaves_the_folder_as_it_was(
     overwrite: bool, photos: Path, whole: str, tmp_path: Path
 ) -> None:
     detector = Detector()
-    detector.load = lambda: (_ for _ in ()).throw(UsageError("weights", "none"))  # type: ignore
-    with pytest.raises(UsageError, match="weights"):
+    detector.load = lambda: (_ for _ in ()).throw(UsageError("no weights"))  # type: ignore
+    with pytest.raises(UsageError, match="no weights"):
         run(photos, tmp_path / "new", detector, overwrite=overwrite)
     assert not (tmp_path / "new").exists()
-    with pytest.raises(UsageError, match="weights"):
+    with pytest.raises(UsageError, match="no weights"):
         run(photos, tmp_path / "whole", detector, made_of={}, overwrite=True)
     assert run(photos, tmp_path / "whole").scores.read_text() == whole
 
@@ -225,7 +252,7 @@ def test_a_threshold_is_calibrated_once_for_all_shards(photos: Path, tmp_path: P
     (tmp_path / "normals").mkdir()
     for value in (3, 9):
         Image.new("L", (SIZE, SIZE), value).save(tmp_path / "normals" / f"{value}.png")
-    wanted = Calibration(find_images(tmp_path / "normals"), 0.4)
+    wanted = Calibration(str(tmp_path / "normals"), 0.4)
     detectors = [Detector(), Detector()]
     for index, detector in enumerate(detectors):
         shard = Shard(index, 2)
@@ -235,12 +262,12 @@ def test_a_threshold_is_calibrated_once_for_all_shards(photos: Path, tmp_path: P
     assert summary.num_anomalous == 22, "those above 9, but for the one that is no image"
     Image.new("L", (SIZE, SIZE), 30).save(tmp_path / "normals" / "30.png")
     with pytest.raises(UsageError, match="another calibration"):
-        run(photos, tmp_path / "out", threshold=Calibration(find_images(tmp_path / "normals"), 0.4))
+        run(photos, tmp_path / "out", threshold=Calibration(str(tmp_path / "normals"), 0.4))
 
 
 def test_parquet_is_read_by_pandas_and_duckdb(photos: Path, tmp_path: Path) -> None:
     csv = run(photos, tmp_path / "csv", threshold=Threshold(0.05))
-    options = {"scores": TableOptions("parquet", 6), "threshold": Threshold(0.05)}
+    options = {"outputs": outputs("parquet"), "threshold": Threshold(0.05)}
     for index in (1, 0):
         summary = run(photos, tmp_path / "parquet", shard=Shard(index, 2), **options)
     assert summary.scores == tmp_path / "parquet" / "scores"
@@ -267,7 +294,7 @@ def test_memory_does_not_grow_with_the_images(scores: str, photos: Path, tmp_pat
             tmp_path / "list.txt",
             tmp_path / f"{scores}_{num_images}",
             detector,
-            scores=TableOptions(scores, 100),
+            outputs=outputs(scores, 100),
         )
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()

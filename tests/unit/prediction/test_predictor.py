@@ -2,6 +2,7 @@ import csv
 import errno
 import json
 import logging
+import math
 import os
 from pathlib import Path
 
@@ -15,16 +16,14 @@ from torch import Tensor
 from crane.data.images import image_to_tensor, read_rgb
 from crane.errors import UsageError
 from crane.pictures import ColourScale, heat_map, overlay, read_map, resize_map
-from crane.prediction.calibration import Threshold
-from crane.prediction.detecting import Detector, score_images
+from crane.prediction import outputs as outputs_module
+from crane.prediction import write_predictions
+from crane.prediction.calibration import Calibration, Threshold
+from crane.prediction.detector import Detector, LoadOptions, score_images
 from crane.prediction.inputs import find_images
-from crane.prediction.loading import LoadOptions
-from crane.prediction.outputs import MapSink, OutputOptions
-from crane.prediction.predictor import calibrate_on, predict
-from crane.prediction.results import MAX_SHOWN, PredictSummary
-from crane.prediction.settings import Calibration
+from crane.prediction.outputs import OutputOptions
 from crane.prediction.shards import Shard
-from crane.prediction.table import TableOptions, read_scores
+from crane.prediction.table import MAX_SHOWN, PredictSummary, ScoreTable, read_scores
 from crane.types import Prediction
 
 SIZE = 24
@@ -43,8 +42,9 @@ def loading(**changes: object) -> LoadOptions:
     return LoadOptions(**{**values, **changes})  # type: ignore[arg-type]
 
 
-def outputs(maps: str = "png", overlays: str = "png") -> OutputOptions:
-    return OutputOptions(maps=maps, overlays=overlays, scale=SCALE, alpha=0.7)
+def outputs(**changes: object) -> OutputOptions:
+    values = {"scores": "csv", "part_size": 4, "maps": "png", "overlays": "png"}
+    return OutputOptions(**{**values, "scale": SCALE, "alpha": 0.7, **changes})  # type: ignore[arg-type]
 
 
 def run(
@@ -54,14 +54,12 @@ def run(
     detector: Detector = brightness,
     made_of: dict[str, object] | None = None,
     threshold: Threshold | Calibration | None = None,
-    pictures: OutputOptions | None = None,
+    written: OutputOptions | None = None,
     shard: Shard = Shard(0, 1),  # noqa: B008
-    scores: str = "csv",
-    part_size: int = 4,
     overwrite: bool = False,
     **changes: object,
 ) -> PredictSummary:
-    return predict(
+    return write_predictions(
         lambda: detector,
         find_images(spec),  # type: ignore[arg-type]
         made_of=made_of or {},
@@ -69,8 +67,7 @@ def run(
         overwrite=overwrite,
         shard=shard,
         loading=loading(**changes),
-        outputs=pictures or outputs(),
-        scores=TableOptions(scores, part_size),
+        outputs=written or outputs(),
         threshold=threshold,
         device=CPU,
         show_progress=False,
@@ -110,7 +107,7 @@ def test_every_size_and_mode_gets_a_score_a_map_and_an_overlay_of_its_own_size(
 ) -> None:
     summary = run(photos, tmp_path / "out")
     assert (summary.num_images, summary.num_scored, summary.num_missing) == (8, 8, 0)
-    assert summary.skipped == ()
+    assert summary.skipped == []
     rows = rows_of(summary)
     assert [row["image"] for row in rows] == sorted(str(row["image"]) for row in rows)
     for row in rows:
@@ -127,7 +124,7 @@ def test_every_size_and_mode_gets_a_score_a_map_and_an_overlay_of_its_own_size(
 
 
 def test_images_of_one_name_do_not_overwrite_each_other(photos: Path, tmp_path: Path) -> None:
-    run(photos, tmp_path / "out", pictures=outputs("npy", "none"))
+    run(photos, tmp_path / "out", written=outputs(maps="npy", overlays="none"))
     values = {
         name: read_map(tmp_path / "out" / "maps" / f"{name}.npy").mean()
         for name in ("left/1.png", "right/1.png", "right/1.jpg")
@@ -202,25 +199,38 @@ def test_or_they_are_an_error_that_names_the_file(photos: Path, tmp_path: Path) 
 def test_an_image_whose_picture_cannot_be_written_keeps_its_score(
     photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """JPEG takes no side above 65,500 pixels, and file systems no name above 255 bytes."""
+    """JPEG takes no side above 65,500 pixels, and no file can be where a folder is."""
     long = write_grey(photos / "scan.png", 51, (66_000, 2))
-    named = write_grey(photos / f"{'n' * 250}.png", 51)
-    pictures = outputs(maps="none", overlays="jpg")
+    blocked = write_grey(photos / "x.png", 51)
+    write_grey(photos / "x.png.jpg" / "inner.png", 51)
     rows = {Path(row["image"]): row for row in rows_of(run(photos, tmp_path / "out"))}
-    assert rows[named]["score"] is not None
-    assert "no map" in rows[named]["error"]
-    assert "no overlay" in rows[named]["error"]
     assert rows[long]["error"] is None  # PNG takes it
-    rows = {
-        Path(row["image"]): row for row in rows_of(run(photos, tmp_path / "b", pictures=pictures))
-    }
+    written = outputs(maps="none", overlays="jpg")
+    summary = run(photos, tmp_path / "b", written=written)
+    rows = {Path(row["image"]): row for row in rows_of(summary)}
     assert rows[long]["score"] is not None
     assert rows[long]["overlay"] is None
     assert rows[long]["error"].startswith("no overlay: ")
     assert rows[photos / "grey.png"]["overlay"] is not None
     assert "no overlay of" in caplog.text
-    with pytest.raises(UsageError, match=r"whose overlay can be written.*overlays, or on_error"):
-        run(photos, tmp_path / "c", pictures=pictures, on_error="fail")
+    both = [rows[blocked], rows[photos / "x.png.jpg" / "inner.png"]]
+    assert all(row["score"] is not None for row in both)
+    assert sorted(row["overlay"] is None for row in both) == [False, True]
+    with pytest.raises(
+        UsageError, match=r"cannot write the overlay of .*for overlays, or on_error"
+    ):
+        run(photos, tmp_path / "c", written=written, on_error="fail")
+
+
+def test_pictures_of_images_with_very_long_names_are_written(tmp_path: Path) -> None:
+    """Their names have no room for another ending; cut ones stay distinct."""
+    long = [write_grey(tmp_path / "photos" / f"{'n' * 249}{end}.png", 51) for end in "ab"]
+    rows = rows_of(run(tmp_path / "photos", tmp_path / "out"))
+    assert [row["image"] for row in rows] == list(map(str, long))
+    for kind in ("map", "overlay"):
+        files = {tmp_path / "out" / str(row[kind]) for row in rows}
+        assert len(files) == 2
+        assert all(file.is_file() for file in files)
 
 
 def test_a_full_disk_is_nobodys_image(
@@ -229,15 +239,36 @@ def test_a_full_disk_is_nobodys_image(
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(MapSink, "__call__", full)
+    monkeypatch.setattr(outputs_module, "save_map", full)
     with pytest.raises(OSError, match="No space left"):
         run(photos, tmp_path / "out")
     assert not list((tmp_path / "out").glob("scores/*"))
 
 
+def test_each_image_is_opened_once_and_each_part_read_once(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Overlays open their image again: keeping it would need more memory."""
+    opened, read = [], []
+    from crane.prediction import detector
+
+    def counting_open(path: str) -> Image.Image:
+        opened.append(path)
+        return read_rgb(path)
+
+    read_part = ScoreTable.read
+    monkeypatch.setattr(detector, "read_rgb", counting_open)
+    monkeypatch.setattr(
+        ScoreTable, "read", lambda table, n, images: read.append(n) or read_part(table, n, images)
+    )
+    run(photos, tmp_path / "out")
+    assert sorted(opened) == sorted(find_images(photos))
+    assert read == [0, 1]
+
+
 def test_no_readable_image_at_all_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("not an image")
-    with pytest.raises(UsageError, match="at least one image that can be read"):
+    with pytest.raises(UsageError, match=r"input: none of the images can be read; .*text\.png"):
         run(tmp_path / "text.png", tmp_path / "out")
 
 
@@ -258,7 +289,7 @@ def test_csv_and_json_say_the_same(photos: Path, tmp_path: Path) -> None:
 
 
 def test_without_threshold_nothing_is_decided(photos: Path, tmp_path: Path) -> None:
-    summary = run(photos, tmp_path / "out", pictures=outputs("none", "none"))
+    summary = run(photos, tmp_path / "out", written=outputs(maps="none", overlays="none"))
     with summary.scores.open() as file:
         assert next(csv.reader(file)) == ["image", "score", "height", "width", "error"]
     assert summary.num_anomalous is None
@@ -294,7 +325,9 @@ def test_scores_that_are_not_finite_name_the_image(tmp_path: Path) -> None:
     batches = [list(find_images(tmp_path))]
     for with_maps in (True, False):
         said = score_images(broken, batches, loading(), device=CPU, with_maps=with_maps)
-        with pytest.raises(UsageError, match=r"NaN or infinity for .*overflow\.png"):
+        with pytest.raises(
+            UsageError, match=r"NaN or infinity for .*overflow\.png; precision=32-true"
+        ):
             list(said)
 
 
@@ -304,33 +337,51 @@ def test_calibration_on_a_folder_of_normal_images(
     for value in range(40):
         write_grey(tmp_path / "normals" / f"{value:02d}.png", value)
     (tmp_path / "normals" / "bad.png").write_text("not an image")
-    threshold = calibrate_on(
-        brightness, find_images(tmp_path / "normals"), 0.1, loading(), device=CPU,
-        show_progress=False,
-    )  # fmt: skip
-    assert threshold.num_normals == 40
-    assert "bad.png" in caplog.text
     # Rank ceil(41 * 0.9) = 37 is grey value 36.
     write_grey(tmp_path / "new" / "36.png", 36)
     write_grey(tmp_path / "new" / "37.png", 37)
-    summary = run(tmp_path / "new", tmp_path / "out", threshold=threshold)
+    calibration = Calibration(str(tmp_path / "normals"), 0.1)
+    summary = run(tmp_path / "new", tmp_path / "out", threshold=calibration)
+    assert summary.threshold is not None
+    assert summary.threshold.num_normals == 40
+    assert "bad.png" in caplog.text
     assert [row["anomalous"] for row in rows_of(summary)] == [0, 1]
 
 
-def test_mistaken_options_name_their_keys() -> None:
-    with pytest.raises(UsageError, match=r"csv or parquet.*change scores"):
-        TableOptions("xlsx", 1)
-    with pytest.raises(UsageError, match="change part_size"):
-        TableOptions("csv", 0)
-    for key, value in (("batch_size", 0), ("image_size", 0), ("num_workers", -1)):
-        with pytest.raises(UsageError, match=f"change {key}"):
-            loading(**{key: value})
-    with pytest.raises(UsageError, match="change on_error"):
-        loading(on_error="ignore")
-    with pytest.raises(UsageError, match=r"png, npy or none.*change maps"):
-        outputs(maps="tif")
-    with pytest.raises(UsageError, match=r"jpg, png or none.*change overlays"):
-        outputs(overlays="gif")
+@pytest.mark.parametrize(
+    ("options", "key", "value"),
+    [
+        (outputs, "scores", "xlsx"),
+        *((outputs, "part_size", value) for value in (0, 2.5, True, "many", None)),
+        (outputs, "maps", "tif"),
+        (outputs, "overlays", "gif"),
+        *((outputs, "alpha", value) for value in (math.nan, 1.5)),
+        *((loading, "batch_size", value) for value in (0, 1.5, True, "banana")),
+        *((loading, "image_size", value) for value in (0, [112, 224], math.inf)),
+        *((loading, "num_workers", value) for value in (-1, 0.5, "banana")),
+        (loading, "on_error", "ignore"),
+    ],
+)
+def test_mistaken_options_name_their_keys(options: object, key: str, value: object) -> None:
+    with pytest.raises(UsageError, match=f"^{key} must be "):
+        options(**{key: value})  # type: ignore[operator]
+
+
+def test_foreign_files_in_the_folder_are_named(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "normals").mkdir()
+    write_grey(tmp_path / "normals" / "1.png", 30)
+    calibration = Calibration(str(tmp_path / "normals"), 0.4)
+    for name, content in (
+        ("calibration.json", '{"odd": 1}'),
+        ("calibration.json", '{"value": "high"}'),
+        ("settings.json", "[]"),
+    ):
+        output = tmp_path / content.strip('{"}')
+        run(photos, output, threshold=calibration)
+        (output / name).write_text(content)
+        with pytest.raises(UsageError, match=rf"cannot read .*{name}: .*overwrite=true"):
+            run(photos, output, threshold=calibration)
+        run(photos, output, threshold=calibration, overwrite=True)
 
 
 def test_many_unreadable_images_are_counted_and_a_few_named(
@@ -354,7 +405,7 @@ def test_names_that_are_no_text_are_shown_with_escapes(tmp_path: Path) -> None:
     except OSError:
         pytest.skip("this file system takes text only")
     for scores in ("csv", "parquet"):
-        summary = run(tmp_path / "photos", tmp_path / scores, scores=scores)
+        summary = run(tmp_path / "photos", tmp_path / scores, written=outputs(scores=scores))
         assert summary.num_scored == 1
     (row,) = read_scores(tmp_path / "csv" / "scores.csv")
     assert str(row["image"]).endswith("\\udcff.png")

@@ -3,7 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crane.errors import UsageError
-from crane.prediction.shards import Shard, find_shard, local_rank
+from crane.prediction.shards import Shard, find_shard
+from crane.processes import local_rank
 
 
 @given(count=st.integers(1, 9), num_parts=st.integers(0, 40))
@@ -55,17 +56,18 @@ def test_tasks_of_a_step_in_an_array_are_all_different() -> None:
 @pytest.mark.parametrize(
     ("spec", "environment", "wanted"),
     [
-        ("auto", {}, "torchrun, srun or a Slurm array"),
-        ("auto", array(3, 1, 7, 1, 3), "evenly spaced"),
-        ("auto", {"RANK": "one", "WORLD_SIZE": "2"}, "whole number"),
-        ("whole", TORCHRUN, "a share for each process"),
-        ("4/4", {}, "K from 0 to N - 1"),
-        ("half", {}, "K/N such as"),
-        ("-1/4", {}, "K/N such as"),
+        ("auto", {}, "shard=auto needs torchrun, srun or a Slurm array"),
+        ("auto", array(3, 1, 7, 1, 3), "not evenly spaced"),
+        ("auto", {"RANK": "one", "WORLD_SIZE": "2"}, "RANK must be an integer, not 'one'"),
+        ("whole", TORCHRUN, "each of 4 processes would predict on all images; shard=auto"),
+        ("whole", STEP, "each of 4 processes would predict on all images; shard=auto"),
+        ("4/4", {}, "shard must be K/N with K from 0 to N - 1"),
+        ("half", {}, "shard must be whole, auto or K/N such as 0/4, not 'half'"),
+        ("-1/4", {}, "shard must be whole, auto or K/N such as 0/4, not '-1/4'"),
     ],
 )
 def test_mistakes(spec: str, environment: dict[str, str], wanted: str) -> None:
-    with pytest.raises(UsageError, match=f"{wanted}.*change shard"):
+    with pytest.raises(UsageError, match=wanted):
         find_shard(spec, environment)
 
 

@@ -9,7 +9,14 @@ import yaml
 from PIL import Image
 
 from crane.metrics import Curve
-from crane.pictures import ColourScale, GalleryKeeper, PanelStyle, write_curves, write_gallery
+from crane.pictures import (
+    ColourScale,
+    Gallery,
+    OverlayOptions,
+    PerClass,
+    write_curves,
+    write_gallery,
+)
 from crane.runs import DatasetResult, write_results_json
 from crane.types import Sample
 
@@ -39,16 +46,17 @@ def curves(dataset: str) -> dict:
 
 
 def pictures(folder: Path, dataset: str, vmax: float) -> None:
-    style = PanelStyle(ColourScale(0.0, vmax, "inferno"), alpha=0.7, tile=20)
-    keeper = GalleryKeeper(dataset, style=style, num_anomalous=1, num_normal=1)
+    scale = ColourScale(0.0, vmax, "inferno")
+    kept = Gallery(dataset, OverlayOptions(scale, 0.7, "random", 0, 0, 20, 1, PerClass(1, 1)))
     for number in range(4):
         path = folder / "images" / f"{number:03d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (20, 20), (60 * number, 90, 90)).save(path)
         label = number % 2
         sample = Sample(path, label, "bolt", "bent" if label else "good")
-        keeper.add(sample, number / 4, torch.full((8, 8), number / 4), torch.zeros(8, 8).int())
-    write_gallery(keeper.close(folder / "gallery"), style, folder / "gallery")
+        kept.add(sample, number / 4, torch.full((8, 8), number / 4), torch.zeros(8, 8).int())
+    written = kept.write(folder / "overlays", folder / "gallery")
+    write_gallery(written.pictures, scale, folder / "gallery")
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from unittest.mock import Mock
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 
-from crane.training.progress import ProgressBar
+from crane.training.callbacks import ProgressBar
 
 
 def test_values_are_read_as_often_as_loggers_read_them(monkeypatch):
