@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from crane.data.images import read_mask, read_rgb
 from crane.data.index import Index
 from crane.pictures.overlays import fitted
-from crane.types import Sample
+from crane.samples import Sample
 
 _PAPER, _TEXT, _OUTLINE = (255, 255, 255), (40, 40, 40), (255, 0, 255)
 _GAP, _CAPTION = 4, 18

@@ -1,21 +1,25 @@
-"""What a test leaves for reports beside its metrics: curves, and the score of each image."""
+"""What a test leaves for reports beside its metrics: curves, scores and the list of pictures."""
 
 import csv
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from crane.files import write_text
-from crane.metrics import Curve
-from crane.types import Sample
+from crane.checks import checked
+from crane.errors import UsageError
+from crane.files import write_json, write_text
+from crane.metrics.curves import Curve
+from crane.pictures.overlays import ColourScale
+from crane.samples import Sample
 
-CURVES, SCORES = "curves.json", "scores.csv"
-"""Their names in the folder of a run."""
+CURVES, SCORES, GALLERY = "curves.json", "scores.csv", "gallery"
+"""Their names in the folder of a run; `gallery.json` in the folder `gallery` lists the pictures."""
 NUM_POINTS = 200
 """Points kept of a curve: more than the eye tells apart in a figure."""
 
@@ -82,3 +86,42 @@ def write_scores(
             facts = (dataset, one.class_name, one.defect, one.label)
             table.writerow((*facts, f"{value:.6g}", image))
     return write_text(path, text.getvalue())
+
+
+@checked
+@dataclass(frozen=True)
+class Picture:
+    """An entry of `gallery.json`: image, overlay and map side by side in one file."""
+
+    dataset: str
+    class_name: str
+    defect: str
+    label: int
+    score: float
+    name: str
+    """File name of the image."""
+    choice: str
+    """Why it is shown: best, worst or random."""
+    file: str
+    """The picture, relative to the folder of the gallery."""
+
+
+def write_gallery(pictures: Sequence[Picture], scale: ColourScale, folder: Path) -> Path:
+    """Write the list of the pictures in a folder, and the colour scale that they share."""
+    entries = [asdict(picture) for picture in pictures]
+    return write_json(folder / "gallery.json", {"scale": asdict(scale), "pictures": entries})
+
+
+def read_gallery(folder: Path) -> tuple[dict[str, object], list[Picture]]:
+    """Read the scale and the entries of a gallery.
+
+    Raises:
+        UsageError: The file holds something else.
+    """
+    path = folder / "gallery.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        pictures = [Picture(**entry) for entry in content["pictures"]]
+        return asdict(ColourScale(**content["scale"])), pictures
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"cannot read the gallery {path}: {error!r}") from error

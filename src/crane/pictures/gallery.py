@@ -1,10 +1,8 @@
 """Pictures of a few images of each class, chosen while a test runs."""
 
 import heapq
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
@@ -15,11 +13,10 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from crane.checks import checked
 from crane.data.images import read_rgb
 from crane.errors import UsageError
-from crane.files import file_name, file_names, replacing, write_json
-from crane.pictures.overlays import ColourScale
+from crane.files import file_name, file_names, replacing
+from crane.pictures.findings import Picture
 from crane.pictures.panels import (
     OverlayOptions,
     Panel,
@@ -29,12 +26,10 @@ from crane.pictures.panels import (
     panel_sheet,
     strip,
 )
-from crane.types import ANOMALOUS, NORMAL, Sample
+from crane.samples import ANOMALOUS, NORMAL, Sample
 
 logger = logging.getLogger(__name__)
 
-GALLERY = "gallery"
-"""Its folder in that of a run; `gallery.json` in it lists the pictures."""
 QUALITY = 82
 """Of the WebP pictures, which take a few kilobytes each."""
 
@@ -63,24 +58,6 @@ def by_failure(sample: Sample, score: float) -> float:
 RANKS: Mapping[str, Rank] = MappingProxyType(
     {"random": by_chance, "best": by_success, "worst": by_failure}
 )
-
-
-@checked
-@dataclass(frozen=True)
-class Picture:
-    """An entry of `gallery.json`: image, overlay and map side by side in one file."""
-
-    dataset: str
-    class_name: str
-    defect: str
-    label: int
-    score: float
-    name: str
-    """File name of the image."""
-    choice: str
-    """Why it is shown: best, worst or random."""
-    file: str
-    """The picture, relative to the folder of the gallery."""
 
 
 class Chosen(NamedTuple):
@@ -270,29 +247,3 @@ def _save(image: Image.Image, path: Path) -> bool:
         logger.warning("cannot write the picture %s: %s", path, error)
         return False
     return True
-
-
-def write_gallery(pictures: Sequence[Picture], scale: ColourScale, folder: Path) -> Path:
-    """Write the entries of a gallery, and the colour scale they share, beside the pictures."""
-    entries = [asdict(picture) for picture in pictures]
-    return write_json(folder / "gallery.json", {"scale": asdict(scale), "pictures": entries})
-
-
-def read_gallery(folder: Path) -> tuple[dict[str, object], list[Picture]]:
-    """Read the scale and the entries of a gallery.
-
-    Raises:
-        UsageError: The file holds something else, or names pictures outside its folder.
-    """
-    path = folder / "gallery.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        pictures = [Picture(**entry) for entry in content["pictures"]]
-        scale = asdict(ColourScale(**content["scale"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"cannot read the gallery {path}: {error!r}") from error
-    inside = folder.resolve()
-    outside = [p.file for p in pictures if not (inside / p.file).resolve().is_relative_to(inside)]
-    if outside:
-        raise UsageError(f"{path} names a picture outside its folder: {outside[0]}")
-    return scale, pictures

@@ -1,8 +1,9 @@
 import math
-from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
+from lightning import LightningModule, Trainer
 from PIL import Image
 
 from crane.config import compose
@@ -120,11 +121,11 @@ def test_one_copy_a_batch_and_one_look_at_each_image(parts, tmp_path, monkeypatc
     monkeypatch.setattr(
         Gallery, "add", lambda _, sample, score, *__: seen.append((sample.image.stem, score))
     )
-    trainer = SimpleNamespace(is_global_zero=True)
+    trainer, module = Mock(spec=Trainer, is_global_zero=True), Mock(spec=LightningModule)
     for number, indices in enumerate(([4, 2, 0], [1, 3], [5])):
-        write.on_test_batch_end(trainer, None, *make_batch(indices), number)
+        write.on_test_batch_end(trainer, module, *make_batch(indices), number)
         assert len(seen) == [0, 3, 5][number], "a batch is looked at when the next has been started"
-    write.on_test_epoch_end(trainer, None)
+    write.on_test_epoch_end(trainer, module)
     assert len(copies) == 3
     assert [name for name, _ in seen] == ["4", "2", "0", "1", "3", "5"]
     assert [score for _, score in seen] == pytest.approx([0.4, 0.2, 0.0, 0.1, 0.3, 0.5])
