@@ -132,3 +132,14 @@ def test_a_failed_seed_is_named_and_its_training_resumes_as_if_it_had_not_failed
     assert numbers_of(world / EXPERIMENT) == numbers_of(world / "results")
     (folder,) = prompts(partly)
     assert prompts(partly)[folder] == prompts(whole)[folder]
+
+
+def test_a_second_time_nothing_is_run_and_nothing_changes(reproduce, whole, world):
+    before = runs_of(whole / "store")
+    outcome = reproduce(whole)
+    assert "finished before: 4 tests; cannot be run: 0" in outcome.out
+    assert "\n0 runs" in outcome.out
+    assert len(runs_of(whole / "store")) == len(before)
+    files = ("results.csv", "results.provenance.json", "README.md")
+    for name in files:
+        assert (world / EXPERIMENT / name).read_bytes() == (world / "results" / name).read_bytes()

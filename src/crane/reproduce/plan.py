@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,13 +45,20 @@ class Setting:
     missing: tuple[Missing, ...]
     """Those that were not here when it was composed."""
 
+    @cached_property
+    def _without_targets(self) -> DictConfig:
+        config = self.config.copy()
+        with open_dict(config):
+            config.targets = {}
+        return config
+
     def of(self, seed: int, dataset: str | None = None) -> DictConfig:
         """Copy the configuration for one seed, and for one target if it is a test's."""
-        config = self.config.copy()
+        config = self._without_targets.copy()  # the targets take most of the time
         with open_dict(config):
             config.seed = seed
             if dataset is not None:
-                config.targets = {dataset: config.targets[dataset]}
+                config.targets = {dataset: self.config.targets[dataset]}
         return config
 
 

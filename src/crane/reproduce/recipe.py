@@ -10,12 +10,13 @@ from typing import Annotated, ClassVar, TypeVar
 
 import yaml
 from annotated_types import MinLen
-from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
 
 from crane.checks import NonNegativeFloat, NonNegativeInt, PositiveInt, Seed, Text, one_of, shown
+from crane.config import parse_override
 from crane.errors import UsageError
 from crane.report import read_published
 from crane.reproduce.suite import suites
@@ -43,14 +44,14 @@ T = TypeVar("T", bound=Sequence[Hashable])
 
 @cache
 def key_of(override: str) -> str:
-    """The key of an override, such as `guide` of `guide=mini`.
+    """The key or group of an override, such as `dataset@source` of `dataset@source=[visa]`.
 
     Raises:
         UsageError: It is no override.
     """
     try:
-        return OverridesParser.create().parse_override(override).get_key_element()
-    except Exception as error:
+        return parse_override(override).get_key_element()
+    except HydraException as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"{override!r} is not of the form KEY=VALUE: {reason}") from error
 

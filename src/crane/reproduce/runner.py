@@ -65,6 +65,7 @@ class Runner:
         for run in reversed(finished_runs(store)):
             self._finished[_key(run.setting, run.seed, run.data, run.weights)] = run.place
         self._checkpoints: dict[Path, PromptCheckpoint] = {}
+        self._configs: dict[tuple[Test, Path], tuple[DictConfig, str]] = {}
 
     def _find(
         self, name: str, seed: int, data: Mapping[str, str], setting: Setting
@@ -92,6 +93,7 @@ class Runner:
 
     def run(self, plan: Plan) -> Outcomes:
         """Run everything that can run; after a failure, continue with the other tests."""
+        gc.freeze()  # so that collecting the model of a run need not visit all that was imported
         outcomes = Outcomes()
         tests, labels = plan.distinct_tests, plan.labels()
         for place, test in enumerate(tests, 1):
@@ -109,6 +111,7 @@ class Runner:
                 if test.training is not None and self.trained(test.training) is None:
                     failed = [t for t in tests if t.training is test.training]
                 outcomes.failed |= {t: text for t in failed if t not in outcomes.done}
+        gc.unfreeze()
         return outcomes
 
     def _run(self, test: Test, outcomes: Outcomes, label: str) -> None:
@@ -138,11 +141,14 @@ class Runner:
         """A test's configuration with the checkpoint's model in it, and its setting."""
         if path not in self._checkpoints:
             self._checkpoints[path] = read_checkpoint(path)
-        config = test.setting.of(test.seed, test.dataset.name)
-        config = adopt_config(config, self._checkpoints[path], test.overrides)
-        with open_dict(config):
-            config.checkpoint = str(path)
-        return config, setting_of({**plain(config), "checkpoint": sha256(path)}, "test")
+        if (test, path) not in self._configs:
+            config = test.setting.of(test.seed, test.dataset.name)
+            config = adopt_config(config, self._checkpoints[path], test.overrides)
+            with open_dict(config):
+                config.checkpoint = str(path)
+            name = setting_of({**plain(config), "checkpoint": sha256(path)}, "test")
+            self._configs[test, path] = config, name
+        return self._configs[test, path]
 
     def _train(self, wanted: Training, label: str) -> Path:
         folder = self.folder / "trainings" / wanted.name

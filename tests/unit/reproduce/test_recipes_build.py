@@ -75,12 +75,12 @@ def built():
 @each_recipe
 def test_every_row_composes_and_builds(folder, name, plan_of, built):
     plan = plan_of(folder, name)
-    for test in plan.distinct_tests:
-        for setting in filter(None, (test.setting, test.training and test.training.setting)):
-            key = json.dumps([name, model_config(setting.config)], default=str)
-            if key not in built:
-                config = setting.config.copy()
-                built[key] = build_model(narrow(config) if name == "paper" else config)
+    settings = {run.setting for run in (*plan.distinct_tests, *plan.trainings)}
+    for setting in settings:
+        key = json.dumps([name, model_config(setting.config)], default=str)
+        if key not in built:
+            config = setting.config.copy()
+            built[key] = build_model(narrow(config) if name == "paper" else config)
     for training in plan.trainings:
         build(training.setting.config.loss, "loss")
         build(training.setting.config.optimizer, "optimizer")
@@ -89,6 +89,11 @@ def test_every_row_composes_and_builds(folder, name, plan_of, built):
         training = test.training and test.training.setting.name
         rows.setdefault((test.setting.name, training, test.checkpoint), set()).add(cell.row)
     assert all(len(alike) == 1 for alike in rows.values()), "two rows are one setting"
+
+
+@cache
+def tiny_guide() -> DictConfig:
+    return compose("train", ["guide=tiny"]).guide.features
 
 
 def narrow(config: DictConfig) -> DictConfig:
@@ -111,7 +116,7 @@ def narrow(config: DictConfig) -> DictConfig:
     }
     config.backbone.model.weights = "random"
     if config.guide.features is not None:
-        config.guide.features = compose("train", ["guide=tiny"]).guide.features
+        config.guide.features = tiny_guide()
     return config
 
 
