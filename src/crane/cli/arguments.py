@@ -23,11 +23,11 @@ CACHE_ACTIONS = ("list", "prune")
 
 FLAGS = (
     *("-m", "--multirun", "-r", "--run", "--resolve", "--hydra-help"),
-    *("-sc", "--shell-completion", "-i", "--info"),
+    *("-sc", "--shell-completion"),
 )
 """Flags of Hydra without a value."""
 FLAGS_WITH_VALUE = (
-    *("--cfg", "-c", "--package", "-p", "--experimental-rerun"),
+    *("--cfg", "-c", "--package", "-p", "--info", "-i", "--experimental-rerun"),
     *("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
 )
 """Flags of Hydra whose value is the next argument."""
