@@ -42,6 +42,12 @@ def choices(command: str) -> list[tuple[str, ...]]:
 
 
 @cache
+def composed_once(command: str, *overrides: str) -> DictConfig:
+    """The configuration of a command; not to be changed."""
+    return compose(command, overrides)
+
+
+@cache
 def composed(command: str, row: tuple[str, ...]) -> DictConfig:
     """The configuration of a command with some options chosen; not to be changed."""
     return compose(command, [*GIVEN.get(command, ()), *row])

@@ -126,6 +126,17 @@ def tiny() -> tuple[str, ...]:
 
 
 @pytest.fixture
+def composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compose each choice of groups that is typed only once."""
+    from compositions import composed_once
+    from crane.cli import validation
+
+    monkeypatch.setattr(
+        validation, "compose", lambda command, chosen: composed_once(command, *chosen).copy()
+    )
+
+
+@pytest.fixture
 def crane(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Callable[..., Outcome]]:

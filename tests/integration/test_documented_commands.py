@@ -46,6 +46,7 @@ def test_there_are_commands_to_check():
     assert len(tour_lines()) >= 4
 
 
+@pytest.mark.usefixtures("composed_once")
 @pytest.mark.parametrize("line", crane_lines())
 def test_every_documented_command_is_accepted(line):
     _, command, *arguments = shlex.split(line, comments=True)
