@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 
 from crane.checks import checked
-from crane.files import replacing
+from crane.files import file_names, replacing
 from crane.pictures import KINDS
 from crane.report.discovery import Run
 from crane.report.markup import TableRow, heading
@@ -96,9 +96,10 @@ def write_figures(
         UsageError: The format is unknown.
     """
     colours = setting_colours(rows)
+    folders = file_names(row.dataset for row in rows if row.num_seeds)
     written = []
     with mpl.rc_context(STYLE), drawing_text([*colours, *(row.class_name for row in rows)]):
-        for dataset in dict.fromkeys(row.dataset for row in rows if row.num_seeds):
+        for dataset, subfolder in folders.items():
             own = [row for row in rows if row.dataset == dataset]
             curves = {label: run.curves.get(dataset, {}) for label, run in first.items()}
             drawn = {
@@ -109,7 +110,7 @@ def write_figures(
             }
             for name, figure in drawn.items():
                 if figure is not None:
-                    path = folder / dataset / f"{name}.{figures}"
+                    path = folder / subfolder / f"{name}.{figures}"
                     with replacing(path) as part:
                         figure.savefig(part, dpi=200)
                     written.append(path)

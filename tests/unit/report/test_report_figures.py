@@ -110,6 +110,11 @@ def test_a_font_that_has_them_is_used(rename, figures, caplog, monkeypatch, tmp_
     assert b"NotoSansSC" in made["alpha/classes.pdf"].read_bytes()
 
 
+def test_no_figure_leaves_the_folder_whatever_a_data_set_is_called(make_run, figures, tmp_path):
+    make_run("a", dataset="../../outside", findings=False)
+    assert all(tmp_path / "figures" in path.resolve().parents for path in figures(["x"]).values())
+
+
 def test_pdf(make_run, figures):
     make_run("a", findings=False)
     assert all(path.read_bytes().startswith(b"%PDF") for path in figures(["x"], "pdf").values())
