@@ -171,63 +171,61 @@ def _classes(
 ) -> Figure | None:
     """A bar for each class and setting, in one plot per metric."""
     own = [row for row in rows if row.class_name != MEAN]
-    names = list(dict.fromkeys(row.class_name for row in own))
-    if not names:
-        return None
-
-    def draw(axes: Axes, number: int) -> None:
-        values = [(row.setting, row.class_name, row.spread(metrics[number])) for row in own]
-        _bars(axes, names, values, colours)
-        axes.set_ylabel(heading(metrics[number]))
-
-    width = max(3.5, 0.09 * len(own) + 0.2 * len(names))
-    return _grid(len(metrics), draw, (width, 1.5), num_columns=1, legend=True)
+    groups = list(dict.fromkeys(row.class_name for row in own))
+    bars = {
+        heading(metric): [(row.setting, row.class_name, row.spread(metric)) for row in own]
+        for metric in metrics
+    }
+    width = max(3.5, 0.09 * len(own) + 0.2 * len(groups))
+    return _bar_figure(bars, groups, colours, (width, 1.5))
 
 
 def _sizes(rows: Sequence[TableRow], colours: Mapping[str, str]) -> Figure | None:
     """A bar for each region size and setting."""
     names = {size: size.removeprefix("aupro_") for size in SIZES}
     own = [row for row in rows if row.class_name == MEAN and row.num_seeds]
-    each = [(row.setting, names[size], row.spread(size)) for row in own for size in SIZES]
-    values = [one for one in each if one[2].values]
-    if not values:
-        return None
-
-    def draw(axes: Axes, number: int) -> None:
-        _bars(axes, list(names.values()), values, colours)
-        axes.set_ylabel("AUPRO")
-
-    return _grid(1, draw, (max(3.5, 0.09 * len(values)), 2), legend=True)
+    bars = [(row.setting, name, row.spread(size)) for row in own for size, name in names.items()]
+    width = max(3.5, 0.09 * len(bars))
+    return _bar_figure({"AUPRO": bars}, list(names.values()), colours, (width, 2))
 
 
-def _bars(
-    axes: Axes,
+def _bar_figure(
+    bars: Mapping[str, Sequence[tuple[str, str, Spread]]],
     groups: Sequence[str],
-    values: Sequence[tuple[str, str, Spread]],
     colours: Mapping[str, str],
-) -> None:
+    size: tuple[float, float],
+) -> Figure | None:
     """Bars of all settings side by side in every group, with whiskers of one deviation.
 
     Args:
-        axes: The axes to draw on.
+        bars: For each plot its label, and setting, group and height of each bar.
         groups: Names of the groups, from left to right.
-        values: Setting, group and height of each bar.
         colours: The colour of each setting.
+        size: Size of a plot in inches.
     """
-    settings = list(dict.fromkeys(setting for setting, _, _ in values))
-    width = 0.8 / len(settings)
-    for place, setting in enumerate(settings):
-        mine = {g: s for one, g, s in values if one == setting and s.values}
-        x = [groups.index(name) - 0.4 + width * (place + 0.5) for name in mine]
-        heights = [100 * spread.mean for spread in mine.values()]
-        errors = [100 * (spread.deviation or math.nan) for spread in mine.values()]
-        axes.bar(x, heights, width, color=colours[setting], label=setting)
-        axes.errorbar(x, heights, yerr=errors, fmt="none", ecolor="#333", elinewidth=0.7)
-    axes.set_xlim(-0.5, len(groups) - 0.5)
-    axes.set_xticks(range(len(groups)), groups)
-    if len(groups) > 5:
-        axes.tick_params("x", rotation=30)
-    axes.grid(visible=False, axis="x")
+    known = {label: [bar for bar in own if bar[2].values] for label, own in bars.items()}
+    if not any(known.values()):
+        return None
+
+    def draw(axes: Axes, number: int) -> None:
+        label, own = list(known.items())[number]
+        settings = list(dict.fromkeys(setting for setting, _, _ in own))
+        for place, setting in enumerate(settings):
+            mine = {group: spread for one, group, spread in own if one == setting}
+            width = 0.8 / len(settings)
+            x = [groups.index(group) - 0.4 + width * (place + 0.5) for group in mine]
+            heights = [100 * spread.mean for spread in mine.values()]
+            errors = [100 * (spread.deviation or math.nan) for spread in mine.values()]
+            axes.bar(x, heights, width, color=colours[setting], label=setting)
+            axes.errorbar(x, heights, yerr=errors, fmt="none", ecolor="#333", elinewidth=0.7)
+        axes.set_xlim(-0.5, len(groups) - 0.5)
+        axes.set_xticks(range(len(groups)), groups)
+        if len(groups) > 5:
+            axes.tick_params("x", rotation=30)
+        axes.grid(visible=False, axis="x")
+        axes.set_ylabel(label)
+
+    return _grid(len(known), draw, size, num_columns=1, legend=True)
 
 
 def _curves(

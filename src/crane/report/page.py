@@ -2,8 +2,7 @@
 
 import base64
 import logging
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from importlib.resources import files
 from pathlib import Path
@@ -205,23 +204,18 @@ def legend(scale: Mapping[str, Any]) -> dict[str, object]:
 
 def _table(
     rows: Sequence[TableRow], metrics: Sequence[str]
-) -> Iterable[tuple[TableRow, Sequence[Mapping[str, Any]]]]:
-    """Each row with its cells: the text, the value to sort by and the place among its group."""
+) -> Iterator[tuple[TableRow, list[tuple[str, float | None, int]]]]:
+    """Each row with its cells: the text, the value to sort by and the place in its group."""
     groups: dict[tuple[str, str], list[TableRow]] = {}
     for row in rows:
         groups.setdefault((row.dataset, row.class_name), []).append(row)
     for own in groups.values():
-        columns = [_column(own, metric) for metric in metrics]
-        yield from zip(own, zip(*columns, strict=True), strict=True)
-
-
-def _column(rows: Sequence[TableRow], metric: str) -> list[dict[str, Any]]:
-    cells: list[dict[str, Any]] = []
-    for row, place in zip(rows, places(rows, metric), strict=True):
-        spread = row.spread(metric)
-        value = None if math.isnan(spread.mean) else round(spread.mean, 6)
-        cells.append({"text": spread.percent(), "value": value, "place": place})
-    return cells
+        ranks = [places(own, metric) for metric in metrics]
+        for row, *ranked in zip(own, *ranks, strict=True):
+            spreads = [row.spread(metric) for metric in metrics]
+            values = [round(one.mean, 6) if one.values else None for one in spreads]
+            texts = [one.percent() for one in spreads]
+            yield row, list(zip(texts, values, ranked, strict=True))
 
 
 def _chart_data(
