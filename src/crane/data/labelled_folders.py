@@ -77,7 +77,7 @@ def index_folder(
         inside = first_few(f.name + "/" for f in list_folders(folder)) or "no folders"
         names = ", ".join((*SPLITS, *NORMAL_FOLDERS))
         raise request.refusal(
-            f"holds {inside}, but neither one of {names} nor classes that hold them", folder
+            f"holds {inside}; expected one of {names}, or a folder per class that holds one", folder
         )
     return request.index(folder, readers)
 
