@@ -33,7 +33,7 @@ def check(found, tmp_path):
         for number in numbers:
             assert (number.percent is None) == bool(number.reason), number
         page = (tmp_path / "experiments" / name / "README.md").read_text()
-        assert "## In small, on the embedded domains" in page
+        assert "## At small scale, on the embedded domains" in page
         assert not (tmp_path / "experiments" / name / "results.csv").exists()  # of another suite
 
 

@@ -1,15 +1,12 @@
 """`crane reproduce`: published tables and ablations again, beside the published values."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig
-from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from crane.checks import check_value
 from crane.cli.launch import alone_in, listed
@@ -17,15 +14,14 @@ from crane.config import plain
 from crane.errors import UsageError
 from crane.files import shown_path, write_text
 from crane.gate import build
-from crane.report.markup import heading
 from crane.reproduce import (
     Changes,
-    Number,
     Plan,
     Planner,
     Recipe,
     Runner,
     Suite,
+    SuiteResults,
     collect,
     estimate,
     expand,
@@ -37,7 +33,7 @@ from crane.reproduce import (
 from crane.reproduce.cells import split
 from crane.reproduce.numbers import FAILED, MISSING, OUTSIDE
 from crane.reproduce.plan import trainings_of
-from crane.reproduce.readme import Footnotes
+from crane.reproduce.readme import section
 from crane.reproduce.recipe import Seeds
 from crane.reproduce.resources import why_missing
 
@@ -75,7 +71,8 @@ def reproduce(config: DictConfig) -> None:
         numbers, provenance = collect(recipe, plan, outcomes, store)
         write_results(recipe.folder / suite.results, numbers, provenance)
         write_text(recipe.folder / "README.md", readme(recipe, read_results(recipe)))
-        show_numbers(console, recipe, numbers)
+        tables = section(recipe, SuiteResults(suite, numbers, provenance))
+        console.print(escape(f"\n# {recipe.title}\n\n{tables}"), soft_wrap=True)
         states |= {number.state for number in numbers}
     failed = f"tests that failed: {len(outcomes.failed)}; " if outcomes.failed else ""
     console.print(
@@ -135,41 +132,3 @@ def show_plan(console: Console, plan: Plan, runner: Runner, suite: Suite) -> Non
         how = "will be fetched" if one.downloadable and to_run else "missing"
         text = f"{one.kind} {one.name}{size}: {one.help}"
         console.print(f"  [yellow]{how}[/yellow] {escape(text)}", soft_wrap=True)
-
-
-def show_numbers(console: Console, recipe: Recipe, numbers: Sequence[Number]) -> None:
-    """Print a recipe's numbers, those outside their tolerance marked."""
-    table = Table(
-        title=escape(recipe.title), box=SIMPLE, title_justify="left", padding=(0, 1, 0, 0)
-    )
-    table.add_column("row and data set", no_wrap=True)
-    for metric in recipe.metrics:
-        table.add_column(heading(metric), justify="right")
-    notes = Footnotes()
-    for row in recipe.rows:
-        own = [number for number in numbers if number.row == row.name]
-        if len({number.text for number in own}) == 1 and own[0].percent is None:
-            table.add_row(f"[bold]{escape(row.name)}[/bold] {notes.mark(own[0])}")
-            continue
-        table.add_row(f"[bold]{escape(row.name)}[/bold]")
-        for dataset in dict.fromkeys(number.dataset for number in own):
-            found = {number.metric: number for number in own if number.dataset == dataset}
-            cells = [_cell(found.get(metric), notes) for metric in recipe.metrics]
-            table.add_row(f"  {escape(dataset)}", *cells)
-    console.print(table)
-    for line in notes.lines():
-        console.print(escape(line), soft_wrap=True)
-
-
-def _cell(number: Number | None, notes: Footnotes) -> str:
-    if number is None:
-        return "not in the table"
-    if number.percent is None:
-        return notes.mark(number)
-    text = number.text
-    if number.difference is not None:
-        text += f" ({number.difference:+.1f})"
-    is_bad = number.state in (FAILED, OUTSIDE, MISSING)
-    text += f" {number.state.split()[0]}" * is_bad
-    text += f" {notes.mark(number)}" * bool(number.note)
-    return f"[red]{text}[/red]" if is_bad else text

@@ -66,11 +66,6 @@ class Number:
         spread = "" if self.spread is None else f" ± {self.spread:.1f}"
         return f"{self.percent:.1f}{spread}"
 
-    @property
-    def note(self) -> str:
-        """What a footnote says about it; empty for a complete value."""
-        return self.text if self.percent is None else self.reason
-
 
 FLOATS = ("percent", "spread", "published", "difference", "to_baseline")
 

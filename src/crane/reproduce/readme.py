@@ -23,7 +23,7 @@ from crane.reproduce.recipe import Case, Recipe, Row
 from crane.reproduce.suite import PAPER, Suite, suites
 
 NOT_RUN = "not run"
-GAINED = Number("", "", "", NOT_RUN, reason="the recipe has gained it since these results")
+GAINED = Number("", "", "", NOT_RUN, reason="added to the recipe after these results")
 """A cell that the results are too old for."""
 LEVELS = {"image": "Detection (images)", "pixel": "Localisation (pixels)"}
 KINDS = ("data", "weights", "checkpoint")
@@ -44,40 +44,34 @@ class SuiteResults(NamedTuple):
 
 
 class Footnotes:
-    """Formats table cells and collects numbered footnotes, each reason once."""
+    """Formats table cells and collects numbered footnotes, one per reason.
+
+    >>> notes = Footnotes()
+    >>> notes.cell(Number("Crane", "visa", "aupro", MISSING, reason="data visa + btad"))
+    'missing: data (1)'
+    >>> notes.cell(Number("Crane", "visa", "aupro", FAILED, 61.2, reason="seed 3 failed"))
+    '61.2, a seed failed (2)'
+    """
 
     def __init__(self) -> None:
         self._marks: dict[str, int] = {}
 
     def cell(self, number: Number, difference: str = "") -> str:
-        """The value, or in short why there is none, with the mark of its footnote.
-
-        Args:
-            number: The number.
-            difference: Text after a value.
-
-        >>> Footnotes().cell(Number("Crane", "visa", "aupro", MISSING, reason="data visa + btad"))
-        'missing: data (1)'
-        >>> Footnotes().cell(Number("Crane", "visa", "aupro", FAILED, 61.2, reason="seed 3 failed"))
-        '61.2, a seed failed (1)'
-        """
+        """The value with a difference, or in short why there is none, and the footnote's mark."""
+        if number.percent is not None and not number.reason:
+            return number.text + difference
+        note = number.reason if number.percent is not None else number.text
+        mark = f"({self._marks.setdefault(note, len(self._marks) + 1)})"
         if number.percent is not None:
-            text = number.text + difference
-            if number.note:
-                text += f", {IN_PART.get(number.state, 'not all seeds')} {self.mark(number)}"
-            return text
+            partly = IN_PART.get(number.state, "not all seeds")
+            return f"{number.text}{difference}, {partly} {mark}"
         if number.state in (LEFT_OUT, UNDEFINED, FAILED, NOT_RUN):
-            return f"{number.state} {self.mark(number)}"
+            return f"{number.state} {mark}"
         kinds = [kind for kind in KINDS if re.search(rf"(^|, ){kind} ", number.reason)]
-        return f"{number.state}: {', '.join(kinds) or number.reason} {self.mark(number)}"
+        return f"{number.state}: {', '.join(kinds) or number.reason} {mark}"
 
-    def mark(self, number: Number) -> str:
-        """The mark of a number's footnote, such as `(1)`."""
-        return f"({self._marks.setdefault(number.note, len(self._marks) + 1)})"
-
-    def lines(self) -> list[str]:
-        """One line per footnote."""
-        return [f"({mark}) {text}" for text, mark in self._marks.items()]
+    def __str__(self) -> str:
+        return "  \n".join(f"({mark}) {text}" for text, mark in self._marks.items())
 
 
 def read_results(recipe: Recipe, but: Suite | None = None) -> list[SuiteResults]:
@@ -105,8 +99,8 @@ def readme(recipe: Recipe, results: Sequence[SuiteResults]) -> str:
     return environment.get_template("readme.md.jinja").render(
         recipe=recipe,
         exceptions=[f"{_codes(case.targets)}: {_exception(case)}" for case in recipe.protocol],
-        rows=markdown_table(["row", "what makes it"], rows, numbers=False),
-        sections=[(one.suite, _summary(recipe, one), _tables(recipe, one)) for one in results],
+        rows=markdown_table(["row", "setting"], rows, numbers=False),
+        sections=[section(recipe, one) for one in results],
         basis=suites()[PAPER].basis,
     )
 
@@ -131,6 +125,16 @@ def _described(row: Row) -> str:
     return "; ".join(parts) or "as published"
 
 
+def section(recipe: Recipe, results: SuiteResults) -> str:
+    """The section of one suite as Markdown: a summary, tables and their footnotes."""
+    numbers, notes = results.numbers, Footnotes()
+    has_published = any(number.published is not None for number in numbers)
+    layout = _beside_published if has_published else _beside_baseline
+    blocks = layout(recipe, numbers, notes)
+    parts = [f"## {results.suite.title}", _summary(recipe, results), *blocks, str(notes)]
+    return "\n\n".join(filter(None, parts))
+
+
 def _summary(recipe: Recipe, results: SuiteResults) -> str:
     numbers, file = results.numbers, results.suite.results
     counts = Counter(number.state for number in numbers)
@@ -141,25 +145,13 @@ def _summary(recipe: Recipe, results: SuiteResults) -> str:
         text += f" Seeds {', '.join(seeds)}, other than the recipe's."
     runs = results.provenance.get("runs", ())
     if runs:
-        commits = sorted(
-            {f"{run['commit'][:12]}{'+' * run['commit'].endswith('+')}" for run in runs}
-        )
-        text += (
-            f" Commit {_codes(commits)}, on {', '.join(sorted({run['device'] for run in runs}))}."
-        )
+        commits = {f"{run['commit'][:12]}{'+' * run['commit'].endswith('+')}" for run in runs}
+        devices = sorted({run["device"] for run in runs})
+        text += f" Commit {_codes(sorted(commits))}, on {', '.join(devices)}."
     if any(number.percent is not None for number in numbers):
         has_spread = any(number.spread for number in numbers)
         text += f" Per cent{', mean ± standard deviation over seeds' * has_spread}."
     return text
-
-
-def _tables(recipe: Recipe, results: SuiteResults) -> list[str]:
-    notes, numbers = Footnotes(), results.numbers
-    if any(number.published is not None for number in numbers):
-        blocks = _beside_published(recipe, numbers, notes)
-    else:
-        blocks = _beside_baseline(recipe, numbers, notes)
-    return list(filter(None, [*blocks, "  \n".join(notes.lines())]))
 
 
 def _beside_published(recipe: Recipe, numbers: Sequence[Number], notes: Footnotes) -> list[str]:
@@ -177,8 +169,8 @@ def _beside_published(recipe: Recipe, numbers: Sequence[Number], notes: Footnote
             continue
         if row.published is not None:
             blocks.append(
-                f"Published as {row.published}. Outside tolerance, marked **bold**, is what "
-                f"differs by more than {recipe.tolerance_of(row):g} points."
+                f"Published as {row.published}. Differences of more than "
+                f"{recipe.tolerance_of(row):g} points are outside tolerance and **bold**."
             )
         shown = {number.metric for number in own} | gained
         for level, title in LEVELS.items():
@@ -228,7 +220,7 @@ def _beside_baseline(recipe: Recipe, numbers: Sequence[Number], notes: Footnotes
     is_measured = any(number.percent is not None for number in numbers)
     blocks = []
     if recipe.baseline is not None and is_measured:
-        blocks.append(f"In brackets: the difference from *{recipe.baseline}*, in points.")
+        blocks.append(f"In parentheses: the difference from *{recipe.baseline}*, in points.")
     for dataset in [None, *(datasets if is_measured and len(datasets) > 1 else [])]:
         lines = []
         for row in recipe.rows:

@@ -46,7 +46,7 @@ def test_published_ours_and_difference_stand_side_by_side():
     assert "| btad | 96.6 | missing: data, weights (" in page
     assert "| average industrial | 92.6 | missing: 6 of 7 data sets (" in page
     assert ") missing: data btad, weights x" in page
-    assert "by more than 2 points" in page
+    assert "of more than 2 points are outside tolerance" in page
     assert not re.search(r"\| *\|", page)
     assert "4 numbers: 1 within tolerance, 1 outside tolerance, 2 missing" in page
 
@@ -114,7 +114,7 @@ def test_every_part_of_a_protocol_is_told():
     rows = (Row("a|b", protocol=(case,)),)
     recipe = replace(TEMPERATURES, baseline=None, protocol=(case,), rows=rows)
     page = readme(recipe, [])
-    assert "But `visa`: trained on `btad`, epoch 2, `scoring=x|y`." in page
+    assert "Exceptions: `visa`: trained on `btad`, epoch 2, `scoring=x|y`." in page
     assert "| a\\|b | on visa: trained on `btad`, epoch 2, `scoring=x\\|y` |" in page
 
 
@@ -133,7 +133,7 @@ def test_what_a_recipe_gained_since_its_results_is_not_run():
     means = page.split("| all data sets |")[1]
     assert "| 0.07 | 80.0 | not run (1) |" in means
     assert "| 0.2 | not run (1) | not run (1) |" in means
-    assert "(1) not run: the recipe has gained it since these results" in page
+    assert "(1) not run: added to the recipe after these results" in page
 
 
 def test_what_a_recipe_with_published_values_gained_is_not_run():
