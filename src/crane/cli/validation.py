@@ -331,6 +331,10 @@ def check_files(config: DictConfig, command: str) -> None:
             existing_folder(path, "paths", "folders of runs, or folders that hold some")
     if command in ("train", "test"):
         _check_data_sets(config)
+    if command == "reproduce":
+        for folder in config.experiments:
+            if not (Path(folder).expanduser() / "recipe.yaml").is_file():
+                raise UsageError(f"experiments: {folder} has no recipe.yaml", key="experiments")
     if command == "predict":
         for key in ("input", "calibration.input"):
             spec = OmegaConf.select(config, key)

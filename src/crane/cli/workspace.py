@@ -6,7 +6,6 @@ from rich.markup import escape
 
 from crane.checks import one_of
 from crane.runs.tables import HEADINGS
-from crane.training.wandb_logging import build_workspace, save_workspace
 
 
 def workspace(config: DictConfig) -> None:
@@ -17,6 +16,9 @@ def workspace(config: DictConfig) -> None:
     """
     for metric in config.panels:
         one_of(metric, HEADINGS, "metric", "panels")
+
+    from crane.training.wandb_logging import build_workspace, save_workspace  # imports torch
+
     built = build_workspace(
         entity=config.entity,
         project=config.project,
