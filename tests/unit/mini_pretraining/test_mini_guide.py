@@ -14,7 +14,7 @@ from experiments.mini_pretraining.export import export
 from experiments.mini_pretraining.guide import MEAN, STD, pretrain_guide, view
 
 
-def test_the_guide_in_short_trains_goes_on_exports_and_is_read_as_a_guide(recipe, tmp_path):
+def test_the_short_recipe_trains_resumes_exports_and_loads(recipe, tmp_path):
     first = pretrain_guide(recipe, tmp_path, "cpu", steps=2)
     rest = pretrain_guide(recipe, tmp_path, "cpu", steps=4)
     assert len(first) == len(rest) == 2
@@ -39,10 +39,10 @@ def test_teacher_is_the_running_mean_of_the_student(recipe, tmp_path):
     state = torch.load(tmp_path / "guide.ckpt")["model"]
     student = {k: v for k, v in state.items() if k.startswith("trained.0")}
     moved = [k for k, v in student.items() if not torch.equal(v, state["teachers" + k[7:]])]
-    assert moved  # the student learned, a teacher of momentum 1 stayed where both began
+    assert moved  # the student has learned; a teacher with momentum 1 has not changed
 
 
-def test_the_configuration_states_what_the_recipe_trains():
+def test_the_configuration_matches_the_recipe():
     guide = yaml.safe_load((HERE / "recipe.yaml").read_text())["guide"]
     config = compose("train", ["method=crane_plus", "guide=mini"]).guide.features
     assert dict(config.options) == guide["options"]
@@ -50,13 +50,12 @@ def test_the_configuration_states_what_the_recipe_trains():
     assert tuple(config.std) == STD
 
 
-def test_views_are_parts_of_the_picture():
+def test_views_are_crops_of_the_picture():
     canvas = Canvas(56, torch.Generator().manual_seed(0))
     grey = torch.full((64, 3, 56, 56), 0.5)
-    seen = view(canvas, grey)
-    flat = seen.flatten(2)
-    assert torch.allclose(flat.amax(2), flat.amin(2), atol=1e-4)  # one tone in, one tone out
+    flat = view(canvas, grey).flatten(2)
+    assert torch.allclose(flat.amax(2), flat.amin(2), atol=1e-4)  # a uniform picture stays uniform
     ramp = torch.linspace(0, 1, 56).expand(64, 3, 56, 56)
     parts = view(canvas, ramp)[:, 0]
     rising = parts[:, 28, -5] > parts[:, 28, 5]
-    assert 10 < int(rising.sum()) < 54  # some are mirrored
+    assert 10 < int(rising.sum()) < 54  # some are flipped

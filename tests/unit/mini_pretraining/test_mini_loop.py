@@ -23,8 +23,8 @@ needs_muon = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch 
 
 
 @needs_muon
-def test_the_recipe_in_short_trains_exports_and_is_read_again(recipe, tmp_path):
-    keep_a_guide(tmp_path)
+def test_the_short_recipe_trains_exports_and_loads(recipe, tmp_path):
+    save_guide(tmp_path)
     training = Pretraining(recipe, tmp_path, "cpu")
     stages = recipe["clip"]["stages"]
     totals = training.run()
@@ -58,7 +58,7 @@ def test_the_recipe_in_short_trains_exports_and_is_read_again(recipe, tmp_path):
     assert maps.isfinite().all()
 
 
-def test_one_batch_again_and_again_is_learned(recipe, tmp_path):
+def test_a_repeated_batch_is_learned(recipe, tmp_path):
     recipe["clip"].update(stages=recipe["clip"]["stages"][:1], averaged=[])
     training = Pretraining(recipe, tmp_path, "cpu")
     training._seed = lambda step: 7
@@ -66,36 +66,35 @@ def test_one_batch_again_and_again_is_learned(recipe, tmp_path):
     assert totals[-1] < 0.85 * totals[0]
 
 
-def test_a_guided_stage_wants_the_guide_first(recipe, tmp_path):
+def test_a_guided_stage_needs_the_guide(recipe, tmp_path):
     recipe["clip"].update(stages=recipe["clip"]["stages"][:1], averaged=[])
     recipe["clip"]["stages"][0]["guided"] = True
-    with pytest.raises(UsageError, match=r"the guide, pretrained first.*guide\.ckpt"):
+    with pytest.raises(UsageError, match=r"needs .*guide\.ckpt; pretrain the guide first"):
         Pretraining(recipe, tmp_path, "cpu").run()
 
 
 @needs_muon
-def test_an_interrupted_run_goes_on_as_if_it_had_not_been(recipe, tmp_path):
-    stages = recipe["clip"]["stages"]
-    for stage in stages:
-        stage["steps"] = 2
+def test_a_resumed_run_equals_an_uninterrupted_one(recipe, tmp_path):
+    for number, stage in enumerate(recipe["clip"]["stages"]):
+        stage["steps"] = 2 if number == 1 else 1
     for name in ("whole", "broken"):
-        keep_a_guide(tmp_path / name)
+        save_guide(tmp_path / name)
     whole = Pretraining(recipe, tmp_path / "whole", "cpu")
     totals = whole.run()
     broken = Pretraining(recipe, tmp_path / "broken", "cpu")
     step, taken = broken._step, []
 
-    def until_the_fifth(stage):
-        if len(taken) == 4:
+    def until_the_third(stage):
+        if len(taken) == 2:  # in the middle of the second stage
             raise KeyboardInterrupt
         taken.append(float(step(stage)["total"]))
         return {"total": torch.tensor(taken[-1])}
 
-    broken._step = until_the_fifth
+    broken._step = until_the_third
     with pytest.raises(KeyboardInterrupt):
         broken.run(save_every=0.0)
     rest = Pretraining(recipe, tmp_path / "broken", "cpu").run()
-    assert len(rest) == len(totals) - 4
+    assert len(rest) == len(totals) - 2
     assert taken + rest == pytest.approx(totals, rel=1e-4)
 
 
@@ -109,8 +108,8 @@ def test_each_parameter_has_one_optimizer(recipe):
         assert len({id(p) for p in held}) == len(held) == len(list(model.parameters()))
 
 
-def test_the_three_readings_are_those_of_crane(recipe):
-    """What pretraining shapes is what `crane test` reads: plain, E-Attn and D-Attn's values."""
+def test_embeddings_in_training_equal_those_of_crane(recipe):
+    """Pretraining shapes exactly what `crane test` uses: plain, E-Attn and D-Attn patches."""
     settings = recipe["clip"]
     mini = MiniClip(settings["num_stream_blocks"], settings["correlation"]).eval()
     images = torch.rand(2, 3, 112, 112)
@@ -144,7 +143,7 @@ def config_of_plain() -> list[str]:
 
 
 def test_sentences_that_are_too_close_are_driven_apart(drawn, monkeypatch):
-    """The term for it, with a bound that even random towers exceed, lowers the cosine."""
+    """With a bound that even random towers exceed, the term lowers the cosine."""
     monkeypatch.setattr("experiments.mini_pretraining.objective.CLOSEST", -1.0)
     model = MiniClip(6, ["q", "k", "v"])
 
@@ -164,15 +163,15 @@ def test_sentences_that_are_too_close_are_driven_apart(drawn, monkeypatch):
     assert cosine() < before - 0.01
 
 
-def keep_a_guide(folder: Path) -> None:
-    """A checkpoint as the guide's pretraining leaves it, with the shipped weights."""
+def save_guide(folder: Path) -> None:
+    """Write a checkpoint like that of the guide's pretraining, with the shipped weights."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = load_file(MINI_FOLDER / "crane-mini-guide.safetensors")
     torch.save({"vit": {k: v.float() for k, v in weights.items()}}, folder / "guide.ckpt")
 
 
 def few(drawn: Drawn) -> Drawn:
-    """Four scenes of the forty, without and with their defects."""
+    """Four of the forty scenes, without and with their defects."""
     which = [*range(4), *range(40, 44)]
     return Drawn(drawn.images[which], drawn.masks[which], [drawn.facts[i] for i in which])
 

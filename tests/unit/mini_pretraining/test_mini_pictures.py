@@ -36,16 +36,16 @@ def test_the_embedded_domains_share_no_generator_and_no_word_with_pretraining():
 
 
 @pytest.mark.parametrize("kinds", KINDS.values(), ids=KINDS)
-def test_kinds_held_out_are_functions_of_their_own(kinds):
+def test_held_out_kinds_are_separate_functions(kinds):
     drawn, held_out = kinds
     assert held_out
     assert not set(drawn) & set(held_out)
     assert not set(drawn.values()) & set(held_out.values())
 
 
-def test_what_pretraining_draws_by_default_is_never_held_out(drawn, monkeypatch):
+def test_held_out_kinds_are_not_drawn_by_default(drawn, monkeypatch):
     def refuse(*_):
-        raise AssertionError("a kind that is held out was drawn")
+        raise AssertionError("a held-out kind was drawn")
 
     for module, table in (
         ("defects", HELD_OUT_DEFECTS),
@@ -61,17 +61,17 @@ def test_what_pretraining_draws_by_default_is_never_held_out(drawn, monkeypatch)
     words = {w for f in drawn.facts for w in (f.state, f.shape, f.pattern)}
     assert len(words & set(DEFECTS)) > 5
     assert not words & {*HELD_OUT_DEFECTS, *HELD_OUT_SHAPES, *HELD_OUT_PATTERNS}
-    with pytest.raises(AssertionError, match="held out"):
+    with pytest.raises(AssertionError, match="held-out"):
         draw(Canvas(56, torch.Generator()), 4, 0.05, defects=HELD_OUT_DEFECTS)
 
 
-def test_twins_differ_where_the_mask_is_and_nearly_nowhere_else(drawn):
+def test_twins_differ_inside_the_mask_only(drawn):
     num = len(drawn.images) // 2
     flawless, damaged = drawn.images[:num], drawn.images[num:]
     masks = drawn.masks[num:]
     assert not drawn.masks[:num].any()
     assert masks.flatten(1).any(1).float().mean() > 0.9
-    # each twin is photographed with an exposure of its own: compare after removing a linear fit
+    # Twins have different exposures, so a linear fit is removed before the comparison.
     inside, outside = [], []
     for before, after, mask in zip(flawless, damaged, masks, strict=True):
         if mask.sum() < 10:
@@ -91,7 +91,7 @@ def test_the_same_seed_draws_the_same(drawn):
 
 
 @pytest.mark.parametrize(("size", "side"), [(112, 8), (112, 14), (56, 3)])
-def test_a_window_is_a_square_that_holds_the_middle_of_the_defect(drawn, size, side):
+def test_a_window_is_a_square_around_the_centre_of_the_defect(drawn, size, side):
     canvas = Canvas(size, torch.Generator().manual_seed(1))
     own = drawn if size == 112 else draw(canvas, 20, 0.05)
     kept = window(canvas, own, 8, side)
@@ -110,21 +110,21 @@ def test_a_window_is_a_square_that_holds_the_middle_of_the_defect(drawn, size, s
             assert column.min() - 0.51 <= across <= column.max() + 1.51
 
 
-def test_captions_tell_the_state_in_words_of_the_vocabulary(drawn):
-    chance, words = random.Random(0), set(vocabulary())
+def test_captions_state_the_defect_in_words_of_the_vocabulary(drawn):
+    rng, words = random.Random(0), set(vocabulary())
     hints = {"damaged", "defective", "flawed", "abnormal", *NOUNS.values()}
     for facts in drawn.facts:
-        said = caption(facts, chance).replace(".", "").split()
+        said = caption(facts, rng).replace(".", "").split()
         assert set(said) <= words
         if facts.state == "flawless":
             assert not set(said) & hints
         else:
             assert not set(said) & {"flawless", "perfect", "intact", "normal", "without"}
-    assert state_phrases(chance, 3)[0][0] == "object."
-    assert state_phrases(chance, 3)[1][0] == "damaged object."
+    assert state_phrases(rng, 3)[0][0] == "object."
+    assert state_phrases(rng, 3)[1][0] == "damaged object."
 
 
-def test_each_word_is_one_token_and_the_shipped_vocabulary_is_the_recipes():
+def test_each_word_is_one_token_of_the_shipped_vocabulary():
     import gzip
 
     from crane.weights.embedded import MINI_FOLDER
@@ -139,7 +139,7 @@ def test_each_word_is_one_token_and_the_shipped_vocabulary_is_the_recipes():
 
 
 @pytest.mark.parametrize("kind", NATURAL, ids=lambda kind: kind.__name__)
-def test_surfaces_without_a_name_differ_and_follow_the_seed(kind):
+def test_natural_surfaces_differ_and_follow_the_seed(kind):
     twice = [kind(Canvas(56, torch.Generator().manual_seed(4)), 6) for _ in range(2)]
     assert torch.equal(*twice)
     pictures = twice[0]
@@ -150,12 +150,12 @@ def test_surfaces_without_a_name_differ_and_follow_the_seed(kind):
     assert (torch.cdist(pictures.flatten(1), pictures.flatten(1)) > 1.0).sum() == 6 * 5
 
 
-def test_captions_say_no_pattern_and_no_colour_of_a_surface_without_a_name():
+def test_captions_name_no_pattern_or_colour_of_natural_surfaces():
     named = {*PATTERNS, *COLOURS}
     for share in (0.0, 1.0):
         canvas = Canvas(56, torch.Generator().manual_seed(2))
         facts = draw(canvas, 20, 0.12, natural=share).facts
-        chance = random.Random(0)
-        said = [set(caption(f, chance).replace(".", "").split()) & named for f in facts]
+        rng = random.Random(0)
+        said = [set(caption(f, rng).replace(".", "").split()) & named for f in facts]
         assert any(said) == (share == 0.0)
         assert all((f.pattern == "") == (f.colour == "") == (share == 1.0) for f in facts)

@@ -19,7 +19,7 @@ from experiments.mini_pretraining.model import small_guide
 EMBEDDED = [entry for entry in CATALOGUE.values() if entry.embedded]
 
 
-def test_what_is_shipped_is_at_most_12_mb_and_has_a_card():
+def test_shipped_weights_have_at_most_12_mb_and_a_card():
     files = list(MINI_FOLDER.glob("*.safetensors"))
     assert {path.name for path in files} == {file for e in EMBEDDED for file in e.files}
     assert sum(path.stat().st_size for path in files) <= 12_000_000
@@ -31,7 +31,7 @@ def test_what_is_shipped_is_at_most_12_mb_and_has_a_card():
 
 
 @pytest.mark.parametrize("entry", EMBEDDED, ids=lambda entry: entry.name)
-def test_each_file_is_the_catalogues_in_half_precision(entry, tmp_path):
+def test_each_file_matches_the_catalogue_and_is_half_precision(entry, tmp_path):
     path = MINI_FOLDER / entry.files[0]
     assert sha256(path) == entry.sha256
     assert abs(path.stat().st_size / 1e6 - entry.size_mb) <= 0.6
@@ -49,7 +49,7 @@ def test_crane_weights_knows_what_backbone_and_guide_mini_need():
     assert needed == [entry.name for entry in EMBEDDED]
 
 
-def test_the_small_clip_has_the_geometry_that_e_attn_needs():
+def test_the_small_clip_is_deep_and_fine_enough_for_e_attn():
     config = json.loads((MINI_FOLDER / f"{MINI_CLIP}.json").read_text())
     vision = config["vision_cfg"]
     assert vision["layers"] >= 8
@@ -65,10 +65,10 @@ def test_the_small_guide_groups_patches_by_part():
     untrained = evaluate_guide(*small_guide("random"), **drawings)
     assert shipped["part_auroc"] > max(0.9, untrained["part_auroc"])
     assert shipped["own_part"] > untrained["own_part"]
-    assert shipped["kept"] > 0.1, "D-Attn has more to read than each patch alone"
+    assert shipped["kept"] > 0.1, "D-Attn correlates patches with others"
 
 
-def test_pictures_of_the_drawings_and_of_the_guides_colours(tmp_path):
+def test_figures_of_drawings_and_features(tmp_path):
     options = {"visible": 0.12, "tinted": 0.4, "natural": 0.4}
     drawings(tmp_path / "drawings.jpg", 56, options, seed=3)
     guide_colours(tmp_path / "guide.jpg", small_guide("random")[0])
