@@ -18,13 +18,23 @@ class Trained(NamedTuple):
 
 
 @pytest.fixture
-def train(crane, tiny, use, tmp_path):
+def last_of():
+    """Of overrides with the same key the last one: a command takes each key once."""
+
+    def chosen(*overrides: str) -> list[str]:
+        return list({override.partition("=")[0]: override for override in overrides}.values())
+
+    return chosen
+
+
+@pytest.fixture
+def train(crane, tiny, use, last_of, tmp_path):
     """Type `crane train` for the small data sets; it must go well."""
 
     def run(*overrides, source=("alpha",), targets=("gamma",), name="trained"):
         folder = tmp_path / name
         data = [*use("source", *source), *use("targets", *targets)]
-        outcome = crane("train", *tiny, *data, *overrides, f"run_dir={folder}")
+        outcome = crane("train", *last_of(*tiny, *data, *overrides), f"run_dir={folder}")
         assert outcome.code == 0, outcome.err
         return Trained(folder, outcome.out)
 

@@ -189,13 +189,13 @@ def test_values_that_cannot_be(crane, tiny, use, override, wanted):
     assert wanted in outcome.err
 
 
-def test_two_processes_fill_one_entry_together(run, tiny, use, folder, tmp_path):
+def test_two_processes_fill_one_entry_together(run, tiny, use, last_of, folder, tmp_path):
     """Both write rows; what a run of one process reads is what it would have computed."""
     data = [*use("source", "alpha"), *use("targets", "gamma")]
     sizes = ("data.batch_size=2", "data.test_batch_size=1")
     ddp = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
-    typed = ("train", *tiny, *data, *sizes, *ddp, "cache=all", f"cache.folder={folder}")
-    command = [sys.executable, "-m", "crane", *typed, f"run_dir={tmp_path / 'ddp'}"]
+    typed = last_of(*tiny, *data, *sizes, *ddp, "cache=all", f"cache.folder={folder}")
+    command = [sys.executable, "-m", "crane", "train", *typed, f"run_dir={tmp_path / 'ddp'}"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
     entries = [entry for _, entry in CacheFolder(folder).entries()]

@@ -35,9 +35,6 @@ from crane.training.trainers import StopWhenTold, ending_together
 from crane.training.wandb_logging import LogToWandb, closing, log_prompts
 from crane.weights import RANDOM, weight_status, weights_needed
 
-NUM_SEEDS = 2**32
-"""Seeds are below it, as numpy's are."""
-
 PROMPTS_FOLDER = "prompts"
 """Name of the folder of prompts in a training's folder."""
 

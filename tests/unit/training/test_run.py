@@ -1,6 +1,9 @@
 """Values that do not fit end a run before any work, naming their key."""
 
+from contextlib import suppress
+
 import pytest
+from PIL import Image
 
 from crane.errors import UsageError
 
@@ -46,3 +49,14 @@ def test_a_training_that_diverges_ends_there_and_keeps_no_prompts(trained, tmp_p
     with pytest.raises(UsageError, match=r"NaN or infinity after epoch 1; lower optimizer\.lr"):
         trained("run", "optimizer.lr=1e38")
     assert not list((tmp_path / "run").glob("prompts/*"))
+
+
+def test_pictures_that_cannot_be_written_cost_no_numbers(trained, tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", fail)
+    with suppress(OSError, UsageError):
+        trained("run", "overlay.num_anomalous=2")
+    assert (tmp_path / "run" / "results.csv").is_file()
+    assert (tmp_path / "run" / "results.json").is_file()
