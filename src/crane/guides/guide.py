@@ -22,8 +22,10 @@ KEY = "guide.features"
 
 Fit = Literal["resize", "crop"]
 """How sides that are no multiple of the patch become one."""
-Mean = Annotated[Sequence[float], "for red, green and blue", Len(3, 3)]
-Std = Annotated[Sequence[PositiveFloat], "for red, green and blue", Len(3, 3)]
+Mean = Annotated[Sequence[float], "a list of 3 numbers for red, green and blue", Len(3, 3)]
+Std = Annotated[
+    Sequence[PositiveFloat], "a list of 3 numbers above 0 for red, green and blue", Len(3, 3)
+]
 
 
 def one_line(error: Exception) -> str:
