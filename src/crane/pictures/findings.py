@@ -66,7 +66,7 @@ def _columns(curve: Curve) -> dict[str, object]:
 
 
 def write_scores(
-    found: Iterable[tuple[str, Sequence[Sample], Int[np.ndarray, " n"], Float[np.ndarray, " n"]]],
+    found: Iterable[tuple[str, Sequence[Sample], Int[np.ndarray, " _"], Float[np.ndarray, " _"]]],
     path: Path,
 ) -> Path:
     """Write the score of every image tested, one row each.
