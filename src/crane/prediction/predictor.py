@@ -5,9 +5,11 @@ pictures, and its scores, since batches never extend beyond a part. A process th
 parts, now or later, therefore adds to the same result.
 """
 
+import errno
 import logging
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import islice
@@ -38,8 +40,8 @@ from crane.prediction.detector import (
 )
 from crane.prediction.inputs import ImageList, find_images
 from crane.prediction.outputs import OutputOptions, picture_writers, written_rows
+from crane.prediction.resuming import check_settings, settled_threshold, start
 from crane.prediction.shards import Shard, find_shard
-from crane.prediction.state import check_settings, settled_threshold, start
 from crane.prediction.table import PredictSummary, ScoreTable, join_parts
 
 logger = logging.getLogger(__name__)
@@ -48,6 +50,8 @@ Item = TypeVar("Item")
 
 CHECKED = ("input", "output", "overwrite", "shard", "threshold", "accelerator")
 """Keys that no constructor checks."""
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+"""Errors of a disk that is full, failing or read-only."""
 
 
 def predict(
@@ -164,24 +168,13 @@ def write_predictions(
     scorer = _Scorer(load_once, loading, device, show_progress)
     settled = settled_threshold(output, threshold, scorer.calibrated)
     summary = PredictSummary(output, table.folder, len(images), settled)
-    if missing:
-        writers = picture_writers(outputs, images, output)
-        batches = part_batches(images, table, missing, loading.batch_size)
-        rows = written_rows(
-            scorer.scored(batches, with_maps=bool(writers)), writers, settled, loading.on_error
-        )
-        num = sum(map(table.size, missing))
-        rows = _tracked(rows, num, "predicting", show_progress=show_progress)
-        for number in missing:  # rows come in the order of parts, once their pictures are written
-            part = list(islice(rows, table.size(number)))
-            table.write(number, part)
-            summary.count(part)
-            del part  # so that no two parts are in memory
-        next(rows, None)  # there is none: lets the progress bar reach its end
-    absent = {*range(table.num_parts)} - table.present()
-    summary.num_missing = sum(map(table.size, absent))
-    if not absent:
-        summary = join_parts(table, images, output, settled)
+    with _keeping_parts(output):
+        if missing:
+            scorer.write_parts(missing, table, images, outputs, summary)
+        absent = {*range(table.num_parts)} - table.present()
+        summary.num_missing = sum(map(table.size, absent))
+        if not absent:
+            summary = join_parts(table, images, output, settled)
     _warn_of_skipped(summary)
     return summary
 
@@ -217,6 +210,31 @@ class _Scorer:
             else:
                 scores.append(image.score)
         return calibrate(scores, wanted.false_alarm_rate)
+
+    def write_parts(
+        self,
+        parts: Collection[int],
+        table: ScoreTable,
+        images: ImageList,
+        outputs: OutputOptions,
+        summary: PredictSummary,
+    ) -> None:
+        """Score the images of some parts, and write their pictures and their rows."""
+        writers = picture_writers(outputs, images, summary.output)
+        batches = part_batches(images, table, parts, self.options.batch_size)
+        scored = self.scored(batches, with_maps=bool(writers))
+        rows = _tracked(
+            written_rows(scored, writers, summary.threshold, self.options.on_error),
+            sum(map(table.size, parts)),
+            "predicting",
+            show_progress=self.show_progress,
+        )
+        for number in parts:  # rows come in the order of parts, once their pictures are written
+            part = list(islice(rows, table.size(number)))
+            table.write(number, part)
+            summary.count(part)
+            del part  # so that no two parts are in memory
+        next(rows, None)  # there is none: lets the progress bar reach its end
 
 
 def _settings(
@@ -272,6 +290,21 @@ def part_batches(
 def _batches(paths: Iterator[str], batch_size: int) -> Iterator[list[str]]:
     while batch := list(islice(paths, batch_size)):
         yield batch
+
+
+@contextmanager
+def _keeping_parts(output: Path) -> Iterator[None]:
+    """Turn errors of the disk into one that says how to go on."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        raise UsageError(
+            f"cannot write to {output}: {error.strerror}; finished parts are kept, and the same "
+            "command resumes once this is mended",
+            key="output",
+        ) from error
 
 
 def _warn_of_skipped(summary: PredictSummary) -> None:

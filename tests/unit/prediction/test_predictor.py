@@ -240,9 +240,15 @@ def test_a_full_disk_is_nobodys_image(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(outputs_module, "save_map", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(UsageError, match=r"cannot write to .*out: No space left .*resumes"):
         run(photos, tmp_path / "out")
     assert not list((tmp_path / "out").glob("scores/*"))
+
+
+def test_an_output_that_is_a_file_is_refused(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("")
+    with pytest.raises(UsageError, match=r"cannot write to .*out: .*choose another output"):
+        run(photos, tmp_path / "out")
 
 
 def test_each_image_is_opened_once_and_each_part_read_once(

@@ -1,14 +1,15 @@
 """What the folder of a prediction keeps for processes that share or resume it."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from crane.errors import UsageError
+from crane.errors import UsageError, unwritable
 from crane.files import write_json
 from crane.prediction.calibration import Calibration, Threshold
 
@@ -27,7 +28,7 @@ def start(folder: Path, settings: Mapping[str, object], *, overwrite: bool) -> N
     Raises:
         UsageError: As `check_settings`.
     """
-    with _lock(folder):
+    with _locked(folder):
         if overwrite:
             for name in (SETTINGS, CALIBRATION, "scores.csv", "scores.json"):
                 (folder / name).unlink(missing_ok=True)
@@ -74,7 +75,7 @@ def settled_threshold(
     if not isinstance(wanted, Calibration):
         return wanted
     # Processes that share the images must use one threshold: devices may round differently.
-    with _lock(folder):
+    with _locked(folder):
         path = folder / CALIBRATION
         if path.is_file():
             try:
@@ -86,9 +87,19 @@ def settled_threshold(
         return threshold
 
 
-def _lock(folder: Path) -> FileLock:
-    folder.mkdir(parents=True, exist_ok=True)
-    return FileLock(folder / ".lock")
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder, which is made if missing."""
+    lock = FileLock(folder / ".lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        raise unwritable(folder, error, "output") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _read(path: Path) -> dict[str, Any]:
