@@ -2,7 +2,7 @@ import random
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crane.data.filenames import pair_masks
@@ -68,6 +68,7 @@ def test_doubt_is_an_error_that_names_the_files(images, masks, named):
         pairs(images, masks)
 
 
+@settings(deadline=None)
 @given(st.sets(st.integers(0, 999), min_size=1, max_size=12), st.integers(0, 2**16))
 def test_order_never_matters(numbers, seed):
     images = [f"{n:03d}.png" for n in numbers]
@@ -76,6 +77,7 @@ def test_order_never_matters(numbers, seed):
     assert pairs(images, masks) == {f"{n:03d}.png": f"{n:03d}_mask.png" for n in numbers}
 
 
+@settings(deadline=None)
 @given(st.integers(2, 30), st.integers(1, 5))
 def test_shifted_names_are_caught(num, shift):
     images = [f"{n:03d}.png" for n in range(num)]

@@ -240,6 +240,7 @@ def test_the_fast_resizer_is_off_by_two_levels_at_most(size):
     assert (exact - fast).abs().mean() * 255 < 0.2
 
 
+@settings(deadline=None)
 @given(arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.booleans()))
 def test_regions_are_those_of_a_flood_fill(mask):
     labelled = label_regions(mask)

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DistributedSampler
 
@@ -130,6 +130,7 @@ def order(num, replicas=1, rank=0, seed=111, epoch=0):
     return [draw.position for draw in draws]
 
 
+@settings(deadline=None)
 @given(st.integers(0, 50), st.integers(1, 9))
 def test_every_image_goes_to_one_process_exactly(num, replicas):
     shares = [list(UnevenSampler(num, replicas, rank)) for rank in range(replicas)]

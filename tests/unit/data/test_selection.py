@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crane.data import Index
@@ -43,6 +43,7 @@ def test_hold_out_is_stratified():
     assert hold_out(INDEX, 0.0, 111) == (list(ALL), [])
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from("abcd"), st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=4
@@ -99,6 +100,7 @@ def test_a_class_more_changes_nothing_for_the_others():
     assert names(alone, few_shots(alone, range(30), 6, 5)) == {p for p in kept if p.parts[2] == "a"}
 
 
+@settings(deadline=None)
 @given(st.integers(1, 9), st.integers(0, 9))
 def test_smaller_choices_lie_in_larger_ones(half, seed):
     smaller = few_shots(INDEX, ALL, 2 * half, seed)
