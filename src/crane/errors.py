@@ -1,6 +1,7 @@
 """The one error that a user's mistake ends in."""
 
 from collections.abc import Mapping
+from functools import partial
 
 EXTRAS: Mapping[str, str] = {
     **dict.fromkeys(("plotly", "pandas"), "report"),
@@ -8,8 +9,6 @@ EXTRAS: Mapping[str, str] = {
     "wandb_workspaces": "wandb-workspaces",
 }
 """Packages that are not always installed, and the extra of crane-ad that installs each."""
-
-_UNSET = object()
 
 
 class UsageError(ValueError):
@@ -27,29 +26,14 @@ class UsageError(ValueError):
     scoring.blur_sigma must be a number of at least 0, not -1
     """
 
-    def __init__(
-        self,
-        message: str,
-        got: object = _UNSET,
-        *,
-        key: str | None = None,
-        hint: str | None = None,
-    ) -> None:
-        self.problem, self.got, self.key, self.hint = message, got, key, hint
-        self.wanted = message
-        if got is not _UNSET:  # the earlier form, "expected WANTED, but got GOT"
-            shown = str(got) if isinstance(got, (int, float, tuple, list)) else repr(got)
-            message = f"expected {message}, but got {shown}"
-            if key is not None:
-                message += f" (change {key})"
-        elif key is not None and (message.startswith("must ") or key not in message):
+    def __init__(self, message: str, *, key: str | None = None) -> None:
+        self.problem, self.key = message, key
+        if key is not None and key not in message:
             message = f"{key} {message}" if message.startswith("must ") else f"{key}: {message}"
-        if hint is not None:
-            message += f"; {hint}"
         super().__init__(message)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (type(self), self.problem, self.got, self.key, self.hint)
+        return partial(type(self), key=self.key), (self.problem,)
 
 
 class InvalidValueError(UsageError):
@@ -101,11 +85,3 @@ def missing_extra(error: ImportError) -> UsageError | None:
         if text.partition(".")[0] == package or f"`{package}`" in text:
             return UsageError(f"{package} is not installed; pip install 'crane-ad[{extra}]'")
     return None
-
-
-def _rebuild(
-    kind: type[UsageError], message: str, got: object, key: str | None, hint: str | None
-) -> UsageError:
-    if got is _UNSET or type(got) is object:
-        return kind(message, key=key, hint=hint)
-    return kind(message, got, key=key, hint=hint)
