@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from typing import Any, cast
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -81,11 +82,31 @@ class TextTower(nn.Module):
             )
         return ids[:length]
 
+    @torch.no_grad()
+    def encode(self, sentences: Sequence[str], *, batch_size: int = 256) -> Float[Tensor, "S E"]:
+        """Embeddings of whole sentences, not normalised: plain CLIP.
+
+        Args:
+            sentences: The sentences.
+            batch_size: Sentences that pass the tower at a time.
+
+        Raises:
+            UsageError: A sentence is empty or too long for the tower.
+        """
+        device = self.positions.device
+        embedded = []
+        for first in range(0, len(sentences), batch_size):
+            ids = [self.tokenize(one) for one in sentences[first : first + batch_size]]
+            padded = nn.utils.rnn.pad_sequence(ids, batch_first=True).to(device)
+            ends = torch.tensor([len(one) - 1 for one in ids], device=device)
+            embedded.append(self(self.token_embedding(padded), ends, None))
+        return torch.cat(embedded)
+
     def forward(
         self,
         rows: Float[Tensor, "R L D"],
         ends: Int[Tensor, " R"],
-        deep: Float[Tensor, "J R K D"],
+        deep: Float[Tensor, "J R K D"] | None,
     ) -> Float[Tensor, "R E"]:
         """Embeddings of sentences given as rows of token embeddings.
 
@@ -93,14 +114,14 @@ class TextTower(nn.Module):
             rows: Token embeddings. Attention is causal, so tokens after an end do not matter.
             ends: Position of each row's end token, whose output embeds the sentence.
             deep: Learned tokens: set j replaces positions 1 to K in the input of block j + 1.
+                None for ordinary sentences.
         """
         x = rows + self.positions[: rows.shape[1]]
-        num_tokens = deep.shape[2]
         *blocks, last = self.blocks
-        for block, learned in zip_longest(blocks, deep[: len(blocks)]):
+        for block, learned in zip_longest(blocks, () if deep is None else deep[: len(blocks)]):
             x = block(x, causal=True)
             if learned is not None:  # replaces this block's output for these tokens
-                x[:, 1 : 1 + num_tokens] = learned
+                x[:, 1 : 1 + learned.shape[1]] = learned
         x = last.read(x, ends)
         sentences: Tensor = self.ln_final(x) @ self.projection
         return sentences

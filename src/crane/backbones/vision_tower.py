@@ -1,7 +1,7 @@
 """The frozen vision tower of CLIP."""
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -10,6 +10,8 @@ from torch.nn import functional as F
 
 from crane.backbones.block import Block
 from crane.errors import UsageError
+
+PositionResize = Literal["bilinear", "bicubic", "bicubic_antialias"]
 
 
 class VisionTower(nn.Module):
@@ -77,24 +79,44 @@ class VisionTower(nn.Module):
             )
         return height // rows, width // columns
 
-    def embed(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B T D"]:
-        """Turn images (RGB in [0, 1]) into h_0: class token and patches with positions."""
+    def embed(
+        self, images: Float[Tensor, "B 3 H W"], resize: PositionResize = "bilinear"
+    ) -> Float[Tensor, "B T D"]:
+        """Turn images (RGB in [0, 1]) into h_0: class token and patches with positions.
+
+        Args:
+            images: The images.
+            resize: How positions reach another grid of patches, see `positions_for`.
+        """
         grid = self.grid(*images.shape[-2:])
         patches = self.conv((images - self.mean) / self.std).flatten(2).transpose(1, 2)
         class_token = self.class_token.to(patches.dtype).expand(len(images), 1, -1)
-        tokens = torch.cat([class_token, patches], dim=1) + self.positions_for(grid)
+        tokens = torch.cat([class_token, patches], dim=1) + self.positions_for(grid, resize)
         embedded: Tensor = self.ln_pre(tokens)
         return embedded
 
-    def positions_for(self, grid: tuple[int, int]) -> Float[Tensor, "T D"]:
-        """Position embeddings for a grid of patches, resized bilinearly from the tower's own.
+    def positions_for(
+        self, grid: tuple[int, int], resize: PositionResize = "bilinear"
+    ) -> Float[Tensor, "T D"]:
+        """Position embeddings for a grid of patches; the class token's position stays.
 
-        Spec: align_corners=False, no antialiasing; the class token's position stays.
+        Args:
+            grid: Rows and columns of patches.
+            resize: Interpolation for grids other than the tower's own, always with
+                align_corners=False: `bilinear` (Crane, AnomalyCLIP), `bicubic` (AdaCLIP) or
+                `bicubic_antialias` (VAND). Antialiasing changes torch's bicubic kernel (a = -0.5
+                instead of -0.75), so the two differ even when a grid grows.
         """
         if grid == self.position_grid:
             return self.positions
         own = self.positions[1:].T.unflatten(1, self.position_grid).unsqueeze(0)
-        resized = F.interpolate(own, size=grid, mode="bilinear", align_corners=False)
+        resized = F.interpolate(
+            own,
+            size=grid,
+            mode=resize.removesuffix("_antialias"),
+            align_corners=False,
+            antialias=resize.endswith("_antialias"),
+        )
         return torch.cat([self.positions[:1], resized[0].flatten(1).T])
 
     def to_joint(self, tokens: Float[Tensor, "B T D"]) -> Float[Tensor, "B T E"]:

@@ -1,5 +1,7 @@
 """The vision side of Crane: CLIP's frozen tower, a second stream beside it, a guide's features."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -24,6 +26,9 @@ class VisionEncoder(nn.Module):
         stream: E-Attn; None leaves out its local embedding, which needs a guide.
         guide: A frozen model of patch features; None is Crane, any guide is Crane+.
         guided: D-Attn, how the guide's features become attention; required with a guide.
+        taps: Blocks, counted from 1, after which the second stream (before its first block, the
+            ViT) is a local embedding too; after the last block it always is.
+        norm_global: Whether LN_post applies to the class token. AnomalyCLIP leaves it out.
 
     Raises:
         UsageError: No local embedding is left, the guide and its attention come apart, or the
@@ -36,6 +41,9 @@ class VisionEncoder(nn.Module):
         stream: SecondStream | None,
         guide: nn.Module | None = None,
         guided: GuidedAttention | None = None,
+        *,
+        taps: Sequence[int] = (),
+        norm_global: bool = True,
     ) -> None:
         super().__init__()
         if stream is None and guide is None:
@@ -53,6 +61,7 @@ class VisionEncoder(nn.Module):
             )
         self.tower, self.guide = tower, guide
         self.stream, self.guided = stream, guided
+        self.taps, self.norm_global = frozenset(taps), norm_global
 
     @property
     def _read_last(self) -> tuple[slice, slice]:
@@ -74,7 +83,7 @@ class VisionEncoder(nn.Module):
         first, last = len(self.tower.blocks) - stream.num_blocks, len(self.tower.blocks) - 1
 
         h = self.tower.embed(images)
-        z = None
+        z, tapped = None, list[Tensor]()
         for number, block in enumerate(self.tower.blocks):
             attending, kept = self._read_last if number == last else (ALL, ALL)
             q, k, v = block.qkv(h)
@@ -85,6 +94,8 @@ class VisionEncoder(nn.Module):
             attended = F.scaled_dot_product_attention(q[:, :, attending], k, v)
             after = h[:, attending] + block.project(attended)
             h = after[:, kept] + block.mlp(after[:, kept])
+            if number + 1 in self.taps and number != last:
+                tapped.append((h if z is None else z)[:, PATCHES])
 
         local = []
         if self.guide is not None and self.guided is not None:
@@ -94,10 +105,14 @@ class VisionEncoder(nn.Module):
             values = block.values(u[:, PATCHES]).unflatten(2, grid)
             local.append(block.project(self.guided(features, values)))
         if self.stream is not None:
-            own = (h if z is None else z)[:, PATCHES]
-            local.append(own if self.guide is None else _resize(own, grid, features.shape[-2:]))
+            own = [*tapped, (h if z is None else z)[:, PATCHES]]
+            if self.guide is not None:
+                own = [_resize(one, grid, features.shape[-2:]) for one in own]
+            local += own
         patches = torch.stack([F.normalize(self.tower.to_joint(x), dim=-1) for x in local])
-        global_ = F.normalize(self.tower.to_joint(h[:, CLASS]).squeeze(1), dim=-1)
+        token = h[:, CLASS]
+        joint = self.tower.to_joint(token) if self.norm_global else token @ self.tower.projection
+        global_ = F.normalize(joint.squeeze(1), dim=-1)
         return VisionTokens(global_, patches, grid if self.guide is None else features.shape[-2:])
 
 

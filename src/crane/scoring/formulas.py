@@ -50,6 +50,31 @@ def similarity_logits(
         return embeddings @ text.transpose(1, 2).to(embeddings.dtype) / temperature
 
 
+def image_logits(
+    global_: Float[Tensor, "B E"], text: Float[Tensor, "T 2 E"], temperature: float
+) -> Float[Tensor, "B 2"]:
+    """Logits of whole images, in float64 and back.
+
+    At a temperature of 0.01 the rounding of float32 would show in the sixth digit of a score.
+
+    Args:
+        global_: Unit-norm embeddings of images.
+        text: Unit-norm sentences, as in `similarity_logits`.
+        temperature: Divisor of cosine similarities.
+    """
+    with full_precision(global_.device):
+        (wide,) = _widened(global_)
+        logits = wide.double().unsqueeze(1) @ text.transpose(1, 2).double() / temperature
+        return logits.squeeze(1).to(wide.dtype)
+
+
+def image_probability(
+    global_: Float[Tensor, "B E"], text: Float[Tensor, "T 2 E"], temperature: float
+) -> Float[Tensor, " B"]:
+    """Anomalous probability of whole images: softmax over the two sentences."""
+    return image_logits(global_, text, temperature).softmax(dim=-1)[:, ANOMALOUS]
+
+
 def fuse(
     global_: Float[Tensor, "B E"],
     patches: Float[Tensor, "M B N E"],
@@ -87,11 +112,13 @@ def upsample(
         patches: K values of each patch, row-major.
         grid: Rows and columns of patches, h * w = N.
         size: Height and width of the result in pixels.
-        mode: `bilinear` (align_corners=False) or `nearest`.
+        mode: `nearest`, `bilinear` (align_corners=False), or `bilinear_corners` (True).
     """
     planes = patches.transpose(1, 2).unflatten(2, grid)
-    align_corners = False if mode == "bilinear" else None
-    return F.interpolate(planes, size=size, mode=mode, align_corners=align_corners)
+    if mode == "nearest":
+        return F.interpolate(planes, size=size, mode=mode)
+    corners = mode == "bilinear_corners"
+    return F.interpolate(planes, size=size, mode="bilinear", align_corners=corners)
 
 
 def mean_of_softmax_maps(logits: PatchLogits, grid: tuple[int, int], size: tuple[int, int]) -> Map:
