@@ -122,11 +122,12 @@ def _declared(function: Callable[..., Any]) -> Mapping[str, Any]:
     function = inspect.unwrap(function)
     try:
         hints = get_type_hints(function, include_extras=True)
-    except (NameError, TypeError, AttributeError):  # another library's, with names of its own
+        parameters = inspect.signature(function).parameters
+    except (NameError, TypeError, AttributeError, ValueError):  # another library's, or built in C
         return {}
     repeated = {
         name
-        for name, parameter in inspect.signature(function).parameters.items()
+        for name, parameter in parameters.items()
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     }
     left_out = {"return", *repeated}

@@ -60,6 +60,11 @@ TYPES: Mapping[str, Any] = {
     "cache.dtype": StoredType,
     "cache.source": When,
     "cache.targets": When,
+    "overlay.alpha": Fraction,
+    "overlay.choose": Literal["random", "best", "worst"],
+    "overlay.num_*": NonNegativeInt,
+    "overlay.gallery.num_*": NonNegativeInt,
+    "overlay.tile": PositiveInt,
     # predict
     "input": Paths,
     "output": PathText,

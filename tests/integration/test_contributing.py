@@ -272,4 +272,4 @@ def test_the_recipe(clone, crane, tmp_path):
     assert outcome.code == 0, outcome.out + outcome.err
     assert "1 trainings, 2 tests" in outcome.out
     page = (folder / "README.md").read_text()
-    assert page.startswith("# Ablation: blur of the maps")
+    assert "\n# Ablation: blur of the maps\n" in page

@@ -101,7 +101,7 @@ def test_training_without_masks_warns(train, caplog, tmp_path):
 def test_testing_on_the_source_is_said_to_be_no_zero_shot_test(train, tmp_path):
     train(source=("alpha",), targets=("alpha",))
     log = next((tmp_path / "runs").rglob("train.log")).read_text()
-    assert "12 of 12 images of target alpha are the source's too" in log
+    assert "12 of 12 images of target alpha are also in the source" in log
 
 
 def test_the_same_seed_gives_the_same_prompts_and_numbers(train, results_of):

@@ -110,7 +110,7 @@ def test_an_unexpected_error_is_not_dressed_up_as_a_mistake(crane, tiny, monkeyp
 
     monkeypatch.setattr("crane.training.train", broken)
     with pytest.raises(ZeroDivisionError):
-        crane("train", *tiny)
+        crane("train", *tiny, "source=[embedded_parts]", "targets=[]")
 
 
 def test_short_names_reach_the_configuration(crane):

@@ -126,7 +126,7 @@ def test_a_key_of_an_option_not_chosen_is_refused(check):
     ("override", "said"),
     [
         ("+experiment=foo", "unknown key experiment; nothing reads +experiment=foo"),
-        ("+overlay.glow=1", "unknown key overlay.glow; nothing reads"),
+        ("+cache.glow=1", "unknown key cache.glow; nothing reads"),
         ("+method.year=2025", "unknown key method.year"),
         ("+attention@elsewhere=vv", "unknown key elsewhere"),
         ("+foo@bar=1", "unknown group foo in +foo@bar=1; choose one of attention, backbone"),
