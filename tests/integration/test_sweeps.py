@@ -144,14 +144,14 @@ def test_launchers_give_identical_tables_for_two_by_three_settings_of_two_seeds(
     ].nunique()
 
 
-def test_changed_data_are_not_taken_for_done(crane, tiny, use, tmp_path, data_sets):
+def test_changed_data_are_not_taken_for_done(crane, tiny, use, last_of, tmp_path, data_sets):
     copy = tmp_path / "gamma"
     subprocess.run(["cp", "-r", data_sets / "gamma", copy], check=True)
     data = [*use("source", "alpha"), *use("targets", "gamma", folder=tmp_path)]
     store, sweep_dir = f"results_store={tmp_path / 'store'}", f"hydra.sweep.dir={tmp_path / 's'}"
 
     def states(*more):
-        typed = crane("train", "-m", *tiny, *data, "seed=1", store, sweep_dir, *more)
+        typed = crane("train", "-m", *last_of(*tiny, *data, "seed=1", store, sweep_dir, *more))
         assert typed.code == 0, typed.err
         return [o.status for o in read_outcomes(tmp_path / "s").values()]
 
