@@ -101,8 +101,6 @@ def _recipes(config: DictConfig) -> list[Recipe]:
 
 
 def _changes(config: dict[str, Any]) -> Changes:
-    for key in ("plan_only", "allow_download"):
-        check_value(config[key], bool, key)
     check_value(config["seeds"], Seeds | None, "seeds")
     seeds = None if config["seeds"] is None else tuple(config["seeds"])
     return Changes(seeds, *(split(config[key], key) for key in ("overrides", "train")))

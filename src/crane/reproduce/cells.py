@@ -4,7 +4,6 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from crane.checks import check_value
 from crane.errors import UsageError
 from crane.reproduce.recipe import Recipe, Row, case_of, check_override, key_of
 from crane.reproduce.suite import Suite
@@ -111,18 +110,17 @@ def joined(*groups: Iterable[str]) -> tuple[str, ...]:
     return tuple(last.values())
 
 
-def split(text: object, key: str) -> tuple[str, ...]:
+def split(text: str, key: str) -> tuple[str, ...]:
     """Split overrides typed as one text at its spaces, and check each.
 
     Args:
-        text: The text; None for no overrides.
-        key: The key that holds it.
+        text: The overrides.
+        key: The key that holds them.
 
     Raises:
-        UsageError: It is no text, a quotation mark is not closed, or an override is refused.
+        UsageError: A quotation mark is not closed, or an override is refused.
     """
-    check_value(text, str | None, key)
     try:
-        return tuple(map(check_override, shlex.split(str(text or ""))))
+        return tuple(map(check_override, shlex.split(text)))
     except ValueError as error:
         raise UsageError(f"{key}: {error}", key=key) from error

@@ -94,7 +94,7 @@ def _check_pattern(pattern: str) -> str:
 Names = Annotated[tuple[Text, ...], MinLen(1), AfterValidator(check_distinct)]
 Seeds = Annotated[
     tuple[Seed, ...],
-    "a list of seeds from 0 to 4294967295, each once",
+    "a list of integers from 0 to 4294967295, each once",
     MinLen(1),
     AfterValidator(check_distinct),
 ]
