@@ -1,5 +1,6 @@
 """The one error that a user's mistake ends in."""
 
+import re
 from collections.abc import Mapping
 from functools import partial
 
@@ -28,8 +29,10 @@ class UsageError(ValueError):
 
     def __init__(self, message: str, *, key: str | None = None) -> None:
         self.problem, self.key = message, key
-        if key is not None and key not in message:
-            message = f"{key} {message}" if message.startswith("must ") else f"{key}: {message}"
+        if key is not None and message.startswith("must "):
+            message = f"{key} {message}"
+        elif key is not None and not re.search(rf"(?<![\w./]){re.escape(key)}(?![\w/])", message):
+            message = f"{key}: {message}"
         super().__init__(message)
 
     def __reduce__(self) -> tuple[object, ...]:

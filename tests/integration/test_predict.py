@@ -116,7 +116,7 @@ def test_thresholds(crane, data_sets, checkpoint, tmp_path):
             "calibration.false_alarm_rate must be a finite number",
         ),
         ("calibration.false_alarm_rate=1", "calibration.false_alarm_rate must be a number above 0"),
-        ("overlay.alpha=nan", "overlay.alpha must be a finite number, not nan"),
+        ("overlay.alpha=nan", "overlay.alpha must be a number from 0 to 1, not nan"),
         ("overlay.alpha=1.5", "overlay.alpha must be a number from 0 to 1, not 1.5"),
         ("overlay.num_normal=-1", "overlay.num_normal must be an integer of at least 0, not -1"),
         ("overwrite=perhaps", "overwrite must be true or false, not 'perhaps'"),

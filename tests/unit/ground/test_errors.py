@@ -76,3 +76,12 @@ def test_every_extra_is_one_of_the_project():
     section = project.read_text().split("[project.optional-dependencies]")[1].split("\n[")[0]
     extras = re.findall(r"^([\w-]+) =", section, flags=re.MULTILINE)
     assert set(EXTRAS.values()) <= set(extras)
+
+
+def test_the_key_is_named_even_when_a_path_contains_its_letters():
+    error = UsageError("must be a file of a training, not runs/resume/resume.pt", key="resume")
+    assert str(error).startswith("resume must be a file")
+    error = UsageError("out/first/resumed.pt does not exist", key="resume")
+    assert str(error) == "resume: out/first/resumed.pt does not exist"
+    error = UsageError("choose another resume", key="resume")
+    assert str(error) == "choose another resume"
