@@ -1,4 +1,4 @@
-"""The one error that a user's mistake ends in."""
+"""The one error that a user's mistake ends in, and the wording of counts."""
 
 import re
 from collections.abc import Mapping
@@ -10,6 +10,20 @@ EXTRAS: Mapping[str, str] = {
     "wandb_workspaces": "wandb-workspaces",
 }
 """Packages that are not always installed, and the extra of crane-ad that installs each."""
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """A number and what it counts, in singular or plural.
+
+    Args:
+        number: How many.
+        noun: What one is called; a verb may follow.
+        plural: What several are called; None for the noun with an s.
+
+    >>> counted(1, "file"), counted(0, "file"), counted(1200, "entry is", "entries are")
+    ('1 file', '0 files', '1,200 entries are')
+    """
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 class UsageError(ValueError):

@@ -175,6 +175,8 @@ def _describes_object(value: object) -> bool:
 
 def _located(target: object, key: str) -> Callable[..., Any]:
     name = str(target)
+    if renamed(name) != name:
+        raise _unknown(name, key)
     try:
         built = _imported(name.split("."))
     except ImportError as error:

@@ -1,6 +1,6 @@
 """Frozen CLIP towers."""
 
-from crane.backbones.clip import Clip, clip_from_state_dict, load_backbone
+from crane.backbones.clip_towers import Clip, clip_from_state_dict, load_backbone
 from crane.backbones.text_tower import TextTower
 from crane.backbones.vision_tower import VisionTower
 

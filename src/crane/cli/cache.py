@@ -12,6 +12,7 @@ from rich.table import Table
 from crane.cache import BrokenEntryError, CacheFolder, Entry, age_text
 from crane.checks import one_of
 from crane.cli.arguments import CACHE_ACTIONS
+from crane.errors import counted
 
 DAY = 86400.0
 
@@ -46,11 +47,12 @@ def list_entries(folder: CacheFolder, console: Console) -> None:
     for name, error in broken.items():
         console.print(f"[yellow]damaged[/yellow] {name}: {escape(str(error))}", soft_wrap=True)
     total = size_text(sum(entry.num_bytes for entry in entries))
-    number = "1 entry" if len(entries) == 1 else f"{len(entries)} entries"
+    number = counted(len(entries), "entry", "entries")
     console.print(f"{number}, {total} in {escape(str(folder.path))}", soft_wrap=True)
     if leftovers := folder.leftovers():
         console.print(
-            f"{len(leftovers)} leftovers of interrupted runs; crane cache prune removes them"
+            f"{counted(len(leftovers), 'leftover')} of interrupted runs; crane cache prune removes "
+            f"{'it' if len(leftovers) == 1 else 'them'}"
         )
 
 
@@ -78,7 +80,7 @@ def prune(config: DictConfig, folder: CacheFolder, console: Console) -> None:
             console.print(f"[yellow]kept[/yellow] {name}: a run is writing it")
     num_leftovers = folder.clean()
     if num_leftovers:
-        console.print(f"removed {num_leftovers} leftovers of interrupted runs")
+        console.print(f"removed {counted(num_leftovers, 'leftover')} of interrupted runs")
     if not chosen and not num_leftovers:
         console.print("nothing to remove; choose entries by name, unused_days=… or max_gb=…")
 

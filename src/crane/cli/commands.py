@@ -9,7 +9,7 @@ from rich.markup import escape
 from crane import prediction, training
 from crane.cli.launch import share_cores
 from crane.cli.recording import Recording
-from crane.errors import UsageError
+from crane.errors import UsageError, counted
 from crane.files import shown_path
 from crane.methods import adopt_config, read_checkpoint
 from crane.prediction import PredictSummary
@@ -96,8 +96,9 @@ def _show_prediction(config: DictConfig, summary: PredictSummary) -> None:
     called = "" if summary.num_anomalous is None else f", {summary.num_anomalous} called anomalous"
     if summary.num_missing:
         console.print(
-            f"{summary.num_scored} images scored by this shard{called}; {summary.num_missing} of "
-            f"{summary.num_images} are left to other shards, the last of which joins all results",
+            f"{counted(summary.num_scored, 'image')} scored by this shard{called}; "
+            f"{summary.num_missing} of {summary.num_images} are left to other shards, "
+            "the last of which joins all results",
             soft_wrap=True,
         )
     else:

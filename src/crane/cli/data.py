@@ -18,7 +18,7 @@ from crane.config import conf_dir, plain
 from crane.data.index import Index
 from crane.datasets.card import Card
 from crane.datasets.finding import candidate_folders, check_is_set
-from crane.errors import UsageError
+from crane.errors import UsageError, counted
 from crane.files import shown_path
 from crane.gate import build
 
@@ -166,7 +166,11 @@ def _print_verification(console: Console, found: "Verification", *, fast: bool) 
             console.print(f"[red]{kind}[/red] and {len(texts) - MAX_SHOWN} more")
     for remark in found.remarks:
         console.print(f"[yellow]remark[/yellow] {escape(remark)}", soft_wrap=True)
-    opened = "no file was opened (--fast)" if fast else f"{found.num_opened} images were opened"
+    opened = (
+        "no file was opened (--fast)"
+        if fast
+        else f"{counted(found.num_opened, 'image was', 'images were')} opened"
+    )
     state = "[red]not[/red] verified" if found.faults else "[green]verified[/green]"
     console.print(f"{escape(found.name)} {state}; {opened}")
     if found.fingerprint is not None:
@@ -193,7 +197,9 @@ def prepare_sets(config: DictConfig, console: Console) -> None:
         path = indices[keywords["split"]].root / (keywords.get("meta") or META_NAME)
         is_new = write_meta(indices, path, overwrite=config.overwrite)
         state = "written" if is_new else "unchanged"
-        numbers = [f"{len(index.samples)} images of {split}" for split, index in indices.items()]
+        numbers = [
+            f"{counted(len(index.samples), 'image')} of {split}" for split, index in indices.items()
+        ]
         console.print(f"{escape(shown_path(path))} {state}: {', '.join(numbers)}", soft_wrap=True)
         for text in dict.fromkeys(text for index in indices.values() for text in index.mismatches):
             console.print(f"[yellow]not as published[/yellow] {escape(text)}", soft_wrap=True)

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from crane.checks import one_of
-from crane.errors import unwritable
+from crane.errors import counted, unwritable
 from crane.files import shown_path, write_text
 from crane.report import (
     csv_table,
@@ -68,7 +68,9 @@ def report(config: DictConfig) -> None:
     for path in written:
         console.print(f"  {escape(shown_path(path))}", soft_wrap=True)
     if figures:
-        console.print(f"  {escape(shown_path(folder / FIGURES))}: {len(figures)} figures")
+        console.print(
+            f"  {escape(shown_path(folder / FIGURES))}: {counted(len(figures), 'figure')}"
+        )
 
 
 def _number(count: int, word: str) -> str:

@@ -11,7 +11,7 @@ from rich.markup import escape
 from crane.checks import check_value
 from crane.cli.launch import alone_in, listed
 from crane.config import plain
-from crane.errors import UsageError
+from crane.errors import UsageError, counted
 from crane.files import shown_path, write_text
 from crane.gate import build
 from crane.reproduce import (
@@ -76,7 +76,8 @@ def reproduce(config: DictConfig) -> None:
         states |= {number.state for number in numbers}
     failed = f"tests that failed: {len(outcomes.failed)}; " if outcomes.failed else ""
     console.print(
-        f"{outcomes.num_runs} runs; {failed}the others were finished before or cannot be run"
+        f"{counted(outcomes.num_runs, 'run')}; {failed}"
+        "the others were finished before or cannot be run"
     )
     for recipe in recipes:
         files = f"{suite.results}, README.md"
@@ -116,12 +117,14 @@ def show_plan(console: Console, plan: Plan, runner: Runner, suite: Suite) -> Non
     num_cells = sum(len(own) for own in plan.cells.values())
     console.print(f"[bold]Plan[/bold] of {escape(', '.join(plan.cells))}: {escape(suite.title)}")
     console.print(
-        f"  {num_cells} cells by {len(tests)} tests of {len(plan.trainings)} trainings and "
-        f"of checkpoints; {num_cells - len(plan.tests)} cells make no sense in this suite\n"
-        f"  finished before: {len(able) - len(to_run)} tests; "
+        f"  {counted(num_cells, 'cell')} by {counted(len(tests), 'test')} of "
+        f"{counted(len(plan.trainings), 'training')} and of checkpoints; "
+        f"{counted(num_cells - len(plan.tests), 'cell makes', 'cells make')} no sense "
+        "in this suite\n"
+        f"  finished before: {counted(len(able) - len(to_run), 'test')}; "
         f"cannot be run: {len(tests) - len(able)}\n"
-        f"  to run: {len(to_train)} trainings, {len(to_run)} tests, "
-        f"{cost.num_images:,} images: about {cost.time} on this {device.upper()}, "
+        f"  to run: {counted(len(to_train), 'training')}, {counted(len(to_run), 'test')}, "
+        f"{counted(cost.num_images, 'image')}: about {cost.time} on this {device.upper()}, "
         f"{cost.megabytes:.0f} MB on the disk"
     )
     console.print(f"  [dim]{escape(suite.basis)}[/dim]", soft_wrap=True)

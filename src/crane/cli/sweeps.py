@@ -24,8 +24,8 @@ from crane.errors import UsageError
 from crane.runs import (
     HEADINGS,
     MEAN,
-    Cell,
     Measurement,
+    Quantity,
     Spread,
     differences,
     read_measurements,
@@ -219,7 +219,9 @@ def _table(
     for dataset, settings in seeds.items():
         table.add_row(f"[bold]{escape(_folded(dataset))}[/bold]")
         for name, own in settings.items():
-            cells = [found.get(Cell(name, dataset, MEAN, metric), Spread(())) for metric in metrics]
+            cells = [
+                found.get(Quantity(name, dataset, MEAN, metric), Spread(())) for metric in metrics
+            ]
             percents = (spread.percent(sign, " ±") for spread in cells)
             table.add_row(_lines(name), str(len(own)), *percents)
         table.add_section()

@@ -5,6 +5,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from crane.checks import one_of
+from crane.errors import counted
 from crane.runs.tables import HEADINGS
 
 
@@ -29,5 +30,5 @@ def workspace(config: DictConfig) -> None:
     address = save_workspace(built)
     console = Console(highlight=False)
     for section in built.sections:
-        console.print(f"  {escape(section.name)}: {len(section.panels)} panels")
+        console.print(f"  {escape(section.name)}: {counted(len(section.panels), 'panel')}")
     console.print(escape(address), soft_wrap=True)

@@ -30,7 +30,7 @@ from crane.data.loader import (
 )
 from crane.data.mosaics import TrainingDataset
 from crane.data.selection import few_shots, hold_out, portion_of
-from crane.errors import UsageError
+from crane.errors import UsageError, counted
 
 logger = logging.getLogger(__name__)
 
@@ -160,8 +160,8 @@ class CraneDataModule(LightningDataModule):
         for what, number in (("in the largest target", largest), ("held out", self.num_validation)):
             if 0 < number < num_processes:
                 raise UsageError(
-                    f"{num_processes} processes need an image each, but {number} are {what}; "
-                    "use fewer trainer.devices",
+                    f"{num_processes} processes need an image each, but "
+                    f"{counted(number, 'is', 'are')} {what}; use fewer trainer.devices",
                     key="trainer.devices",
                 )
 
@@ -203,9 +203,10 @@ class CraneDataModule(LightningDataModule):
         num_replicas, rank = self._world()
         sampler = EpochSampler(self._training, num_replicas, rank, self.seed)
         if self.drop_last and len(sampler) < self.batch_size:
+            are = ("training image per process is", "training images per process are")
             raise UsageError(
-                f"{len(sampler)} training images per process are less than one batch of "
-                f"{self.batch_size}; change data.batch_size or data.drop_last",
+                f"{counted(len(sampler), *are)} less than one batch of {self.batch_size}; "
+                "change data.batch_size or data.drop_last",
                 key="data.batch_size or data.drop_last",
             )
         return image_loader(

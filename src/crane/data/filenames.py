@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from crane.errors import UsageError
+from crane.errors import UsageError, counted
 
 logger = logging.getLogger(__name__)
 
@@ -117,8 +117,8 @@ def pair_masks(images: Sequence[Path], masks: Sequence[Path], where: str) -> dic
             found[candidates[0]].append(mask)
     if unpaired:
         raise UsageError(
-            f"{len(unpaired)} masks without an image in {where}: {first_few(unpaired)}; masks are "
-            "paired by name, so an image is missing or was renamed"
+            f"{counted(len(unpaired), 'mask')} without an image in {where}: {first_few(unpaired)}; "
+            "masks are paired by name, so an image is missing or was renamed"
         )
     for image, several in found.items():
         if len(several) > 1:

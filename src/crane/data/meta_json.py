@@ -27,7 +27,7 @@ from crane.data.index import (
     Request,
     missing_split,
 )
-from crane.errors import UsageError
+from crane.errors import UsageError, counted
 from crane.samples import ANOMALOUS, NORMAL, Sample
 
 META_NAME = "meta.json"
@@ -137,8 +137,10 @@ def _read_class(path: Path, name: str, class_name: str, entries: Sequence[_Entry
         samples.append(Sample(image, label, class_name, defect, mask, entry.box))
     if missing:
         raise UsageError(
-            f"data set {name}: {len(missing)} files listed in {path} are missing: "
-            f"{first_few(missing)}; the list and the images may be of different versions"
+            f"data set {name}: "
+            + counted(len(missing), f"file listed in {path} is", f"files listed in {path} are")
+            + f" missing: {first_few(missing)}; the list and the images may be of "
+            "different versions"
         )
     _check_names_agree(samples)
     return samples

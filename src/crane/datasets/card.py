@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from crane.checks import NonNegativeInt, Text, checked
 from crane.data.index import ClassNames, Index
-from crane.errors import InvalidValueError, UsageError
+from crane.errors import InvalidValueError, UsageError, counted
 from crane.samples import ANOMALOUS, NORMAL
 
 EVIDENCE = ("counted", "stated", "thread", "memory")
@@ -72,7 +72,7 @@ class ImageCounts:
             normal, anomalous = (sum(pair[i] for pair in found.values()) for i in (0, 1))
             pairs += [("in all", (normal, anomalous), self.total)] if self.total else []
             if self.num_images not in (None, normal + anomalous):
-                texts = [f"in all: {normal + anomalous} images, not {self.num_images}"]
+                texts = [f"in all: {counted(normal + anomalous, 'image')}, not {self.num_images}"]
         return [
             f"{where}: {pair[0]} normal and {pair[1]} anomalous images, "
             f"not {wanted[0]} and {wanted[1]}"

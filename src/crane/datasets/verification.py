@@ -11,7 +11,7 @@ from crane.data.filenames import first_few, is_image
 from crane.data.images import read_mask, read_rgb
 from crane.data.index import Index, MissingClassError, MissingSplitError
 from crane.datasets.card import Card
-from crane.errors import UsageError
+from crane.errors import UsageError, counted
 from crane.samples import ANOMALOUS, NORMAL, Sample
 
 JPEG = frozenset({".jpg", ".jpeg"})
@@ -166,11 +166,12 @@ def _count(index: Index, split: str, card: Card | None, found: Verification) -> 
         else:
             found.faults.append(Fault("count", f"{split}: {mismatch.text}"))
     lacking = [index.key(s) for s in index.samples if s.label == ANOMALOUS and s.mask is None]
-    text = f"{len(lacking)} anomalous images without a mask"
+    text = f"{counted(len(lacking), 'anomalous image')} without a mask"
     if lacking and card and card.has_masks:
         found.faults.append(Fault("mask", f"{text}: {first_few(lacking)}"))
     elif lacking and index.has_masks:
-        found.remarks.append(f"{text} count in image metrics only: {first_few(lacking)}")
+        verb = "counts" if len(lacking) == 1 else "count"
+        found.remarks.append(f"{text} {verb} in image metrics only: {first_few(lacking)}")
 
 
 def _find_unused_images(index: Index, indices: Iterable[Index], found: Verification) -> None:
@@ -214,8 +215,8 @@ def _open_all(
     empty = [index.key(one.sample) for one in opened if one.is_empty]
     if empty:
         found.remarks.append(
-            f"{len(empty)} masks of anomalous images have no pixel above mask_threshold "
-            f"{index.mask_threshold}: {first_few(empty)}"
+            counted(len(empty), "mask of an anomalous image has", "masks of anomalous images have")
+            + f" no pixel above mask_threshold {index.mask_threshold}: {first_few(empty)}"
         )
     artefacts = [one.artefacts for one in opened if one.artefacts > MAX_ARTEFACTS]
     if artefacts:
@@ -267,7 +268,8 @@ def _repeated_folders(index: Index, opened: Sequence[_Opened]) -> list[Fault]:
     for folder, keys in contents.items():
         twins = set.intersection(*(homes[key] for key in keys)) - {folder}
         for twin in sorted(twins) if len(keys) > 1 else ():
-            names = f"{index.relative(folder)} ({len(keys)} images) and {index.relative(twin)}"
+            number = counted(len(keys), "image")
+            names = f"{index.relative(folder)} ({number}) and {index.relative(twin)}"
             fault = Fault("repeated", f"the same images in two folders: {names}")
             pairs.setdefault(frozenset((folder, twin)), fault)
     return list(pairs.values())

@@ -12,7 +12,7 @@ from crane.data.index import ClassNames, Index, MaskThreshold
 from crane.data.labelled_folders import index_folder
 from crane.drawn import boards, fabrics, parts, photos
 from crane.drawn.scene import Domain, PictureId, render
-from crane.errors import UsageError, unwritable
+from crane.errors import UsageError, counted, unwritable
 from crane.files import making
 
 EMBEDDED_VERSION = "1"
@@ -158,7 +158,9 @@ def _is_current(folder: Path) -> bool:
 
 def _draw(domain: Domain, folder: Path) -> None:
     pictures = domain.pictures()
-    logger.info("Drawing the %d images of %s into %s", len(pictures), domain.name, folder)
+    logger.info(
+        "Drawing the %s of %s into %s", counted(len(pictures), "image"), domain.name, folder
+    )
     with making(folder) as made:
         for picture in pictures:
             _write(domain, picture, made)

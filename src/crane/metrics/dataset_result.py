@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from crane.errors import UsageError
+from crane.errors import UsageError, counted
 
 MEAN = "mean"
 """What stands in the place of a class name for the mean over classes."""
@@ -58,7 +58,8 @@ class DatasetResult:
         ]
         for name, column in columns:
             if len(column) != len(self.class_names):
-                raise UsageError(f"{len(self.class_names)} classes, but {len(column)} {name}")
+                classes = counted(len(self.class_names), "class", "classes")
+                raise UsageError(f"{classes}, but {len(column)} {name}")
         if set(self.means) != set(self.values):
             differing = ", ".join(sorted(set(self.means) ^ set(self.values)))
             raise UsageError(f"each metric needs values and a mean; one is missing for {differing}")

@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from crane.data.images import read_mask, read_rgb
 from crane.data.index import Index
+from crane.errors import counted
 from crane.pictures.overlays import fitted
 from crane.samples import Sample
 
@@ -93,7 +94,7 @@ def area_histogram(areas: Sequence[float], width: int) -> Image.Image:
     axes.set_xscale("log")
     axes.set_xlabel("area of a region, as a fraction of its image")
     axes.set_ylabel("regions")
-    axes.set_title(f"{len(areas)} anomalous regions", fontsize=10)
+    axes.set_title(counted(len(areas), "anomalous region"), fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     file = io.BytesIO()
     figure.savefig(file, format="png")

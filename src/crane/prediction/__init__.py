@@ -1,7 +1,7 @@
 """Prediction on any images: finding, reading and scoring them, and writing what was found."""
 
 from crane.prediction.calibration import Calibration, Threshold, calibrate
-from crane.prediction.detector import (
+from crane.prediction.image_scoring import (
     Detector,
     DetectorOptions,
     ImageScore,

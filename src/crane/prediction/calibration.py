@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Annotated
 
 from crane.checks import Interval, checked
-from crane.errors import UsageError
+from crane.errors import UsageError, counted
 from crane.prediction.inputs import ImageList, find_images
 
 logger = logging.getLogger(__name__)
@@ -98,9 +98,9 @@ def calibrate(scores: Sequence[float], false_alarm_rate: Rate) -> Threshold:
     rank = max(1, math.ceil((num_normals + 1) * (1 - false_alarm_rate) - 1e-9))
     if rank > num_normals:
         logger.warning(
-            "%d normal images are too few for a false-alarm rate of %g: their highest score is the "
+            "%s too few for a false-alarm rate of %g: their highest score is the "
             "threshold, which guarantees a rate of %.3g; %g needs %d images",
-            num_normals,
+            counted(num_normals, "normal image is", "normal images are"),
             false_alarm_rate,
             1 / (num_normals + 1),
             false_alarm_rate,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from crane.checks import shown
 from crane.data import IMAGE_SUFFIXES, is_image
-from crane.errors import UsageError
+from crane.errors import UsageError, counted
 from crane.files import cut_name
 
 LIST_SUFFIXES = (".txt", ".lst")
@@ -53,8 +53,8 @@ class ListFile:
             yield path
         if num_read != self.num_images:
             raise UsageError(
-                f"{self.file} changed while it was predicted on: it listed {self.num_images} "
-                "images at first",
+                f"{self.file} changed while it was predicted on: it listed "
+                f"{counted(self.num_images, 'image')} at first",
                 key=self.key,
             )
 

@@ -20,7 +20,7 @@ from crane.errors import UsageError
 from crane.files import replacing
 from crane.pictures import ColourScale, colour_bar, overlay, resize_map, save_map
 from crane.prediction.calibration import Threshold
-from crane.prediction.detector import ImageScore
+from crane.prediction.image_scoring import ImageScore
 from crane.prediction.inputs import ImageList
 from crane.prediction.table import Row, table_row
 

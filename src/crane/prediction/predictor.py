@@ -23,13 +23,13 @@ from rich.progress import MofNCompleteColumn, Progress
 from crane import schema
 from crane.checks import checked
 from crane.config import plain
-from crane.errors import UsageError
+from crane.errors import UsageError, counted
 from crane.files import sha256
 from crane.gate import build
 from crane.methods import PromptCheckpoint, build_model, load_prompts, model_config
 from crane.pictures import OverlayOptions
 from crane.prediction.calibration import Calibration, Threshold, calibrate
-from crane.prediction.detector import (
+from crane.prediction.image_scoring import (
     Detector,
     DetectorOptions,
     ImageScore,
@@ -264,10 +264,10 @@ def _missing(table: ScoreTable, shard: Shard, present: Collection[int]) -> list[
     missing = [number for number in own if number not in present]
     if not own:
         logger.warning(
-            "nothing for shard %s: %d images make %d parts; a lower part_size makes more",
+            "nothing for shard %s: %s %s; a lower part_size makes more",
             shard,
-            table.num_images,
-            table.num_parts,
+            counted(table.num_images, "image makes", "images make"),
+            counted(table.num_parts, "part"),
         )
     elif len(missing) < len(own):
         logger.info("%d of %d parts were written before", len(own) - len(missing), len(own))
@@ -311,8 +311,12 @@ def _warn_of_skipped(summary: PredictSummary) -> None:
     if summary.num_skipped:
         more = summary.num_skipped - len(summary.skipped)
         logger.warning(
-            "%d images could not be read and have no score:%s%s",
-            summary.num_skipped,
+            "%s no score:%s%s",
+            counted(
+                summary.num_skipped,
+                "image could not be read and has",
+                "images could not be read and have",
+            ),
             "".join(f"\n  {image}: {reason}" for image, reason in summary.skipped),
             f"\n  and {more} more" if more > 0 else "",
         )

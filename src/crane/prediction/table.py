@@ -14,10 +14,10 @@ from tempfile import TemporaryFile
 from types import MappingProxyType
 from typing import IO
 
-from crane.errors import UsageError
+from crane.errors import UsageError, counted
 from crane.files import replacing
 from crane.prediction.calibration import Threshold
-from crane.prediction.detector import ImageScore
+from crane.prediction.image_scoring import ImageScore
 
 Row = dict[str, str | float | int | None]
 """A row by column; what does not apply is None."""
@@ -144,7 +144,7 @@ class ScoreTable:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise _damaged(path, f"cannot be read ({error})") from error
         if len(rows) != self.size(number) or list(rows[0]) != self.columns:
-            raise _damaged(path, f"holds {len(rows)} rows or other columns")
+            raise _damaged(path, f"holds {counted(len(rows), 'row')} or other columns")
         if [row["image"] for row in rows] != list(map(_printable, images)):
             raise _damaged(path, "holds rows of other images")
         return rows, content

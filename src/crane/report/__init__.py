@@ -4,7 +4,7 @@
 """
 
 from crane.report.discovery import LeftOut, Run, find_runs, first_runs
-from crane.report.labels import differences, label_runs
+from crane.report.labels import differing_keys, label_runs
 from crane.report.markup import TableRow, csv_table, latex_tables, markdown_tables, summarise
 from crane.report.published import Published, read_published
 
@@ -14,7 +14,7 @@ __all__ = [
     "Run",
     "TableRow",
     "csv_table",
-    "differences",
+    "differing_keys",
     "find_runs",
     "first_runs",
     "label_runs",

@@ -38,19 +38,19 @@ def settings(runs: Sequence[Run]) -> list[dict[str, Any]]:
     return found
 
 
-def differences(runs: Sequence[Run]) -> dict[str, list[str]]:
+def differing_keys(runs: Sequence[Run]) -> dict[str, list[str]]:
     """The keys in which settings differ, each with the value of every run as text.
 
     >>> from pathlib import Path
     >>> runs = [Run(Path("a"), (), {"seed": s, "prompt": {"depth": d}}, {})
     ...         for s, d in ((1, 9), (2, 3))]
-    >>> differences(runs)
+    >>> differing_keys(runs)
     {'prompt.depth': ['9', '3']}
     """
-    return _differences(settings(runs))
+    return _differing(settings(runs))
 
 
-def _differences(each: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+def _differing(each: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     keys = dict.fromkeys(key for one in each for key in one)
     columns = {key: [one.get(key, "-") for one in each] for key in keys}
     different = {k: column for k, column in columns.items() if len({*map(_code, column)}) > 1}
@@ -64,7 +64,7 @@ def label_runs(runs: Sequence[Run]) -> list[str]:
     methods, the keys of the configuration that differ, the folder of each setting's first run.
     """
     each = settings(runs)
-    columns = {_short(key): column for key, column in _differences(each).items()}
+    columns = {_short(key): column for key, column in _differing(each).items()}
     groups: dict[str, list[Run]] = {}
     values: dict[str, dict[str, str]] = {}
     codes = [*map(_code, each)]

@@ -17,7 +17,7 @@ from crane.errors import UsageError
 from crane.pictures import GALLERY, KINDS, Picture, read_gallery
 from crane.report.discovery import MAX_NAMED, LeftOut, Run, first_runs, reading
 from crane.report.figures import setting_colours
-from crane.report.labels import differences
+from crane.report.labels import differing_keys
 from crane.report.markup import TableRow, heading, places
 from crane.runs import MEAN, SIZES
 
@@ -249,7 +249,7 @@ def _chart_data(
 
 def _varying(runs: Sequence[Run], labels: Sequence[str]) -> dict[str, Any]:
     """The keys in which settings differ, as a table with its longer side downwards."""
-    found = differences(runs)
+    found = differing_keys(runs)
     keys, settings = list(found), list(dict.fromkeys(labels))
     values = {key: dict(zip(labels, column, strict=True)) for key, column in found.items()}
     if len(settings) > len(keys):

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from crane.errors import counted
 from crane.report.markup import heading, markdown_table
 from crane.reproduce.numbers import (
     FAILED,
@@ -139,7 +140,7 @@ def _summary(recipe: Recipe, results: SuiteResults) -> str:
     numbers, file = results.numbers, results.suite.results
     counts = Counter(number.state for number in numbers)
     told = ", ".join(f"{count} {state}" for state, count in counts.items())
-    text = f"{len(numbers)} numbers: {told} ([{file}]({file}))."
+    text = f"{counted(len(numbers), 'number')}: {told} ([{file}]({file}))."
     seeds = dict.fromkeys(seed for number in numbers for seed in number.seeds.split())
     if set(seeds) - set(map(str, recipe.seeds)):
         text += f" Seeds {', '.join(seeds)}, other than the recipe's."

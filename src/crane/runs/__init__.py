@@ -1,8 +1,8 @@
 """What a run leaves behind: its record, its numbers, and the store that gathers them."""
 
 from crane.runs.frame import (
-    Cell,
     Measurement,
+    Quantity,
     Spread,
     by_seed,
     differences,
@@ -32,10 +32,10 @@ __all__ = [
     "HEADINGS",
     "MEAN",
     "SIZES",
-    "Cell",
     "DatasetResult",
     "FinishedRun",
     "Measurement",
+    "Quantity",
     "RunRecord",
     "Spread",
     "StoredRun",

@@ -38,7 +38,7 @@ class Measurement(NamedTuple):
     """The run; two runs of one setting, seed and data set must differ in it."""
 
 
-class Cell(NamedTuple):
+class Quantity(NamedTuple):
     """What one cell of a table is about: a `Measurement` without its repetition."""
 
     setting: str
@@ -151,21 +151,21 @@ def latest(frame: Iterable[Measurement]) -> list[Measurement]:
     return [row for kept in runs.values() for row in kept.values()]
 
 
-def by_seed(frame: Iterable[Measurement]) -> dict[Cell, dict[Hashable, float]]:
+def by_seed(frame: Iterable[Measurement]) -> dict[Quantity, dict[Hashable, float]]:
     """The values of each cell by seed, NaN included; a seed counts once, as in `latest`."""
-    cells: dict[Cell, dict[Hashable, float]] = {}
+    cells: dict[Quantity, dict[Hashable, float]] = {}
     for row in latest(frame):
-        cell = Cell(row.setting, row.dataset, row.class_name, row.metric)
+        cell = Quantity(row.setting, row.dataset, row.class_name, row.metric)
         cells.setdefault(cell, {})[row.seed] = row.value
     return cells
 
 
-def spreads(frame: Iterable[Measurement]) -> dict[Cell, Spread]:
+def spreads(frame: Iterable[Measurement]) -> dict[Quantity, Spread]:
     """Mean and spread of each cell over its seeds, in the order of the frame.
 
     >>> rows = [Measurement("vv", seed, "d", MEAN, "aupro", value, run_id=str(seed))
     ...         for seed, value in ((1, 0.5), (2, 0.7), (3, math.nan))]
-    >>> spreads(rows)[Cell("vv", "d", MEAN, "aupro")].values
+    >>> spreads(rows)[Quantity("vv", "d", MEAN, "aupro")].values
     (0.5, 0.7)
     """
     return {cell: Spread.of(values.values()) for cell, values in by_seed(frame).items()}

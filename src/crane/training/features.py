@@ -35,7 +35,7 @@ from crane.config import plain
 from crane.data import CraneDataModule
 from crane.data.dataset import IndexDataset
 from crane.data.loader import ImageLoader
-from crane.errors import UsageError, unwritable
+from crane.errors import UsageError, counted, unwritable
 from crane.methods import VisionEncoder
 from crane.training.module import CraneModule
 from crane.types import Batch, VisionTokens
@@ -137,7 +137,10 @@ def _saves_nothing(config: DictConfig, data: CraneDataModule, group: str) -> str
             num_uses = min(num_uses, config.trainer.max_steps * data.batch_size)
     if num_uses > num_images:
         return None
-    return f"{num_images} images are used {num_uses} times in all, so it would save nothing"
+    used = (
+        f"{counted(num_images, 'image is', 'images are')} used {counted(num_uses, 'time')} in all"
+    )
+    return f"{used}, so it would save nothing"
 
 
 class FeatureExtraction(LightningModule):
@@ -223,8 +226,9 @@ class FeatureExtraction(LightningModule):
             num_bytes = shape.num_bytes(len(self.images), dtype)
             free = self.folder.check_space(num_bytes)
             logger.info(
-                "caching features of %s: %d images take %s in %s (%s free)",
-                *(self.name, len(self.images), size_text(num_bytes)),
+                "caching features of %s: %s %s in %s (%s free)",
+                *(self.name, counted(len(self.images), "image takes", "images take")),
+                size_text(num_bytes),
                 *(self.folder.path, size_text(free)),
             )
             allocate(building, len(self.images), shape, dtype)

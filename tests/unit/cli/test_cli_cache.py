@@ -86,7 +86,7 @@ def test_prune_takes_the_damaged_and_the_interrupted_along(cache, folder):
     assert "damaged" in cache("list")[0].out
     outcome, left = cache("prune")
     assert left == {"1", "3"}
-    assert "removed 1 leftovers" in outcome.out
+    assert "removed 1 leftover of" in outcome.out
 
 
 @pytest.mark.parametrize("words", [[], ["2" * 16]])

@@ -60,7 +60,7 @@ def test_inner_zeros_count():
         (["1.png", "01.png"], ["001.png"], r"001\.png for images 1\.png, 01\.png"),
         (["1.png"], ["01.png", "001.png"], r"01\.png, 001\.png for images 1\.png"),
         (["1.png"], ["1.png", "001.png"], r"1\.png, 001\.png for images 1\.png"),
-        ([], ["1.png"], r"1 masks without an image in folder: 1\.png"),
+        ([], ["1.png"], r"1 mask without an image in folder: 1\.png"),
     ],
 )
 def test_doubt_is_an_error_that_names_the_files(images, masks, named):

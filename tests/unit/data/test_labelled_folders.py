@@ -104,7 +104,7 @@ def test_shifted_masks_are_caught(mvtec_root):
     for i in reversed(range(4)):
         (masks / f"{i:03d}_mask.png").rename(masks / f"{i + 1:03d}_mask.png")
     with pytest.raises(
-        UsageError, match=r"1 masks without an image in .*cable/ground_truth/broken: 004_mask.png"
+        UsageError, match=r"1 mask without an image in .*cable/ground_truth/broken: 004_mask.png"
     ):
         read(mvtec_root)
 

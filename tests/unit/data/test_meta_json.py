@@ -90,7 +90,7 @@ def test_same_names_in_other_folders_are_no_shift(mvtec_root, write):
     [
         (
             ("bottle/test/good/999.png", "", 0),
-            r"data set mine: 1 files .*missing: bottle/test/good/999\.png",
+            r"data set mine: 1 file .*missing: bottle/test/good/999\.png",
         ),
         (("bottle/test/broken/003.png", "bottle/none.png", 1), r"missing: bottle/none\.png"),
         (("/abs/none/1.png", "", 0), "missing: /abs/none/1.png"),

@@ -17,7 +17,7 @@ from crane.errors import UsageError
 from crane.pictures import ColourScale
 from crane.prediction import write_predictions
 from crane.prediction.calibration import Calibration, Threshold
-from crane.prediction.detector import LoadOptions
+from crane.prediction.image_scoring import LoadOptions
 from crane.prediction.inputs import find_images
 from crane.prediction.outputs import OutputOptions
 from crane.prediction.shards import Shard

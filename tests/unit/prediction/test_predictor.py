@@ -19,7 +19,7 @@ from crane.pictures import ColourScale, heat_map, overlay, read_map, resize_map
 from crane.prediction import outputs as outputs_module
 from crane.prediction import write_predictions
 from crane.prediction.calibration import Calibration, Threshold
-from crane.prediction.detector import Detector, LoadOptions, score_images
+from crane.prediction.image_scoring import Detector, LoadOptions, score_images
 from crane.prediction.inputs import find_images
 from crane.prediction.outputs import OutputOptions
 from crane.prediction.shards import Shard
@@ -256,14 +256,14 @@ def test_each_image_is_opened_once_and_each_part_read_once(
 ) -> None:
     """Overlays open their image again: keeping it would need more memory."""
     opened, read = [], []
-    from crane.prediction import detector
+    from crane.prediction import image_scoring
 
     def counting_open(path: str) -> Image.Image:
         opened.append(path)
         return read_rgb(path)
 
     read_part = ScoreTable.read
-    monkeypatch.setattr(detector, "read_rgb", counting_open)
+    monkeypatch.setattr(image_scoring, "read_rgb", counting_open)
     monkeypatch.setattr(
         ScoreTable, "read", lambda table, n, images: read.append(n) or read_part(table, n, images)
     )

@@ -8,7 +8,7 @@ import yaml
 
 from crane.errors import UsageError
 from crane.files import write_json
-from crane.report import differences, find_runs, label_runs, summarise
+from crane.report import differing_keys, find_runs, label_runs, summarise
 from crane.runs import StoredRun, store_run
 from crane.runs.jobs import JOB_FILE, SKIPPED, STARTED, JobOutcome
 from crane.runs.store import FAILED, FINISHED
@@ -156,7 +156,7 @@ def test_tests_of_a_trainings_seeds_are_one_setting(make_test):
     assert [run.seed for run in runs] == [1, 2, 1]
     labels = label_runs(runs)
     assert labels == ["attention=vv", "attention=vv", "attention=qq"]
-    assert differences(runs) == {
+    assert differing_keys(runs) == {
         "attention": ["vv", "vv", "qq"],
         "training.loss.of": ["vv", "vv", "qq"],
     }

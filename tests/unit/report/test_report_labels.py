@@ -5,7 +5,7 @@ import pytest
 
 from crane.config import compose, flat, plain
 from crane.identity import Effect, effect_of, setting_of
-from crane.report import Run, differences, first_runs, label_runs
+from crane.report import Run, differing_keys, first_runs, label_runs
 from crane.report.labels import settings
 
 
@@ -27,13 +27,13 @@ def test_seeds_targets_and_places_make_no_other_setting():
         )
         for seed in (1, 2)
     ]
-    assert differences(runs) == {}
+    assert differing_keys(runs) == {}
     assert label_runs(runs) == ["Crane", "Crane"]
 
 
 def test_the_length_of_training_does():
     runs = [run({"trainer": {"max_epochs": epochs}}) for epochs in (1, 5)]
-    assert differences(runs) == {"trainer.max_epochs": ["1", "5"]}
+    assert differing_keys(runs) == {"trainer.max_epochs": ["1", "5"]}
 
 
 def test_place_and_speed_of_a_real_configuration_make_no_other_setting():
@@ -42,7 +42,7 @@ def test_place_and_speed_of_a_real_configuration_make_no_other_setting():
         run(plain(compose("train", ["backbone=tiny", "dataset@source=[mvtec]", *more])))
         for more in (["run_dir=a"], typed)
     ]
-    assert differences(runs) == {}
+    assert differing_keys(runs) == {}
 
 
 def test_the_same_data_elsewhere_make_no_other_setting():
@@ -51,7 +51,7 @@ def test_the_same_data_elsewhere_make_no_other_setting():
         run(plain(compose("train", [*typed, *more])), data={"source.embedded_parts": "f" * 64})
         for more in ([], ["datasets_dir=/elsewhere", "overlay.num_normal=3"])
     ]
-    assert differences(runs) == {}
+    assert differing_keys(runs) == {}
 
 
 def changed(config, key):
@@ -88,7 +88,7 @@ def test_a_key_makes_another_setting_here_exactly_if_it_does_in_the_store():
 @pytest.mark.parametrize(("one", "other"), [(1, 1.5), (1, "1"), (None, "None"), ([1, 2], "1+2")])
 def test_values_that_look_alike_are_told_apart(one, other):
     runs = [run({"prompt": {"depth": value}}, folder=repr(value)) for value in (one, other)]
-    assert list(differences(runs)) == ["prompt.depth"]
+    assert list(differing_keys(runs)) == ["prompt.depth"]
     assert len(set(label_runs(runs))) == 2
 
 
@@ -108,7 +108,7 @@ def test_targets_of_one_name_that_are_read_differently_are_told_apart(key, value
     first, _, second, _ = label_runs(runs)
     assert label_runs(runs) == [first, first, second, second]
     assert first != second
-    assert list(differences(runs)) == [f"targets.mine.{key}"]
+    assert list(differing_keys(runs)) == [f"targets.mine.{key}"]
 
 
 def test_other_data_and_weights_do():
@@ -116,7 +116,7 @@ def test_other_data_and_weights_do():
         run(data={"source.a": digest}, weights={"clip": "w" + digest, "prompts": digest})
         for digest in ("1" * 64, "2" * 64)
     ]
-    assert differences(runs) == {
+    assert differing_keys(runs) == {
         "source.a.files": ["1" * 12, "2" * 12],
         "weights.clip": ["w" + "1" * 11, "w" + "2" * 11],
     }
@@ -139,8 +139,8 @@ def test_targets_of_one_name_that_differ_are_told_apart():
             ("theirs", "d", "", "3" * 64),
         )
     ]
-    assert differences(runs[1:]) == {}
-    assert differences(runs[:2]) == {"targets.mine.files": ["1" * 12, "2" * 12]}
+    assert differing_keys(runs[1:]) == {}
+    assert differing_keys(runs[:2]) == {"targets.mine.files": ["1" * 12, "2" * 12]}
     assert label_runs(runs[:2]) == ["targets.mine.root=a", "targets.mine.root=b"]
 
 
@@ -149,7 +149,7 @@ def test_a_checkpoint_is_told_by_its_content_wherever_it_lies():
         run({"checkpoint": f"{place}/epoch_1.safetensors"}, weights={"prompts": digest * 64})
         for place, digest in (("a", "1"), ("b", "1"), ("c", "2"))
     ]
-    assert differences(runs) == {"checkpoint": ["1" * 12, "1" * 12, "2" * 12]}
+    assert differing_keys(runs) == {"checkpoint": ["1" * 12, "1" * 12, "2" * 12]}
 
 
 def test_an_override_that_varies_within_a_setting_is_no_part_of_its_name():
@@ -165,7 +165,7 @@ def test_what_is_measured_makes_a_setting():
         run(plain(compose("train", ["backbone=tiny", key])), key)
         for key in (f"metrics.pixels.size_edges={one}" for one in edges)
     ]
-    assert differences(runs) == {"metrics.pixels.size_edges": ["2+7", "3+9"]}
+    assert differing_keys(runs) == {"metrics.pixels.size_edges": ["2+7", "3+9"]}
     assert label_runs(runs) == [f"metrics.pixels.size_edges={one[1:-1]}" for one in edges]
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from crane.runs.frame import (
-    Cell,
     Measurement,
+    Quantity,
     Spread,
     by_seed,
     differences,
@@ -35,14 +35,14 @@ def test_mean_and_deviation_are_numpys():
 
 def test_undefined_values_count_in_no_mean():
     frame = [number("vv", 1, 0.5), number("vv", 2, math.nan), number("vv", 3, 0.7)]
-    spread = spreads(frame)[Cell("vv", "d", MEAN, "aupro")]
+    spread = spreads(frame)[Quantity("vv", "d", MEAN, "aupro")]
     assert spread.values == (0.5, 0.7)
     assert spread.deviation == statistics.stdev([0.5, 0.7])
-    assert math.isnan(by_seed(frame)[Cell("vv", "d", MEAN, "aupro")][2])
+    assert math.isnan(by_seed(frame)[Quantity("vv", "d", MEAN, "aupro")][2])
 
 
 def test_a_cell_without_any_value_is_still_there():
-    spread = spreads([number("vv", 1, math.nan)])[Cell("vv", "d", MEAN, "aupro")]
+    spread = spreads([number("vv", 1, math.nan)])[Quantity("vv", "d", MEAN, "aupro")]
     assert spread.values == ()
     assert spread.percent() == "-"
 
@@ -70,7 +70,7 @@ def test_runs_on_other_data_sets_do_not_replace_each_other():
 
 def test_seeds_may_be_several_numbers():
     frame = [number("vv", (1, 7), 0.4), number("vv", (1, 8), 0.6), number("vv", (None, 1), 0.8)]
-    assert spreads(frame)[Cell("vv", "d", MEAN, "aupro")].values == (0.4, 0.6, 0.8)
+    assert spreads(frame)[Quantity("vv", "d", MEAN, "aupro")].values == (0.4, 0.6, 0.8)
 
 
 def test_differences_are_paired_by_seed_data_set_class_and_metric():
@@ -92,7 +92,7 @@ def test_differences_are_paired_by_seed_data_set_class_and_metric():
         assert math.isnan(values[alone])
     lost = next(row for row in found if row.seed == 3)
     assert lost.reason == "clip has no number for seed 3"
-    assert spreads(found)[Cell("vv", "d", MEAN, "aupro")].values == (0.25, 0.5)
+    assert spreads(found)[Quantity("vv", "d", MEAN, "aupro")].values == (0.25, 0.5)
 
 
 def test_a_difference_from_an_undefined_value_is_undefined_and_says_why():

@@ -13,7 +13,7 @@ from crane.data.filenames import (
     pair_masks,
 )
 from crane.data.index import Readers, missing_split
-from crane.errors import UsageError
+from crane.errors import UsageError, counted
 from crane.samples import ANOMALOUS, NORMAL, Sample
 
 VISA_LABELS = {"normal": NORMAL, "anomaly": ANOMALOUS}
@@ -192,13 +192,14 @@ def _check_files(table: Path, files: Sequence[Path]) -> None:
     if missing:
         names = first_few("/".join(f.parts[-3:]) for f in missing)
         raise UsageError(
-            f"{len(missing)} files listed in {table} are missing: {names}; the copy is incomplete "
-            "or was renamed, unpack it again"
+            counted(len(missing), f"file listed in {table} is", f"files listed in {table} are")
+            + f" missing: {names}; the copy is incomplete or was renamed, unpack it again"
         )
     listed = set(files)
     for folder in sorted({file.parent for file in files}):
         extra = [image for image in list_images(folder) if image not in listed]
         if extra:
             raise UsageError(
-                f"{len(extra)} images in {folder} are not listed in {table}: {first_few(extra)}"
+                counted(len(extra), f"image in {folder} is", f"images in {folder} are")
+                + f" not listed in {table}: {first_few(extra)}"
             )

@@ -138,7 +138,7 @@ class ImageScore(NamedTuple):
     """Why it could not be read."""
 
 
-class Batch(NamedTuple):
+class ReadBatch(NamedTuple):
     """Images read together."""
 
     pixels: Float[Tensor, "B 3 S S"]
@@ -161,16 +161,16 @@ class ImageFiles(Dataset[tuple[ImageScore, Tensor | None]]):
         pixels = image_to_tensor(image, self.image_size)
         return ImageScore(path, image.height, image.width), pixels
 
-    def collate(self, items: Sequence[tuple[ImageScore, Tensor | None]]) -> Batch:
+    def collate(self, items: Sequence[tuple[ImageScore, Tensor | None]]) -> ReadBatch:
         """Stack what could be read."""
         pixels = [one for _, one in items if one is not None]
         empty = torch.empty(0, 3, self.image_size, self.image_size)
-        return Batch(torch.stack(pixels) if pixels else empty, [image for image, _ in items])
+        return ReadBatch(torch.stack(pixels) if pixels else empty, [image for image, _ in items])
 
 
 def load(
     batches: Iterable[Sequence[str]], options: LoadOptions, *, pin_memory: bool
-) -> Iterator[Batch]:
+) -> Iterator[ReadBatch]:
     """Read batches of images in their order.
 
     Memory does not grow with their number: paths are drawn from `batches` as workers become free.
@@ -216,7 +216,7 @@ def score_images(
         UsageError: An image is unreadable with `on_error` `fail`, or scores or maps are not finite.
             Names the image.
     """
-    launched: tuple[Batch, HostCopy | None] | None = None
+    launched: tuple[ReadBatch, HostCopy | None] | None = None
     for batch in load(batches, options, pin_memory=device.type == "cuda"):
         unreadable = [image for image in batch.images if image.error is not None]
         if unreadable and options.on_error == "fail":
@@ -243,7 +243,7 @@ def _launch(
         return HostCopy(facts, map.float()) if with_maps else HostCopy(facts)
 
 
-def _results(batch: Batch, copy: HostCopy | None) -> Iterator[ImageScore]:
+def _results(batch: ReadBatch, copy: HostCopy | None) -> Iterator[ImageScore]:
     if copy is None:
         yield from batch.images
         return
