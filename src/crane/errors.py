@@ -1,7 +1,8 @@
-"""The one error that a user's mistake ends in, and the wording of counts."""
+"""The one error that a mistake or the machine's limits end in, and the wording of counts."""
 
+import errno
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 
 EXTRAS: Mapping[str, str] = {
@@ -10,6 +11,37 @@ EXTRAS: Mapping[str, str] = {
     "wandb_workspaces": "wandb-workspaces",
 }
 """Packages that are not always installed, and the extra of crane-ad that installs each."""
+
+KEPT = "what was written before is kept"
+_SPACE = f"{KEPT}: free some space and run the same command again"
+_RIGHTS = "choose a file or folder that you may read and write"
+_KIND = "a file lies where a folder is needed, or the reverse: choose another name"
+_OPEN = "raise the limit (ulimit -n 8192) or lower num_workers"
+_WORKERS = "num_workers=0 (data.num_workers=0 in train and test)"
+
+DISK: Mapping[int | None, str] = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _SPACE),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _RIGHTS),
+    **dict.fromkeys((errno.ENOTDIR, errno.EISDIR, errno.EEXIST), _KIND),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), _OPEN),
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EIO: f"the disk fails; {KEPT}",
+}
+"""What to do about errors of the file system, by their numbers."""
+
+_SHARED = f"shared memory (/dev/shm) is full; use {_WORKERS}, or enlarge it"
+_MEMORY = "out of memory; lower batch_size (data.batch_size and data.test_batch_size) or image_size"
+SIGNS: Mapping[str, str] = {
+    **dict.fromkeys(("shared memory", "file </torch_", "Bus error"), _SHARED),
+    "DataLoader worker": (
+        "a process that loads images was killed, mostly for lack of memory; "
+        f"run the same command again with fewer, such as {_WORKERS}"
+    ),
+    **dict.fromkeys(("out of memory", "can't allocate memory"), _MEMORY),
+    "PytorchStreamWriter": f"cannot write a checkpoint, the disk may be full; {_SPACE}",
+    "requested and": f"cannot write an array, the disk may be full; {_SPACE}",  # of numpy
+}
+"""Words in errors of libraries, and what they mean."""
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:
@@ -77,22 +109,51 @@ def unwritable(folder: object, error: OSError, key: str) -> UsageError:
 
 
 def usage_error(error: BaseException | None) -> UsageError | None:
-    """The user's mistake behind an error, if there is one: libraries wrap what constructors raise.
+    """What the user can mend behind an error, if there is anything: libraries wrap what is raised.
 
-    A package that an extra installs and that is missing counts as one, too.
+    A package that an extra installs and that is missing counts, and so do the machine's limits.
 
     >>> usage_error(RuntimeError("no mistake")) is None
     True
     >>> usage_error(ModuleNotFoundError("No module named 'plotly'", name="plotly"))
     UsageError("plotly is not installed; pip install 'crane-ad[report]'")
     """
-    while error is not None:
-        if isinstance(error, UsageError):
-            return error
-        if isinstance(error, ImportError) and (extra := missing_extra(error)) is not None:
+    causes = list(_causes(error))
+    for one in causes:
+        if isinstance(one, UsageError):
+            return one
+        if isinstance(one, ImportError) and (extra := missing_extra(one)) is not None:
             return extra
+    return next((found for one in causes if (found := machine_limit(one)) is not None), None)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those behind it."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
         error = error.__cause__ or error.__context__
-    return None
+
+
+def machine_limit(error: BaseException) -> UsageError | None:
+    """The limit of the machine that an error reports, with what to do; None for any other error.
+
+    >>> print(machine_limit(OSError(28, "No space left on device", "runs/results.csv")))
+    runs/results.csv: No space left on device; what was written before is kept: free some space ...
+    >>> machine_limit(FileNotFoundError(2, "No such file or directory", "a")) is None
+    True
+    """
+    text = str(error)
+    if isinstance(error, OSError) and error.errno in DISK:
+        place = f"{error.filename}: " if error.filename else ""
+        problem = error.strerror or type(error).__name__
+        return UsageError(f"{place}{problem}; {DISK[error.errno]}")
+    if not isinstance(error, (RuntimeError, MemoryError, OSError)):
+        return None
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        text = "out of memory"
+    return next((UsageError(said) for sign, said in SIGNS.items() if sign in text), None)
 
 
 def missing_extra(error: ImportError) -> UsageError | None:

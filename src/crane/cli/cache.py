@@ -3,16 +3,15 @@
 import time
 
 from omegaconf import DictConfig
-from rich.box import SIMPLE
 from rich.console import Console
 from rich.filesize import decimal as size_text
 from rich.markup import escape
-from rich.table import Table
 
 from crane.cache import BrokenEntryError, CacheFolder, Entry, age_text
 from crane.checks import one_of
 from crane.cli.arguments import CACHE_ACTIONS
 from crane.errors import counted
+from crane.terminal import WholeTable
 
 DAY = 86400.0
 
@@ -29,9 +28,8 @@ def cache(config: DictConfig) -> None:
 
 def list_entries(folder: CacheFolder, console: Console) -> None:
     """Print each entry, the last used first, and the total size."""
-    table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
-    for column in ("entry", "data set", "images", "size", "used"):
-        table.add_column(column, justify="right" if column in ("images", "size") else "left")
+    columns = ("entry", "data set", "images", "size", "used")
+    table = WholeTable(columns, right=("images", "size"))
     entries, broken = _split(folder)
     for entry in sorted(entries, key=lambda entry: entry.last_used, reverse=True):
         about = entry.description

@@ -11,7 +11,6 @@ import yaml
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from crane.checks import NonNegativeInt, check_value, one_of
 from crane.config import conf_dir, plain
@@ -21,6 +20,7 @@ from crane.datasets.finding import candidate_folders, check_is_set
 from crane.errors import UsageError, counted
 from crane.files import shown_path
 from crane.gate import build
+from crane.terminal import WholeTable
 
 if TYPE_CHECKING:
     from crane.datasets.verification import Verification
@@ -64,7 +64,9 @@ def list_sets(config: DictConfig, console: Console) -> None:
             _print_card(console, name, reader.keywords)
         return
     columns = ("name", "domain", "classes", "normal", "anomalous", "masks", "folder")
-    table = _table("Published data sets", columns, right=("classes", "normal", "anomalous"))
+    table = WholeTable(
+        columns, title="Published data sets", right=("classes", "normal", "anomalous")
+    )
     # Composing every option would take a second.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     for path in sorted((conf_dir() / "dataset").glob("*.yaml")):
@@ -148,7 +150,7 @@ def verify_sets(config: DictConfig, console: Console) -> None:
 def _print_verification(console: Console, found: "Verification", *, fast: bool) -> None:
     columns = ("split", "class", "normal", "anomalous", "masks", "published", "known by")
     title = f"{found.name} at {found.root}" if found.root else found.name
-    table = _table(title, columns, right=columns[2:])
+    table = WholeTable(columns, title=escape(title), right=columns[2:])
     for one in found.counts:
         published, evidence = "-", "-"
         if one.expected is not None:
@@ -242,7 +244,8 @@ def show_statistics(config: DictConfig, console: Console) -> None:
         index = reader()
         with _progress(console) as advance:
             statistics = measure(index, _num_workers(config), partial(advance, "images"))
-        table = _table(f"{name}, split {reader.keywords['split']}", columns, right=columns[1:])
+        title = f"{name}, split {reader.keywords['split']}"
+        table = WholeTable(columns, title=escape(title), right=columns[1:])
         for class_name, one in statistics.items():
             areas = "  ".join(f"{100 * area:.3g}%" for area in one.area_range or ()) or "-"
             images = f"{one.num_normal} + {one.num_anomalous}"
@@ -268,13 +271,6 @@ def _num_workers(config: DictConfig) -> int:
     from crane.data.loader import auto_num_workers
 
     return auto_num_workers(1) + 1 if config.num_workers == "auto" else config.num_workers
-
-
-def _table(title: str, columns: tuple[str, ...], right: tuple[str, ...]) -> Table:
-    table = Table(title=title)
-    for column in columns:
-        table.add_column(column, justify="right" if column in right else "left")
-    return table
 
 
 @contextmanager

@@ -6,6 +6,8 @@ Imports neither torch nor pandas: every command passes through here before it sa
 import itertools
 import os
 import re
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +20,7 @@ from omegaconf import DictConfig, ListConfig
 
 from crane import processes
 from crane.errors import UsageError, unwritable
+from crane.files import shown_path
 
 LOCK = ".lock"
 """A file in a run's folder, held while the run writes there."""
@@ -149,6 +152,41 @@ def side_by_side() -> int:
         return 1
     num_jobs = int(launcher.n_jobs)  # joblib counts from all cores if it is negative
     return num_jobs if num_jobs > 0 else max(1, (os.cpu_count() or 1) + 1 + num_jobs)
+
+
+@contextmanager
+def ending_on_sigterm() -> Iterator[None]:
+    """Turn SIGTERM (`kill`, Slurm's time limit) into SystemExit, so that files are closed.
+
+    Lightning has a handler of its own while it trains or tests, which ends after a batch.
+
+    Raises:
+        SystemExit: With 143, the shells' code for it.
+    """
+
+    def end(number: int, frame: object) -> None:
+        if signal.getsignal(number) is end:  # else Lightning's handler has called this one
+            raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def resumption(config: DictConfig) -> str:
+    """What a stopped run has kept, and how it continues."""
+    last = Path(config.run_dir) / "checkpoints" / "last.ckpt"
+    if "resume" in config and last.is_file():
+        return f"the same command with resume={shown_path(last)} continues the training"
+    if "part_size" in config and (Path(config.output) / "scores").is_dir():
+        output = shown_path(Path(config.output))
+        return f"finished parts are kept; the same command with output={output} resumes"
+    return "run the same command again"
 
 
 class MultirunCallback(Callback):

@@ -1,6 +1,8 @@
 """`crane COMMAND`: each command is a Hydra app."""
 
 import logging
+import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -13,6 +15,7 @@ from typing import NoReturn
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -20,10 +23,17 @@ from crane import __version__
 from crane.checks import one_of
 from crane.cli.arguments import Arguments
 from crane.cli.help import command_help, overview
-from crane.cli.launch import check_alone, job_folder, own_folder
+from crane.cli.launch import (
+    check_alone,
+    ending_on_sigterm,
+    job_folder,
+    own_folder,
+    resumption,
+)
 from crane.cli.validation import check_arguments, check_configuration, check_files
 from crane.config import conf_dir
 from crane.errors import UsageError, usage_error
+from crane.terminal import accept_any_text
 
 Command = Callable[[DictConfig], float | None]
 
@@ -61,7 +71,7 @@ def _own_folder(name: str) -> str:
     try:
         return own_folder(name)
     except UsageError as error:  # Hydra would show where in its configuration it was asked for
-        _refuse(error)
+        _leave(error)
 
 
 # Asked once for a run: a second question would find the folder taken.
@@ -69,28 +79,48 @@ OmegaConf.register_new_resolver("crane.own_folder", _own_folder, replace=True, u
 
 
 def main() -> None:
-    """Run the command named first; exits with 2 on a user's mistake."""
-    name, typed = (sys.argv[1] if len(sys.argv) > 1 else "--help"), sys.argv[2:]
+    """Run the command named first.
+
+    Exits with 2 on what the user can mend, with 130 on Ctrl-C and with 143 on SIGTERM; each says in
+    one line what to do. Any other error is a fault of the program and shows its traceback.
+    """
+    accept_any_text()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, and Hydra prints none of its own
+    try:
+        _main(sys.argv[1] if len(sys.argv) > 1 else "--help", sys.argv[2:])
+        sys.stdout.flush()
+    except BrokenPipeError:  # `crane data list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise SystemExit(141) from None  # the shells' code for it
+    except KeyboardInterrupt:
+        _leave("stopped by Ctrl-C", 128 + signal.SIGINT)
+    except Exception as error:
+        mistake = usage_error(error)
+        if mistake is not None:
+            _leave(mistake)
+        if isinstance(error, HydraException) and not isinstance(error, InstantiationException):
+            _leave(" ".join(str(error).split()))  # such as a key of Hydra's that does not exist
+        raise
+
+
+def _main(name: str, typed: list[str]) -> None:
     if name in ("-h", "--help"):
         overview(COMMANDS)
         return
     if name == "--version":
         print(f"crane {__version__}")
         return
-    try:
-        one_of(name, COMMANDS, "command")
-        if {"-h", "--help"} & set(typed):
-            command_help(name)
-            return
-        arguments = Arguments(name, typed)
-        config = check_arguments(arguments)
-        if config is not None:
-            check_files(config, name)
-        if arguments.is_multirun:
-            check_alone()
-            arguments.check_sweep()
-    except UsageError as error:
-        _refuse(error)
+    one_of(name, COMMANDS, "command")
+    if {"-h", "--help"} & set(typed):
+        command_help(name)
+        return
+    arguments = Arguments(name, typed)
+    config = check_arguments(arguments)
+    if config is not None:
+        check_files(config, name)
+    if arguments.is_multirun:
+        check_alone()
+        arguments.check_sweep()
     script, sys.argv = sys.argv[0], [f"crane {name}", *arguments.for_hydra()]
     is_multirun = arguments.is_multirun
     with import_module("crane.cli.sweeps").summed_up() if is_multirun else nullcontext():
@@ -109,20 +139,27 @@ class Job:
     """What was typed before it."""
 
     def __call__(self, config: DictConfig) -> float | None:
-        """Run the command; a mistake of the user's ends with exit code 2."""
-        _quieten()  # here, as this may be another process than that of `main`
+        """Run the command; what the user can mend ends with exit code 2, a signal with its own."""
+        _prepare()  # here, as this may be another process than that of `main`
         try:
             check_configuration(config, self.name)
             config.run_dir = str(Path(config.run_dir).expanduser())
             # Lightning starts further processes with these arguments; all do this one job.
             sys.argv = [self.script, self.name, *_overrides(config.run_dir)]
             command: Command = getattr(import_module(COMMANDS[self.name]), self.name)
-            return command(config)
+            with ending_on_sigterm():
+                return command(config)
+        except KeyboardInterrupt:
+            _leave(f"stopped by Ctrl-C; {resumption(config)}", 128 + signal.SIGINT)
+        except SystemExit as error:
+            if error.code == 128 + signal.SIGTERM:
+                _leave(f"stopped by SIGTERM; {resumption(config)}", error.code)
+            raise
         except Exception as error:
             mistake = usage_error(error)
             if mistake is None:
                 raise
-            _refuse(mistake)
+            _leave(mistake)
 
 
 def _overrides(run_dir: str) -> list[str]:
@@ -134,13 +171,16 @@ def _overrides(run_dir: str) -> list[str]:
     return [*own, f"run_dir={QuotedString(run_dir, Quote.single).with_quotes()}"]
 
 
-def _quieten() -> None:
+def _prepare() -> None:
+    """Set up a process for its job: what it prints, what it warns of and where it works."""
+    accept_any_text()
+    os.chdir(HydraConfig.get().runtime.cwd)  # with hydra.job.chdir, paths would mean other files
     for remark in REMARKS:
         warnings.filterwarnings("ignore", message=remark)
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def _refuse(error: UsageError) -> NoReturn:
-    print(f"crane: {error}", file=sys.stderr)
-    raise SystemExit(2)
+def _leave(said: object, code: int = 2) -> NoReturn:
+    print(f"crane: {said}", file=sys.stderr)
+    raise SystemExit(code)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from omegaconf import DictConfig, OmegaConf
-from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -33,6 +32,7 @@ from crane.runs import (
 )
 from crane.runs.jobs import SKIPPED, STARTED, JobOutcome, read_outcomes
 from crane.runs.store import FAILED, FINISHED
+from crane.terminal import WholeTable
 
 STATES = {FINISHED: FINISHED, SKIPPED: SKIPPED, FAILED: FAILED, STARTED: "unfinished"}
 """How a job may end, with the word for it."""
@@ -206,8 +206,7 @@ def _table(
     title: str, counted: str, frame: Sequence[Measurement], metrics: Sequence[str], sign: str = ""
 ) -> Table:
     """A row for each setting below its target; what is too wide is folded, never cut off."""
-    table = Table(title=escape(title), box=SIMPLE, padding=(0, 1, 0, 0), title_justify="left")
-    table.add_column("setting", no_wrap=True)
+    table = WholeTable(["setting"], title=escape(title))
     table.add_column(counted, justify="right", min_width=len(counted))
     for metric in metrics:
         table.add_column(HEADINGS.get(metric, metric), justify="right", min_width=6)

@@ -5,7 +5,6 @@ pictures, and its scores, since batches never extend beyond a part. A process th
 parts, now or later, therefore adds to the same result.
 """
 
-import errno
 import logging
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -23,7 +22,7 @@ from rich.progress import MofNCompleteColumn, Progress
 from crane import schema
 from crane.checks import checked
 from crane.config import plain
-from crane.errors import UsageError, counted
+from crane.errors import DISK, UsageError, counted
 from crane.files import sha256
 from crane.gate import build
 from crane.methods import PromptCheckpoint, build_model, load_prompts, model_config
@@ -50,8 +49,6 @@ Item = TypeVar("Item")
 
 CHECKED = ("input", "output", "overwrite", "shard", "threshold", "accelerator")
 """Keys that no constructor checks."""
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
-"""Errors of a disk that is full, failing or read-only."""
 
 
 def predict(

@@ -4,12 +4,13 @@ import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from rich.box import SIMPLE
+from rich.markup import escape
 from rich.table import Table
 
 from crane.checks import one_of
 from crane.errors import UsageError
 from crane.metrics.dataset_result import MEAN, DatasetResult
+from crane.terminal import WholeTable
 
 HEADINGS: Mapping[str, str] = MappingProxyType(
     {
@@ -50,8 +51,7 @@ def class_table(result: DatasetResult, metrics: Sequence[str]) -> Table:
         UsageError: A metric was not computed.
     """
     notes = _Notes()
-    table = _table(result.dataset)
-    table.add_column("class", no_wrap=True)
+    table = WholeTable(["class"], title=escape(result.dataset))
     table.add_column("normal + anomalous", justify="right", min_width=9)
     _add_metric_columns(table, result, metrics)
     for place, name in enumerate(result.class_names):
@@ -61,7 +61,7 @@ def class_table(result: DatasetResult, metrics: Sequence[str]) -> Table:
         ]
         last = place == len(result.class_names) - 1
         counts = f"{result.num_normal[place]} + {result.num_anomalous[place]}"
-        table.add_row(name, counts, *cells, end_section=last)
+        table.add_row(escape(name), counts, *cells, end_section=last)
     counts = f"{sum(result.num_normal)} + {sum(result.num_anomalous)}"
     table.add_row(MEAN, counts, *_mean_cells(result, metrics, notes), style="bold")
     table.caption = notes.text()
@@ -83,9 +83,7 @@ def mean_table(
         UsageError: A metric was not computed, or there is no result.
     """
     notes = _Notes()
-    table = _table(title)
-    table.add_column("data set", no_wrap=True)
-    table.add_column("method", no_wrap=True)
+    table = WholeTable(["data set", "method"], title=title)
     first = next((result for each in results.values() for result in each), None)
     if first is None:
         raise UsageError("there is no result to show")
@@ -97,19 +95,9 @@ def mean_table(
             _check(result, metrics)
             cells = _mean_cells(result, metrics, notes)
             last = place == len(rows) - 1
-            table.add_row("" if place else name, method, *cells, end_section=last)
+            table.add_row("" if place else escape(name), escape(method), *cells, end_section=last)
     table.caption = notes.text()
     return table
-
-
-def _table(title: str) -> Table:
-    return Table(
-        title=title,
-        box=SIMPLE,
-        padding=(0, 1, 0, 0),  # eight columns in a terminal of 80
-        caption_justify="left",
-        title_justify="left",
-    )
 
 
 class _Notes:

@@ -203,6 +203,7 @@ def ending_together(built: Trainer) -> Iterator[None]:
 
     Raises:
         SystemExit: With 143, the shells' code for SIGTERM, if the run was told to stop.
+        KeyboardInterrupt: On Ctrl-C, of which Lightning makes a SystemExit with 1.
     """
     try:
         yield
@@ -214,6 +215,9 @@ def ending_together(built: Trainer) -> Iterator[None]:
             _end(process)
         if isinstance(error, SIGTERMException):
             raise SystemExit(128 + signal.SIGTERM) from error
+        if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning ignores it by now
+            raise KeyboardInterrupt from error
         raise
 
 
