@@ -169,6 +169,8 @@ def _strict(annotation: Any) -> Any:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if annotation in _SCALARS:
         return Annotated[annotation, Strict()]
+    if annotation is Path:  # an empty text would mean the current folder
+        return Annotated[Path, Strict()] | Annotated[str, Strict(), MinLen(1)]
     if origin is Annotated:
         return Annotated[(_strict(arguments[0]), *annotation.__metadata__)]
     if origin in (Union, types.UnionType):

@@ -1,6 +1,8 @@
 """Files that are written whole or not at all, their checksums, and how paths are shown."""
 
+import csv
 import hashlib
+import io
 import json
 import os
 import re
@@ -91,6 +93,38 @@ def write_json(path: Path, content: Mapping[str, object], *, durable: bool = Fal
     return write_text(path, text, durable=durable)
 
 
+FORMULA = re.compile(r"'*[=+\-@\t\r]")
+"""How text begins that spreadsheets run as a formula, or that `cell` has changed."""
+NUMBER = re.compile(r"[+-]?[\d.]*(e[+-]?\d+)?$")
+
+
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
+    """A CSV table whose text spreadsheets never run as a formula; see `cell`.
+
+    >>> print(csv_text([("image", "score"), ("=cmd.png", -0.5)]), end="")
+    image,score
+    '=cmd.png,-0.5
+    """
+    text = io.StringIO(newline="")
+    table = csv.writer(text, lineterminator="\n")
+    table.writerows([cell(one) if isinstance(one, str) else one for one in row] for row in rows)
+    return text.getvalue()
+
+
+def cell(text: str) -> str:
+    """Text as a cell of a CSV: a quote in front keeps spreadsheets from running it.
+
+    >>> cell("=1+1"), cell("good"), cell("-0.5"), uncell(cell("'=1"))
+    ("'=1+1", 'good', '-0.5', "'=1")
+    """
+    return f"'{text}" if FORMULA.match(text) and not NUMBER.match(text) else text
+
+
+def uncell(text: str) -> str:
+    """The text of a cell that `cell` made."""
+    return text[1:] if text.startswith("'") and FORMULA.match(text) else text
+
+
 def sha256(path: str | Path) -> str:
     """The SHA-256 of a file as 64 hexadecimal digits; cached while the file is unchanged."""
     file = Path(path).resolve()
@@ -105,6 +139,21 @@ def _sha256(path: Path, *state: int) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def stand_in(path: Path) -> str | None:
+    """What a file is that a failed download left in place of the real one; None if it is no such.
+
+    Returns:
+        A phrase that completes "PATH is ...", with what to do.
+    """
+    with path.open("rb") as file:
+        start = file.read(100).lstrip().lower()
+    if start.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, not the file itself; run git lfs pull"
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "a web page, not the file itself; download it again"
+    return None
 
 
 def shown_path(path: Path) -> str:

@@ -145,6 +145,8 @@ def is_place(key: str) -> bool:
     >>> is_place("input"), is_place("targets.folder.root"), is_place("seed")
     (True, True, False)
     """
+    if key.rpartition(".")[2] == "allow_download":  # decides where files come from, true or false
+        return False
     if key.rpartition(".")[2] == "root" or key == "checkpoint":
         return True
     with suppress(UsageError):

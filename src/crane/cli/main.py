@@ -30,7 +30,12 @@ from crane.cli.launch import (
     own_folder,
     resumption,
 )
-from crane.cli.validation import check_arguments, check_configuration, check_files
+from crane.cli.validation import (
+    check_arguments,
+    check_configuration,
+    check_files,
+    removed_key,
+)
 from crane.config import conf_dir
 from crane.errors import UsageError, usage_error
 from crane.terminal import accept_any_text
@@ -156,7 +161,7 @@ class Job:
                 _leave(f"stopped by SIGTERM; {resumption(config)}", error.code)
             raise
         except Exception as error:
-            mistake = usage_error(error)
+            mistake = usage_error(error) or removed_key(error, HydraConfig.get().overrides.task)
             if mistake is None:
                 raise
             _leave(mistake)

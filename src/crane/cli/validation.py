@@ -11,6 +11,7 @@ from typing import Any
 from hydra.core.override_parser.types import Glob, Override, QuotedString, Transformer, ValueType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from omegaconf.errors import ConfigAttributeError
 
 from crane import schema
 from crane.checks import existing_file, existing_folder, one_of, shown
@@ -74,8 +75,9 @@ def _composed(arguments: Arguments) -> DictConfig:
     chosen = []
     for override in arguments.overrides:
         group = str(override.key_or_group)
-        if group in known and override.is_add() and override.package not in (None, *FREE):
-            raise UsageError(f"unknown key {override.package}; nothing reads {override.input_line}")
+        if group in known and override.is_add() and override.package not in FREE:
+            place = override.package or group
+            raise UsageError(f"unknown key {place}; nothing reads {override.input_line}")
         if group in known:
             _check_options(override, known[group])
             chosen.append(_first_of_sweep(override, known[group]))
@@ -275,6 +277,20 @@ def check_configuration(config: DictConfig, command: str) -> None:
         keys = " and ".join(missing)
         raise UsageError(f"{keys} {verb} required: crane {command} {typed}", key=missing[0])
     schema.check(command, flat(resolved(config, "")))
+
+
+def removed_key(error: BaseException, overrides: Iterable[str]) -> UsageError | None:
+    """The mistake behind a key that is missing because of an override such as `~seed`, if it is.
+
+    Args:
+        error: What the command ended in.
+        overrides: What was typed.
+    """
+    removed = [text for text in overrides if text.startswith("~")]
+    if not removed or not isinstance(error, ConfigAttributeError):
+        return None
+    key = str(error.full_key)
+    return UsageError(f"{key} is required; leave {' '.join(removed)} out", key=key)
 
 
 def check_columns(config: DictConfig) -> None:

@@ -19,6 +19,7 @@ from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from crane.errors import UsageError
+from crane.files import stand_in
 
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom of a part of an image, in pixels."""
@@ -202,7 +203,9 @@ def _naming(path: str | Path, kind: str) -> Iterator[None]:
             f"{kind} {path} has more than {limit:,} pixels; shrink it or cut it into tiles"
         ) from error
     except _UNREADABLE as error:
-        raise UsageError(f"cannot read {kind} {path}: {error or type(error).__name__}") from error
+        what = stand_in(Path(path)) if Path(path).is_file() else None
+        reason = error or type(error).__name__ if what is None else f"it is {what}"
+        raise UsageError(f"cannot read {kind} {path}: {reason}") from error
 
 
 def _upright(path: str | Path, box: Box | None) -> Image.Image:

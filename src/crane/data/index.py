@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from crane.checks import Interval, Text, checked
+from crane.checks import Interval, PathText, Text, checked
 from crane.data.filenames import first_few
 from crane.errors import UsageError
 from crane.samples import ANOMALOUS, NORMAL, Sample
@@ -149,7 +149,7 @@ class Request:
 
     name: Text
     """What to call the data set."""
-    root: str | Path
+    root: PathText | Path
     """Its folder; may begin with `~`."""
     split: Text
     """Which split; `test` is the one with anomalies."""

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from crane.checks import PathText
 from crane.data.filenames import (
     check_unique_stems,
     first_few,
@@ -51,7 +52,7 @@ class _LabelFolder(NamedTuple):
 
 def index_folder(
     name: str,
-    root: str | Path,
+    root: PathText | Path,
     split: str,
     *,
     mask_threshold: MaskThreshold,

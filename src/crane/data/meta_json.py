@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+from crane.checks import PathText
 from crane.data.filenames import first_few, loose_stem, mask_stem
 from crane.data.index import (
     ClassNames,
@@ -47,7 +48,7 @@ class _Entry:
 
 def index_meta_json(
     name: str,
-    root: str | Path,
+    root: PathText | Path,
     split: str,
     *,
     mask_threshold: MaskThreshold,

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from crane.checks import PathText
 from crane.data.filenames import first_few, list_folders
 from crane.data.index import ClassNames, Index, Layout, MaskThreshold, Readers, Request
 from crane.data.meta_json import listed
@@ -20,13 +21,13 @@ MAX_NESTING = 3
 
 def index_set(
     name: str,
-    root: str | Path | None,
+    root: PathText | Path | None,
     split: str,
     *,
     mask_threshold: MaskThreshold,
     classes: ClassNames = None,
     fetch: str | None = None,
-    datasets_dir: str | Path,
+    datasets_dir: PathText | Path,
     folders: Sequence[str] | None = None,
     meta: str | None,
     layouts: Sequence[Layout],

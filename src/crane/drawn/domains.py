@@ -8,6 +8,7 @@ from typing import Literal
 
 from PIL import Image
 
+from crane.checks import PathText
 from crane.data.index import ClassNames, Index, MaskThreshold
 from crane.data.labelled_folders import index_folder
 from crane.drawn import boards, fabrics, parts, photos
@@ -79,7 +80,7 @@ def drawn_dir() -> Path:
 
 def index_embedded(
     name: str,
-    root: str | Path | None,
+    root: PathText | Path | None,
     domain: str,
     split: str,
     *,

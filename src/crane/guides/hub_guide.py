@@ -11,7 +11,13 @@ from torch import Tensor, nn
 from crane.checks import NonNegativeInt, PositiveInt, Text, checked
 from crane.errors import UsageError
 from crane.guides.guide import KEY, Fit, Guide, Mean, Std, one_line
-from crane.weights import RANDOM, find_hub_code, find_weights, load_state_dict
+from crane.weights import (
+    RANDOM,
+    find_hub_code,
+    find_weights,
+    load_state_dict,
+    refuse_transformers,
+)
 
 
 class HubGuide(Guide):
@@ -111,6 +117,7 @@ def _fill(model: nn.Module, state_dict: dict[str, Tensor], path: Path) -> None:
     try:
         model.load_state_dict(state_dict)
     except RuntimeError as error:
+        refuse_transformers(state_dict, path, f"{KEY}.weights")
         raise UsageError(
             f"the weights in {path} do not fit the guide: {one_line(error)}", key=f"{KEY}.weights"
         ) from error

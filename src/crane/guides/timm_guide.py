@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from crane.checks import NonNegativeInt, PositiveInt, Text, checked
 from crane.errors import UsageError
 from crane.guides.guide import KEY, Fit, Guide, Mean, Std, one_line
-from crane.weights import RANDOM, find_weights, load_state_dict
+from crane.weights import RANDOM, find_weights, load_state_dict, refuse_transformers
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +90,9 @@ class TimmGuide(Guide):
             try:
                 model = timm.create_model(architecture, num_classes=0, **options, **given)
             except (TypeError, RuntimeError, KeyError) as error:
+                if given:
+                    names = given["pretrained_cfg_overlay"]["state_dict"]
+                    refuse_transformers(names, path, f"{KEY}.weights")
                 raise UsageError(
                     f"{weights} with options {dict(options)} does not fit {architecture}: "
                     f"{one_line(error)}; change {KEY}.weights or {KEY}.options",

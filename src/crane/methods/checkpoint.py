@@ -22,7 +22,7 @@ from torch import Tensor
 from crane.checks import shown
 from crane.config import plain
 from crane.errors import UsageError
-from crane.files import write_bytes
+from crane.files import stand_in, write_bytes
 from crane.identity import MODEL_KEYS
 from crane.methods.crane import Crane
 from crane.prompts import PromptLearner, check_learned
@@ -104,6 +104,8 @@ def read_checkpoint(path: str | Path, *, key: str = "checkpoint") -> PromptCheck
     path = Path(path).expanduser()
     if not path.is_file():
         raise UsageError(f"there is no checkpoint file {path}", key=key)
+    if (what := stand_in(path)) is not None:
+        raise UsageError(f"{path} is {what}", key=key)
     if path.suffix == ".safetensors":
         return _read_safetensors(path, key)
     try:

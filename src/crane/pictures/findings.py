@@ -1,7 +1,5 @@
 """What a test leaves for reports beside its metrics: curves, scores and the list of pictures."""
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +11,7 @@ from jaxtyping import Float, Int
 
 from crane.checks import checked
 from crane.errors import UsageError
-from crane.files import write_json, write_text
+from crane.files import csv_text, write_json, write_text
 from crane.metrics.curves import Curve
 from crane.pictures.overlays import ColourScale
 from crane.samples import Sample
@@ -76,16 +74,14 @@ def write_scores(
             scores.
         path: The file.
     """
-    text = io.StringIO(newline="")
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(("dataset", "class", "defect", "label", "score", "image"))
+    rows: list[tuple[object, ...]] = [("dataset", "class", "defect", "label", "score", "image")]
     for dataset, samples, index, score in found:
         for number, value in zip(index.tolist(), score.tolist(), strict=True):
             one = samples[number]
             image = str(one.image) if one.box is None else f"{one.image} {one.box}"
             facts = (dataset, one.class_name, one.defect, one.label)
-            table.writerow((*facts, f"{value:.6g}", image))
-    return write_text(path, text.getvalue())
+            rows.append((*facts, f"{value:.6g}", image))
+    return write_text(path, csv_text(rows))
 
 
 @checked

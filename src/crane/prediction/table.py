@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import IO
 
 from crane.errors import UsageError, counted
-from crane.files import replacing
+from crane.files import csv_text, replacing, uncell
 from crane.prediction.calibration import Threshold
 from crane.prediction.image_scoring import ImageScore
 
@@ -120,7 +120,8 @@ class ScoreTable:
         ordered = [{column: row.get(column) for column in self.columns} for row in rows]
         with replacing(self.path(number), durable=True, suffix="") as part:
             if self.format == "csv":
-                _write_csv(part, self.columns, ordered)
+                lines = [[*row.values()] for row in ordered]
+                part.write_text(csv_text([self.columns, *lines]), encoding="utf-8", newline="")
             else:
                 _write_parquet(part, self.columns, ordered)
 
@@ -166,16 +167,12 @@ def _parsed(content: bytes) -> Iterator[Row]:
 
 def _rows(lines: Iterable[str]) -> Iterator[Row]:
     for row in csv.DictReader(lines):
+        if None in row or None in row.values():
+            raise ValueError("a row has more or fewer cells than columns")
         yield {
-            column: None if cell == "" else COLUMNS[column][1](cell) for column, cell in row.items()
+            column: None if text == "" else COLUMNS[column][1](uncell(text))
+            for column, text in row.items()
         }
-
-
-def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def _write_parquet(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:

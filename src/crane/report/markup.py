@@ -1,11 +1,10 @@
 """Tables of a report: their rows, and how they are written as Markdown, LaTeX and CSV."""
 
-import csv
-import io
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from crane.files import csv_text
 from crane.report.discovery import Run
 from crane.runs import HEADINGS, MEAN, Spread, by_seed, measurements
 
@@ -154,15 +153,14 @@ def latex_tables(rows: Sequence[TableRow], metrics: Sequence[str]) -> str:
 
 def csv_table(rows: Sequence[TableRow]) -> str:
     """Every row and metric at full precision: mean, standard deviation and number of values."""
-    text = io.StringIO(newline="")
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(("setting", "dataset", "class", "metric", "mean", "deviation", "num_values"))
+    head = ("setting", "dataset", "class", "metric", "mean", "deviation", "num_values")
+    lines: list[tuple[object, ...]] = [head]
     for row in rows:
         for metric, spread in row.metrics.items():
             deviation = "" if spread.deviation is None else repr(spread.deviation)
             facts = (repr(spread.mean), deviation, len(spread.values))
-            table.writerow((row.setting, row.dataset, row.class_name, metric, *facts))
-    return text.getvalue()
+            lines.append((row.setting, row.dataset, row.class_name, metric, *facts))
+    return csv_text(lines)
 
 
 def escape_latex(text: str) -> str:

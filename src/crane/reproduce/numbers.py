@@ -1,17 +1,16 @@
 """Numbers of a recipe: collected from finished runs, written to its results file and read again."""
 
 import csv
-import io
 import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from crane.errors import UsageError
-from crane.files import write_json, write_text
+from crane.files import csv_text, uncell, write_json, write_text
 from crane.reproduce.cells import Cell
 from crane.reproduce.plan import Plan, Test
 from crane.reproduce.recipe import Recipe, Row
@@ -83,14 +82,11 @@ def write_results(path: Path, numbers: Sequence[Number], provenance: Mapping[str
             and package versions; `data`: data set to fingerprint; `weights`: row to the files that
             measured it, prompts among them, with the first digits of their sha256.
     """
-    text = io.StringIO(newline="")
-    table = csv.DictWriter(text, [one.name for one in fields(Number)], lineterminator="\n")
-    table.writeheader()
-    for number in numbers:
-        table.writerow(
-            {k: f"{v:.4f}" if isinstance(v, float) else v for k, v in asdict(number).items()}
-        )
-    write_text(path, text.getvalue())
+    lines = [
+        [f"{value:.4f}" if isinstance(value, float) else value for value in astuple(number)]
+        for number in numbers
+    ]
+    write_text(path, csv_text([[one.name for one in fields(Number)], *lines]))
     if provenance["runs"]:
         write_json(_provenance_path(path), provenance)
     else:
@@ -111,7 +107,7 @@ def read_numbers(path: Path) -> list[Number]:
 
 
 def _parsed(line: Mapping[str, str]) -> Number:
-    values = {one.name: line[one.name] for one in fields(Number)}
+    values = {one.name: uncell(line[one.name]) for one in fields(Number)}
     floats = {name: float(values[name]) if values[name] else None for name in FLOATS}
     return Number(**{**values, **floats})  # type: ignore[arg-type]
 

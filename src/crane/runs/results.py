@@ -1,7 +1,5 @@
 """The numbers of a run as files: results.csv and results.json."""
 
-import csv
-import io
 import json
 import math
 from collections.abc import Sequence
@@ -9,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from crane.errors import UsageError
-from crane.files import write_json, write_text
+from crane.files import csv_text, write_json, write_text
 from crane.metrics.dataset_result import MEAN, DatasetResult
 
 
@@ -25,11 +23,8 @@ def write_results_csv(results: Sequence[DatasetResult], path: Path) -> Path:
     """
     rows = [row for result in results for row in result.rows()]
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    text = io.StringIO(newline="")
-    table = csv.DictWriter(text, columns, restval="nan", lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    return write_text(path, text.getvalue())
+    lines = [[row.get(column, "nan") for column in columns] for row in rows]
+    return write_text(path, csv_text([columns, *lines]))
 
 
 def write_results_json(results: Sequence[DatasetResult], path: Path) -> Path:

@@ -19,7 +19,12 @@ from crane.weights.locate import (
     weights_needed,
 )
 from crane.weights.open_clip_model import load_open_clip, open_clip_from_state_dict
-from crane.weights.state_dict import is_torchscript, load_state_dict, openai_geometry
+from crane.weights.state_dict import (
+    is_torchscript,
+    load_state_dict,
+    openai_geometry,
+    refuse_transformers,
+)
 
 __all__ = [
     "CATALOGUE",
@@ -43,6 +48,7 @@ __all__ = [
     "open_clip_with_mini",
     "openai_geometry",
     "published_name",
+    "refuse_transformers",
     "weight_status",
     "weights_needed",
 ]

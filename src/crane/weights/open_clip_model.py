@@ -17,7 +17,12 @@ from crane.errors import UsageError
 from crane.weights.catalogue import RANDOM
 from crane.weights.embedded import open_clip_with_mini
 from crane.weights.locate import find_weights, published_name
-from crane.weights.state_dict import is_torchscript, load_state_dict, openai_geometry
+from crane.weights.state_dict import (
+    is_torchscript,
+    load_state_dict,
+    openai_geometry,
+    refuse_transformers,
+)
 
 _KEY = "backbone.model"
 
@@ -208,6 +213,7 @@ def _fill(model: nn.Module, state_dict: Mapping[str, Tensor], source: object) ->
         if name in given and given[name].shape != own[name].shape
     ]
     if problems:
+        refuse_transformers(given, source, f"{_KEY}.weights")
         more = f"; and {len(problems) - 4} more" if len(problems) > 4 else ""
         raise UsageError(
             f"{source} does not fit the architecture: {'; '.join(problems[:4])}{more}",

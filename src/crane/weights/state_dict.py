@@ -1,8 +1,9 @@
 """Reading weight files of every format in use, and the tensor names of other libraries."""
 
+import re
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from crane.errors import UsageError
+from crane.files import stand_in
 
 WRAPPERS = ("state_dict", "model")
 """Keys under which training scripts nest the tensors (open_clip: `state_dict`; Meta: `model`)."""
@@ -19,8 +21,12 @@ PREFIXES = ("module.", "_orig_mod.")
 NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
 """Entries of archives beside the weights: OpenAI's integers, a traced CLIP's causal mask."""
 
+TRANSFORMERS = re.compile(
+    r"(\w+\.)?(vision_model|text_model|embeddings\.(patch|cls|position)|encoder\.layers?\.\d)"
+)
+"""How tensors are named by Hugging Face's transformers, and by no library whose files are read."""
+
 _FORMATS = "a .pt/.pth/.bin state dict, an OpenAI .pt archive or a .safetensors file"
-_LFS_POINTER = b"version https://git-lfs"
 
 
 def load_state_dict(path: str | Path) -> dict[str, Tensor]:
@@ -40,9 +46,8 @@ def load_state_dict(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise UsageError(f"there is no weight file {path}")
-    with path.open("rb") as file:
-        if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
-            raise UsageError(f"{path} is a Git LFS pointer, not the weights; run git lfs pull")
+    if (what := stand_in(path)) is not None:
+        raise UsageError(f"{path} is {what}")
     content = _reader(path)(path)
     tensors = {
         name: value
@@ -141,11 +146,10 @@ def openai_geometry(state_dict: Mapping[str, Tensor]) -> dict[str, object]:
     }
     missing = sorted(needed - set(state_dict))
     if missing:
-        theirs = any(name.startswith("vision_model.") for name in state_dict)
+        refuse_transformers(state_dict, "the given weights")
         raise UsageError(
             f"the weights lack {', '.join(missing)}, tensors of a CLIP with a vision transformer "
             "under OpenAI's names"
-            + ("; these are named as Hugging Face's transformers does" if theirs else "")
         )
     patch_size = state_dict["visual.conv1.weight"].shape[-1]
     num_patches = state_dict["visual.positional_embedding"].shape[0] - 1
@@ -168,6 +172,26 @@ def openai_geometry(state_dict: Mapping[str, Tensor]) -> dict[str, object]:
             "layers": _num_blocks(state_dict, "transformer.resblocks."),
         },
     }
+
+
+def refuse_transformers(names: Iterable[str], source: object, key: str | None = None) -> None:
+    """Refuse tensors that carry the names of Hugging Face's transformers library.
+
+    Args:
+        names: Names of the tensors.
+        source: Where they come from, for the error.
+        key: The key that named them.
+
+    Raises:
+        UsageError: They do.
+    """
+    if any(TRANSFORMERS.match(name) for name in names):
+        raise UsageError(
+            f"{source} is in the format of Hugging Face's transformers library, whose tensors have "
+            "other names; take the file of the same model for open_clip, OpenAI's clip, timm or "
+            "torch.hub (crane weights lists them)",
+            key=key,
+        )
 
 
 def _num_blocks(state_dict: Mapping[str, Tensor], prefix: str) -> int:

@@ -142,7 +142,7 @@ def test_geometry_names_what_is_missing(tensors):
 
 
 def test_weights_of_transformers_are_named_as_such():
-    with pytest.raises(UsageError, match="named as Hugging Face's transformers does"):
+    with pytest.raises(UsageError, match="format of Hugging Face's transformers library"):
         openai_geometry({"vision_model.embeddings.class_embedding": torch.zeros(3)})
 
 
