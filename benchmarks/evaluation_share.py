@@ -51,7 +51,9 @@ def _measure(device: str, repeats: int) -> dict[str, float]:
         def update() -> None:
             index = torch.tensor([next(count)], device=device)
             known = one.bool()
-            evaluation.update(*prediction, one, regions, known, torch.zeros_like(one), index)
+            evaluation.update(
+                *prediction, one, regions, known, torch.zeros_like(one), index, labelled=True
+            )
 
         return {
             "the model: both streams, prompts, map, score": _seconds(

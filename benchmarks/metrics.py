@@ -92,7 +92,7 @@ def _crane(option: str, folder: Path, clock: _Clock) -> dict[str, float]:
     for maps, masks in _batches(folder):
         labelled = torch.from_numpy(np.stack([label_regions(mask) for mask in masks]))
         with clock:
-            evaluation.pixels.update(torch.from_numpy(maps), labelled)
+            evaluation.pixels.update(torch.from_numpy(maps), labelled, labelled=True)
     with clock:
         results = evaluation.compute()
     largest = max(error for error in results.mean_bounds.values() if error == error)

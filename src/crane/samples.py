@@ -1,7 +1,10 @@
-"""Labelled image files, apart from `crane.types` so that listing them does not import torch."""
+"""Labelled image files and masks, apart from `crane.types` so that listing them needs no torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Int32
 
 NORMAL, ANOMALOUS = 0, 1
 """Image labels, and the order of the two text embeddings."""
@@ -24,3 +27,18 @@ class Sample:
     box: tuple[int, int, int, int] | None = None
     """The part of both files that is the image, in pixels of the upright file: left, top, right and
     bottom; None for all of it."""
+
+
+def label_regions(mask: Bool[np.ndarray, "H W"]) -> Int32[np.ndarray, "H W"]:
+    """Label the 8-connected regions of a mask from 1 on, in reading order; 0 is normal.
+
+    >>> label_regions(np.array([[1, 0, 0], [0, 1, 0], [0, 0, 0], [0, 0, 1]], dtype=bool))
+    array([[1, 0, 0],
+           [0, 1, 0],
+           [0, 0, 0],
+           [0, 0, 2]], dtype=int32)
+    """
+    from scipy import ndimage
+
+    regions, _ = ndimage.label(mask, structure=np.ones((3, 3), dtype=np.int8), output=np.int32)
+    return regions

@@ -270,6 +270,6 @@ def test_the_recipe(clone, crane, tmp_path):
     typed = [folder, f"overrides={SMALL}", "train=trainer.max_epochs=1", *places]
     outcome = crane("reproduce", *typed)
     assert outcome.code == 0, outcome.out + outcome.err
-    assert "1 trainings, 2 tests" in outcome.out
+    assert "1 training, 2 tests" in outcome.out
     page = (folder / "README.md").read_text()
     assert "\n# Ablation: blur of the maps\n" in page

@@ -16,7 +16,6 @@ from torch.utils.data import Dataset
 from crane.data.images import (
     EXACT,
     image_to_tensor,
-    label_regions,
     read_mask,
     read_rgb,
     resize_mask,
@@ -24,7 +23,7 @@ from crane.data.images import (
 )
 from crane.data.index import Index
 from crane.errors import UsageError
-from crane.samples import ANOMALOUS, NORMAL, Sample
+from crane.samples import ANOMALOUS, NORMAL, Sample, label_regions
 
 logger = logging.getLogger(__name__)
 

@@ -14,12 +14,13 @@ from types import MappingProxyType
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int32, UInt8
+from jaxtyping import Bool, Float, UInt8
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from crane.errors import UsageError
 from crane.files import stand_in
+from crane.samples import label_regions as label_regions
 
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom of a part of an image, in pixels."""
@@ -30,7 +31,6 @@ EXACT = "pil"
 _MAX_16_BIT = 65535
 _TURNED = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
-_NEIGHBOURS = np.ones((3, 3), dtype=np.int8)
 _UNREADABLE = (
     OSError,
     SyntaxError,
@@ -171,21 +171,6 @@ def resize_mask(
     """
     image = Image.fromarray(mask.astype(np.uint8) * 255)
     return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR)) > 127
-
-
-def label_regions(mask: Bool[np.ndarray, "H W"]) -> Int32[np.ndarray, "H W"]:
-    """Label the 8-connected regions of a mask from 1 on, in reading order; 0 is normal.
-
-    >>> label_regions(np.array([[1, 0, 0], [0, 1, 0], [0, 0, 0], [0, 0, 1]], dtype=bool))
-    array([[1, 0, 0],
-           [0, 1, 0],
-           [0, 0, 0],
-           [0, 0, 2]], dtype=int32)
-    """
-    from scipy import ndimage
-
-    regions, _ = ndimage.label(mask, structure=_NEIGHBOURS, output=np.int32)
-    return regions
 
 
 @contextmanager

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from crane.data.images import label_regions, read_mask, read_rgb
+from crane.data.images import read_mask, read_rgb
 from crane.data.index import Index
 from crane.pictures.contact import area_histogram, contact_sheet
-from crane.samples import NORMAL, Sample
+from crane.samples import NORMAL, Sample, label_regions
 
 
 @dataclass

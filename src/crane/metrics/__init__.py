@@ -1,6 +1,6 @@
 """Metrics: exact where it costs nothing, streaming with proven bounds where it does.
 
-Usable on its own: needs torch, torchmetrics, numpy, jaxtyping and pydantic only.
+Usable on its own: needs torch, torchmetrics, numpy, scipy, jaxtyping and pydantic only.
 """
 
 from importlib import import_module
@@ -10,22 +10,36 @@ if TYPE_CHECKING:
     from crane.metrics.counts import Counts, Measure, Value, group_scores
     from crane.metrics.curves import Curve, pr_curve, pro_curve, roc_curve
     from crane.metrics.dataset_result import MEAN, DatasetResult
+    from crane.metrics.direct import region_numbers
     from crane.metrics.evaluation import Evaluation
-    from crane.metrics.functional import auroc, average_precision, f1_max, iou_max
+    from crane.metrics.functional import (
+        auroc,
+        average_precision,
+        f1_max,
+        image_auroc,
+        iou_max,
+        pixel_auroc,
+    )
     from crane.metrics.image_scores import ImageScores
     from crane.metrics.pixels import BinnedPixels, ExactPixels
     from crane.metrics.region import aupro, aupro_steps, quantile_edges
     from crane.metrics.scale import ScoreScale
+    from crane.metrics.standalone import AUPRO, AUROC, AveragePrecision, F1Max, IoUMax
 
 __all__ = [
+    "AUPRO",
+    "AUROC",
     "MEAN",
+    "AveragePrecision",
     "BinnedPixels",
     "Counts",
     "Curve",
     "DatasetResult",
     "Evaluation",
     "ExactPixels",
+    "F1Max",
     "ImageScores",
+    "IoUMax",
     "Measure",
     "ScoreScale",
     "Value",
@@ -35,16 +49,19 @@ __all__ = [
     "average_precision",
     "f1_max",
     "group_scores",
+    "image_auroc",
     "iou_max",
+    "pixel_auroc",
     "pr_curve",
     "pro_curve",
     "quantile_edges",
+    "region_numbers",
     "roc_curve",
 ]
 
 _MODULES = (
     *("dataset_result", "counts", "functional", "curves", "scale", "region"),
-    *("image_scores", "pixels", "evaluation"),
+    *("image_scores", "pixels", "evaluation", "direct", "standalone"),
 )
 """Where the names are found; those that do not need torchmetrics, which is slow, come first."""
 

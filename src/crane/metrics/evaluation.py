@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from crane.errors import UsageError
@@ -92,10 +92,12 @@ class Evaluation(nn.Module):
         score: Float[Tensor, " B"],
         map: Float[Tensor, "B H W"],
         label: Int[Tensor, " B"],
-        mask: Int[Tensor, "B H W"],
+        mask: Shaped[Tensor, "B H W"],
         has_mask: Bool[Tensor, " B"],
         class_id: Int[Tensor, " B"],
         index: Int[Tensor, " B"],
+        *,
+        labelled: bool = False,
     ) -> None:
         """Add a batch; images without a mask count in the image metrics only.
 
@@ -103,17 +105,18 @@ class Evaluation(nn.Module):
             score: Anomaly score of each image.
             map: Anomaly score of each pixel.
             label: 0 for normal, 1 for anomalous.
-            mask: 0 where normal, r > 0 on the r-th 8-connected region of that image.
+            mask: True and false, 0 and 1, or region numbers; see `region_numbers`.
             has_mask: Whether the mask is known.
             class_id: Class of each image.
             index: Position of each image in its data set.
+            labelled: Whether masks are known to hold region numbers, as those of crane's loaders.
 
         Raises:
             UsageError: A score is NaN or infinite, an image comes twice, or an id is out of range.
                 On an accelerator `compute` raises it.
         """
         self.images.update(score, label, index, class_id)
-        self.pixels.update(map, mask, class_id, has_mask, index)
+        self.pixels.update(map, mask, class_id, has_mask, index, labelled=labelled)
 
     def reset(self) -> None:
         """Forget all images."""

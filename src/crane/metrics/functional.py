@@ -1,16 +1,22 @@
-"""Metrics of images or pixels as pure functions of one class's counts.
+"""Metrics of images or pixels as pure functions.
 
-Each returns a `Value`: the metric with every group of scores treated as tied, and the interval in
-which it must lie, whatever the order of the scores inside the groups. Groups of one distinct score
-(exact mode; bins such as those of 0 and 1) do not widen the interval.
+Each takes scores and targets, and returns a tensor of one number; or the counts of one class, and
+returns a `Value`: the metric with every group of scores treated as tied, and the interval in which
+it must lie, whatever the order of the scores inside the groups. Groups of one distinct score (exact
+mode; bins such as those of 0 and 1) do not widen the interval.
 """
 
 import numpy as np
 from jaxtyping import Float
+from torch import Tensor
 
+from crane.errors import UsageError
 from crane.metrics.counts import Counts, Value, missing_label, undefined
+from crane.metrics.direct import Given, as_maps, as_scores, of_scores_too, region_numbers
+from crane.metrics.region import aupro, aupro_steps
 
 
+@of_scores_too()
 def auroc(counts: Counts) -> Value:
     """Area under the ROC curve: the chance that an anomaly scores higher, ties counting half.
 
@@ -19,6 +25,8 @@ def auroc(counts: Counts) -> Value:
     ...                          unit="image")
     >>> auroc(counts).value
     0.875
+    >>> auroc([0.1, 0.4, 0.4, 0.8], [0, 0, 1, 1])
+    tensor(0.8750)
     """
     if reason := missing_label(counts):
         return undefined(reason)
@@ -29,6 +37,7 @@ def auroc(counts: Counts) -> Value:
     return Value(value, value - slack, value + slack)
 
 
+@of_scores_too()
 def average_precision(counts: Counts) -> Value:
     """Average precision: precision at each group, weighted by the recall the group adds.
 
@@ -57,6 +66,7 @@ def average_precision(counts: Counts) -> Value:
     return Value(value, lowest, highest)
 
 
+@of_scores_too()
 def f1_max(counts: Counts) -> Value:
     """Find the highest F1 over all thresholds, and the highest threshold that reaches it.
 
@@ -69,6 +79,7 @@ def f1_max(counts: Counts) -> Value:
     return _best(counts, weight=2)
 
 
+@of_scores_too()
 def iou_max(counts: Counts) -> Value:
     """Find the highest intersection over union over all thresholds, and its threshold.
 
@@ -78,6 +89,41 @@ def iou_max(counts: Counts) -> Value:
     (1.0, 0.4)
     """
     return _best(counts, weight=1)
+
+
+def image_auroc(scores: Given, labels: Given) -> Float[Tensor, ""]:
+    """Area under the ROC curve of images.
+
+    Args:
+        scores: Anomaly score of each image, (B).
+        labels: 0 or false for normal, 1 or true for anomalous.
+
+    Raises:
+        UsageError: Scores have more than one axis, or see `auroc`.
+
+    >>> image_auroc([0.1, 0.4, 0.4, 0.8], [0, 0, 1, 1])
+    tensor(0.8750)
+    """
+    if (shape := tuple(as_scores(scores).shape))[1:] or not shape:
+        raise UsageError(f"image scores must have one axis, not the shape {shape}; see pixel_auroc")
+    return auroc(scores, labels)
+
+
+def pixel_auroc(maps: Given, masks: Given) -> Float[Tensor, ""]:
+    """Area under the ROC curve of pixels.
+
+    Args:
+        maps: Anomaly score of each pixel, (B, H, W), (B, 1, H, W) or (H, W).
+        masks: True and false, 0 and 1, or region numbers, in the same shape.
+
+    Raises:
+        UsageError: Shapes differ, a score is NaN or infinite, or masks hold other values.
+
+    >>> pixel_auroc([[0.1, 0.4], [0.4, 0.8]], [[False, False], [True, True]])
+    tensor(0.8750)
+    """
+    scores, regions = as_maps(maps, masks)
+    return auroc(scores, region_numbers(regions) > 0)
 
 
 def _best(counts: Counts, weight: int) -> Value:
@@ -99,3 +145,15 @@ def _overlap(
     tp: Float[np.ndarray, " K"], fp: Float[np.ndarray, " K"], num_positives: float, weight: int
 ) -> Float[np.ndarray, " K"]:
     return weight * tp / (weight * tp + fp + (num_positives - tp))
+
+
+__all__ = [
+    "aupro",
+    "aupro_steps",
+    "auroc",
+    "average_precision",
+    "f1_max",
+    "image_auroc",
+    "iou_max",
+    "pixel_auroc",
+]

@@ -58,6 +58,7 @@ class ImageScores(FiniteMetric):
                 key="metrics.images.max_images",
             )
         self.max_images = max_images
+        self._next = 0  # not a state: `forward` forgets states for a moment
         self.add_zeros("times_seen", (max_images,), np.int32)
         self.add_zeros("score", (max_images,), np.float32)
         self.add_zeros("target", (max_images,), np.int32)
@@ -66,7 +67,7 @@ class ImageScores(FiniteMetric):
         self,
         score: Float[Tensor, " B"],
         label: Int[Tensor, " B"],
-        index: Int[Tensor, " B"],
+        index: Int[Tensor, " B"] | None = None,
         class_id: Int[Tensor, " B"] | None = None,
     ) -> None:
         """Add images.
@@ -74,10 +75,16 @@ class ImageScores(FiniteMetric):
         Args:
             score: Anomaly score of each image.
             label: 0 for normal, 1 for anomalous.
-            index: Position of each image in its data set.
+            index: Position of each image in its data set; None, in one process, for the next ones.
             class_id: Class of each image; None if there is one class.
         """
-        score = score.detach().float()
+        device = self.first_broken.device
+        score, label = score.detach().float().to(device), label.to(device)
+        if index is None:
+            index = (torch.arange(len(score), device=device) + self._next) % self.max_images
+            self._next = (self._next + len(score)) % self.max_images
+        index = index.to(device)
+        class_id = None if class_id is None else class_id.to(device)
         class_id = torch.zeros_like(label) if class_id is None else class_id
         self.note_broken(~score.isfinite(), index)
         # Reading values back from an accelerator would make it wait; there, `compute` checks.

@@ -14,13 +14,18 @@ from torchmetrics.utilities import dim_zero_cat
 from crane.checks import PositiveInt, checked
 from crane.errors import UsageError
 from crane.metrics.counts import Counts, group_scores
+from crane.metrics.direct import region_numbers
 from crane.metrics.region import anomalous_pixels, pixel_areas
 from crane.metrics.scale import ScoreScale
-from crane.metrics.state import FiniteMetric, check_classes
+from crane.metrics.state import FiniteMetric, check_classes, image_name
 
 _CHUNK = (1 << 15) - 1
 """Pixels binned at a time on the CPU: they stay in the cache, and torch does not split so few among
 threads, which would wait for each other at every step while the cores are busy loading."""
+
+
+DEFAULT_SCALE = ScoreScale(octave_bits=10, linear_bits=17)
+"""The bins that `conf/metrics/default.yaml` names."""
 
 
 class Maps(NamedTuple):
@@ -59,7 +64,7 @@ class PixelState(FiniteMetric):
     @checked
     def __init__(
         self,
-        num_classes: PositiveInt,
+        num_classes: PositiveInt = 1,
         size_edges: Sequence[PositiveInt] = (),
         names: Sequence[str] | None = None,
         **metric_options: Any,
@@ -78,35 +83,41 @@ class PixelState(FiniteMetric):
         class_id: Int[Tensor, " B"] | None = None,
         has_mask: Bool[Tensor, " B"] | None = None,
         index: Int[Tensor, " B"] | None = None,
+        *,
+        labelled: bool = False,
     ) -> None:
         """Add maps and masks.
 
         Args:
             map: Anomaly score of each pixel.
-            mask: 0 where normal, r > 0 on the r-th 8-connected region of that image (integers).
+            mask: True and false, 0 and 1, or region numbers; see `region_numbers`.
             class_id: Class of each image; None if there is one class.
             has_mask: Whether the image's mask is known; images without one are left out. None if
                 all are known.
             index: Position of each image in its data set, for error messages; None for its
                 position in the batch.
+            labelled: Whether masks are known to hold 0 where normal and r > 0 on the r-th region
+                of that image (integers); they are then not looked at again.
 
         Raises:
             UsageError: A map holds NaN or infinity, a class is not below `num_classes`, or masks
-                hold no region numbers.
+                hold something else.
         """
-        device = map.device
-        if mask.dtype == torch.bool or mask.is_floating_point():
-            raise UsageError(
-                f"masks must hold region numbers as integers, not {mask.dtype}; label the regions "
-                "of each image first, as converting to integers would join them into one"
-            )
         if len(map) == 0:
             return
+        device = self.first_broken.device
+        class_id, has_mask, index = (
+            None if one is None else one.to(device) for one in (class_id, has_mask, index)
+        )
+        if not labelled:
+            numbers = range(len(map)) if index is None else index.tolist()
+            mask = region_numbers(mask, lambda place: image_name(numbers[place], self.names))
+        mask = mask.to(device)
         ones = torch.ones(len(map), dtype=torch.bool, device=device)
         class_id = torch.zeros_like(ones) if class_id is None else class_id
         class_id = class_id.long()
         index = torch.arange(len(map), device=device) if index is None else index
-        map = map.detach().float()
+        map = map.detach().float().to(device)
         lowest, highest = _ends(map.flatten(1))
         self.note_broken(~(lowest.isfinite() & highest.isfinite()), index)
         maps = Maps(map, mask, class_id, ones if has_mask is None else has_mask, lowest, highest)
@@ -157,7 +168,7 @@ class BinnedPixels(PixelState):
 
     Args:
         num_classes: Number of classes of the data set.
-        scale: The bins of scores.
+        scale: The bins of scores; the default is the configuration's.
         size_edges: See `PixelState`.
         names: See `PixelState`.
         **metric_options: Options of `torchmetrics.Metric`.
@@ -172,8 +183,8 @@ class BinnedPixels(PixelState):
 
     def __init__(
         self,
-        num_classes: PositiveInt,
-        scale: ScoreScale,
+        num_classes: PositiveInt = 1,
+        scale: ScoreScale = DEFAULT_SCALE,
         size_edges: Sequence[PositiveInt] = (),
         names: Sequence[str] | None = None,
         **metric_options: Any,
@@ -279,7 +290,7 @@ class ExactPixels(PixelState):
 
     def __init__(
         self,
-        num_classes: PositiveInt,
+        num_classes: PositiveInt = 1,
         size_edges: Sequence[PositiveInt] = (),
         names: Sequence[str] | None = None,
         **metric_options: Any,
@@ -289,6 +300,11 @@ class ExactPixels(PixelState):
         # areas up to 2**24 exactly.
         for name in ("score", "area", "class_id"):
             self.add_state(name, [], dist_reduce_fx="cat")
+
+    @property
+    def unit(self) -> str:
+        """What is scored, for reasons."""
+        return "pixel"
 
     def count(self, maps: Maps) -> None:
         """Keep the scores of the maps, with the area of each pixel's region (0 where normal)."""
@@ -304,7 +320,7 @@ class ExactPixels(PixelState):
         own = owner == class_id
         size = self.size_bins(area[own].long()).numpy()
         areas = area[own].numpy().astype(np.float64)
-        counts, group = group_scores(score[own].numpy(), areas > 0, unit="pixel")
+        counts, group = group_scores(score[own].numpy(), areas > 0, unit=self.unit)
         weight = np.divide(1, areas, out=np.zeros_like(areas), where=areas > 0)
         shape = (len(self.size_edges) + 1, len(counts.lower))
         place = size * shape[1] + group

@@ -16,13 +16,18 @@ from torch import Tensor
 from crane.checks import Ge, Interval, NonNegativeInt, PositiveInt, checked
 from crane.errors import UsageError
 from crane.metrics.counts import Counts, Value, missing_region, undefined
+from crane.metrics.direct import of_scores_too
 
 Rate = Annotated[float, Interval(gt=0, le=1)]
 """A false-positive rate up to which a curve counts."""
 
+LIMIT = 0.3
+"""The usual one: Bergmann et al., "The MVTec Anomaly Detection Dataset" (IJCV 2021)."""
 
+
+@of_scores_too(needs_regions=True)
 @checked
-def aupro(counts: Counts, limit: Rate, size_bin: NonNegativeInt | None = None) -> Value:
+def aupro(counts: Counts, limit: Rate = LIMIT, size_bin: NonNegativeInt | None = None) -> Value:
     """Area under the PRO curve up to a false-positive rate, divided by that rate.
 
     Every distinct score is a threshold; the curve is cut at the limit by linear interpolation.
@@ -34,6 +39,11 @@ def aupro(counts: Counts, limit: Rate, size_bin: NonNegativeInt | None = None) -
 
     Raises:
         UsageError: The limit or the size bin is out of range.
+
+    >>> maps = torch.tensor([[[0.9, 0.1, 0.3], [0.8, 0.2, 0.7]]])
+    >>> masks = torch.tensor([[[True, False, False], [True, False, True]]])
+    >>> aupro(maps, masks)  # with counts in their place, the result is a `Value`
+    tensor(1.)
     """
     num_size_bins = len(counts.num_regions)
     if size_bin is not None and size_bin >= num_size_bins:
@@ -80,6 +90,7 @@ class _Points(NamedTuple):
     pro_high: Float[np.ndarray, " T"]
 
 
+@of_scores_too(needs_regions=True)
 @checked
 def aupro_steps(counts: Counts, limit: Rate, num_steps: Annotated[int, Ge(2)]) -> Value:
     """AUPRO as the published evaluation computes it.
@@ -205,8 +216,7 @@ def pixel_areas(mask: Shaped[Tensor, "B H W"]) -> Int64[Tensor, "B H W"]:
              [2, 0, 0]]])
     """
     num_images, height, width = mask.shape
-    # 8-connected regions have a gap between them: at most one in each 2 x 2 block.
-    num_numbers = ((height + 1) // 2) * ((width + 1) // 2) + 1
+    num_numbers = height * width + 1
     first = torch.arange(num_images, device=mask.device) * num_numbers
     region = (mask.long() + first[:, None, None]).flatten()
     areas = torch.zeros(num_images * num_numbers, dtype=torch.int64, device=mask.device)

@@ -1,16 +1,20 @@
 """What the states of all metrics share: checks of their input, and large tensors of counts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
+from torch.nn import Module
 from torchmetrics import Metric
 
 from crane.checks import PositiveInt, checked
 from crane.errors import UsageError
+
+WITHOUT_FLOAT64 = frozenset({"mps"})
+"""Types of devices without float64; metrics of data there count on the host."""
 
 _NONE = torch.iinfo(torch.int64).max
 
@@ -78,6 +82,21 @@ class FiniteMetric(Metric):
         self.num_classes, self.names = num_classes, names
         self._zeros: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {}
         self.add_state("first_broken", torch.tensor(_NONE), dist_reduce_fx="min")
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> Module:
+        """Move the states between devices, in the types they have: `.half()` would lose counts.
+
+        States stay where they are instead of going to a device without float64.
+        """
+        probe = fn(torch.empty(0, device=self.first_broken.device))
+
+        def move(tensor: Tensor) -> Tensor:
+            if probe.device.type in WITHOUT_FLOAT64:
+                return tensor
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        return super()._apply(move, exclude_state)
 
     def add_zeros(self, name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
         """Add a large state that starts at 0 and adds up over processes.

@@ -204,6 +204,7 @@ class CraneModule(LightningModule):
             batch["has_mask"],
             batch["class_id"],
             batch["index"],
+            labelled=True,
         )
         return prediction
 

@@ -28,6 +28,10 @@ def test_no_class_name_stands_for_two_classes():
     assert [name for name, number in names.items() if number > 1] == []
 
 
+def test_types_are_shipped():
+    assert (Path(crane.__file__).parent / "py.typed").is_file()
+
+
 def test_counts_are_worded_by_one_helper():
     """`counted(1, "file")` knows its singular; `f"{len(files)} files"` would say "1 files"."""
     found = []

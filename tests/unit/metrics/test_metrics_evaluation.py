@@ -106,6 +106,10 @@ def test_wrong_settings_are_refused_by_their_key(key, value, message):
         build(config, "metrics")
 
 
+def test_the_scale_is_the_default_of_python_too():
+    assert BinnedPixels().scale == build(configured("default").pixels.scale, "scale")
+
+
 def test_every_metrics_option_shares_its_size_bins():
     assert len({str(configured(option).pixels.size_edges) for option in OPTIONS}) == 1
 
@@ -243,6 +247,10 @@ def test_the_examples_of_the_page_run():
     names = {}
     for example in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL):
         exec(example, names)
-    metric = MetricCollection({"aupro": names["AUPRO"](num_classes=1, scale=ScoreScale(10, 17))})
-    metric.update(torch.rand(2, 64, 64), names["regions"])
-    assert 0 < float(metric.compute()["aupro"]) < 1
+    exact = float(names["aupro"](names["maps"], names["masks"]))
+    assert 0 < exact < 1
+    assert abs(names["value"].value - exact) <= names["value"].error + 1e-7
+    streaming = MetricCollection({"aupro": names["StreamingAUPRO"](scale=ScoreScale(10, 17))})
+    assert float(streaming(names["maps"], names["masks"])["aupro"]) == pytest.approx(
+        exact, abs=1e-4
+    )

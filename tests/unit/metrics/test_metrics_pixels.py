@@ -103,10 +103,20 @@ def test_not_finite_maps_name_the_image(which, value):
         state.update(maps, masks, class_id, index=torch.arange(100, 112))
 
 
-def test_boolean_masks_and_unknown_classes_are_refused():
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("kind", [torch.bool, torch.uint8, torch.int64, torch.float32])
+def test_masks_of_zero_and_one_count_as_their_regions(which, kind):
     maps, masks, class_id = batch()
-    with pytest.raises(UsageError, match=r"as integers, not torch\.bool; label the regions"):
-        states()[0].update(maps, masks > 0, class_id)
+    one, two = states()[which], states()[which]
+    one.update(maps, masks, class_id, labelled=True)
+    two.update(maps, (masks > 0).to(kind), class_id)
+    for left, right in zip(one.compute(), two.compute(), strict=True):
+        for a, b in zip(left[:-1], right[:-1], strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_unknown_classes_are_refused():
+    maps, masks, class_id = batch()
     with pytest.raises(UsageError, match="class ids must be from 0 to 2"):
         states()[0].update(maps, masks, class_id + 3)
     with pytest.raises(UsageError, match=r"^num_classes must be an integer of at least 1, not 0$"):
