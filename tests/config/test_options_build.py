@@ -251,7 +251,7 @@ def test_data(option, use):
     assert tuple(built.targets) == ("beta", "gamma")
 
 
-OWN = ("folder", "meta_json")
+OWN = ("folder", "folder_2", "folder_3", "meta_json", "table")
 EMBEDDED = [option for option in of("dataset") if option.startswith("embedded_")]
 PUBLISHED = [option for option in of("dataset") if option not in (*OWN, *EMBEDDED)]
 
@@ -275,15 +275,18 @@ def test_embedded_data_sets(option, tmp_path, monkeypatch):
 @pytest.mark.parametrize("option", OWN)
 def test_data_sets_of_ones_own(option, data_sets, tmp_path):
     root = data_sets / "gamma"
-    if option == "meta_json":
+    place = f"targets.{option}.root={root}"
+    if option in ("meta_json", "table"):
         row = {"img_path": "a.png", "mask_path": "", "cls_name": "a", "anomaly": 0}
         listed = {"test": {"a": [{**row, "specie_name": "good"}]}}
         (tmp_path / "meta.json").write_text(json.dumps(listed))
         shutil.copy(root / "tile/test/good/000.png", tmp_path / "a.png")
-        root = tmp_path
-    config = compose("train", [f"dataset@targets={option}", f"targets.{option}.root={root}"])
+        place = f"targets.meta_json.root={tmp_path}"
+    if option == "table":
+        place = f"targets.table.file={tmp_path / 'meta.json'}"
+    config = compose("train", [f"dataset@targets={option}", place])
     index = build(config.targets[option], f"targets.{option}")
-    assert index.num_normal == (3 if option == "folder" else 1)
+    assert index.num_normal == (3 if option.startswith("folder") else 1)
 
 
 @pytest.mark.parametrize("option", PUBLISHED)

@@ -130,7 +130,7 @@ def verify_sets(config: DictConfig, console: Console) -> None:
 
     faulty = []
     for name, reader in _readers(config.targets).items():
-        with _quiet(), _progress(console) as advance:
+        with _progress(console) as advance:
             found = verify(
                 name,
                 reader,
@@ -166,6 +166,8 @@ def _print_verification(console: Console, found: "Verification", *, fast: bool) 
             console.print(f"[red]{kind}[/red] {escape(text)}", soft_wrap=True)
         if len(texts) > MAX_SHOWN:
             console.print(f"[red]{kind}[/red] and {len(texts) - MAX_SHOWN} more")
+    for line in found.lines:
+        console.print(f"{escape(found.name)} {escape(line)}", soft_wrap=True)
     for remark in found.remarks:
         console.print(f"[yellow]remark[/yellow] {escape(remark)}", soft_wrap=True)
     opened = (

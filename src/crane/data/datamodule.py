@@ -1,6 +1,7 @@
 """The source to train on and the targets to test on, as loaders."""
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
@@ -18,6 +19,7 @@ from crane.checks import (
     checked,
 )
 from crane.data.dataset import IndexDataset, SourceDataset, TokenDataset, Tokens
+from crane.data.doubts import class_lines, examine
 from crane.data.filenames import first_few
 from crane.data.index import Index
 from crane.data.loader import (
@@ -31,6 +33,8 @@ from crane.data.loader import (
 from crane.data.mosaics import TrainingDataset
 from crane.data.selection import few_shots, hold_out, portion_of
 from crane.errors import UsageError, counted
+from crane.processes import is_first
+from crane.samples import ANOMALOUS, NORMAL
 
 logger = logging.getLogger(__name__)
 
@@ -146,6 +150,20 @@ class CraneDataModule(LightningDataModule):
             for name, images in zip(*self._group(group), strict=True)
         }
 
+    def explain(self) -> None:
+        """Log a line for each class, and a warning for what is doubtful about masks and images.
+
+        A line says what counts as normal and as anomalous, and where the masks come from.
+        """
+        if not is_first():
+            return
+        for group, indices in (("source", self.source), ("targets", self.targets)):
+            for name, index in indices.items():
+                for line in class_lines(index):
+                    logger.info("%s %s: %s", group, name, line)
+                for text in examine(index, f"{group}.{name}."):
+                    logger.warning("%s %s: %s", group, name, text)
+
     def check_shares(self, num_processes: int) -> None:
         """Check that every process gets an image of each loop, which Lightning needs.
 
@@ -259,6 +277,26 @@ class CraneDataModule(LightningDataModule):
             all_chosen += [self._source_images.position(part, local) for local in chosen]
             all_held += [self._source_images.position(part, local) for local in held]
         return all_chosen, all_held
+
+    def check_labels(self) -> None:
+        """Check that there are images of both labels to train on; one alone teaches nothing.
+
+        Raises:
+            UsageError: All images have one label; says how many there are of each data set.
+        """
+        chosen = self._training.positions
+        labels = Counter(self._source_images.label(position) for position in chosen)
+        if len(labels) < 2:
+            counts = "; ".join(
+                f"{name} has {index.num_normal} normal and {index.num_anomalous} anomalous images"
+                for name, index in self.source.items()
+            )
+            raise UsageError(
+                f"training needs normal and anomalous images, but uses {labels[NORMAL]} normal and "
+                f"{labels[ANOMALOUS]} anomalous ones ({counts}); choose another source, split or "
+                "portion, or name what is normal (source.folder.normal)",
+                key="source",
+            )
 
     def _group(self, group: str) -> tuple[list[str], list[IndexDataset]]:
         """Names and images of the source's data sets, or of the targets."""

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,8 +15,6 @@ from torch.utils.data import Dataset
 from crane.data.images import (
     EXACT,
     image_to_tensor,
-    read_mask,
-    read_rgb,
     resize_mask,
     upright_size,
 )
@@ -91,31 +88,29 @@ class IndexDataset(Dataset[Item]):
             UsageError: A file cannot be read, or image and mask differ in size.
         """
         sample = self.index.samples[position]
-        image = read_rgb(sample.image, sample.box)
+        image = self.index.read_image(sample)
         if sample.mask is None:
             empty: np.ndarray = np.zeros((image.height, image.width), dtype=bool)
             return OpenedImage(image, empty, self._is_known(sample), sample.label)
-        mask = self._mask(sample.mask, sample, image.size)
+        mask = self._mask(sample, image.size)
         return OpenedImage(image, mask, True, sample.label)
 
     def _is_known(self, sample: Sample) -> bool:
         return sample.mask is not None or (self._has_masks and sample.label == NORMAL)
 
-    def _mask(
-        self, path: Path, sample: Sample, image_size: tuple[int, int]
-    ) -> Bool[np.ndarray, "H W"]:
+    def _mask(self, sample: Sample, image_size: tuple[int, int]) -> Bool[np.ndarray, "H W"]:
         """Read a mask that must be as wide and as high as its image."""
-        mask = read_mask(path, self.index.mask_threshold, sample.box)
+        mask = self.index.read_mask(sample)
         if mask.shape[::-1] != image_size:
             raise UsageError(
-                f"mask {path} is {mask.shape[1]} x {mask.shape[0]} pixels, but its image "
+                f"mask {sample.mask} is {mask.shape[1]} x {mask.shape[0]} pixels, but its image "
                 f"{sample.image} {image_size[0]} x {image_size[1]} (turned upright by its EXIF "
                 "orientation)"
             )
         if sample.label == ANOMALOUS and not mask.any():
             logger.warning(
                 "No pixel of %s exceeds mask_threshold %d, yet its image is labelled anomalous",
-                path,
+                sample.mask,
                 self.index.mask_threshold,
             )
         return mask
@@ -139,7 +134,7 @@ class TokenDataset(IndexDataset):
         global_, patches = self.tokens(self.index.key(sample))
         regions = _no_regions(self.image_size)
         if sample.mask is not None:
-            mask = self._mask(sample.mask, sample, upright_size(sample.image, sample.box))
+            mask = self._mask(sample, upright_size(sample.image, sample.box))
             regions = _regions(mask, self.image_size)
         truth = _truth(regions, self._is_known(sample), sample.label, class_id, index)
         return {"global_": global_, "patches": patches, **truth}

@@ -1,7 +1,9 @@
 """What file names tell: which files are images, and which mask belongs to which image."""
 
 import logging
+import os
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +18,14 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".
 UNLABELLED_FOLDERS = frozenset({"__macosx", "pred"})
 """Folders without labelled images: residue of archives, and the unlabelled part of Br35H."""
 
-_RESIDUE = frozenset({"thumbs.db", "desktop.ini"})
+_DOCUMENTS = frozenset(
+    (
+        "",
+        *(".txt", ".md", ".pdf", ".html", ".json", ".jsonl", ".csv", ".tsv", ".parquet", ".xml"),
+        *(".yaml", ".yml", ".db", ".ini", ".log", ".py", ".sh", ".m", ".lock", ".zip", ".tar"),
+    )
+)
+"""Endings of files beside images that need no remark: texts, tables, residue of file managers."""
 _MASK_ENDING = re.compile(r"[_-](masks?|labels?|gt|segmentation|seg|anno|annotation)$", re.I)
 _LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 
@@ -30,22 +39,89 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
+def may_be_image(path: Path) -> bool:
+    """Whether a file is an image, or may have been meant as one: no text, table or residue.
+
+    >>> [may_be_image(Path(name)) for name in ("a.gif", "b.PNG", "read.me.txt", ".c.png")]
+    [True, True, False, False]
+    """
+    return path.suffix.lower() not in _DOCUMENTS and not path.name.startswith(".")
+
+
 def list_images(folder: Path) -> list[Path]:
-    """The image files directly in a folder, by name; a warning lists the other files."""
-    files = [f for f in sorted(folder.iterdir()) if f.is_file() and not f.name.startswith(".")]
-    others = [f for f in files if not is_image(f) and f.name.lower() not in _RESIDUE]
+    """The image files directly in a folder, by name; a warning counts and names other files.
+
+    Raises:
+        UsageError: The folder cannot be read.
+    """
+    found, others = [], []
+    for entry in _entries(folder):
+        path = folder / entry.name
+        if entry.is_dir():
+            continue
+        if is_image(path) and entry.is_file():
+            found.append(path)
+        elif may_be_image(path):
+            others.append(entry.name if entry.is_file() else f"{entry.name} (no regular file)")
     if others:
-        logger.warning("Ignored in %s, not images by their names: %s", folder, first_few(others))
-    return [f for f in files if is_image(f)]
+        logger.warning(
+            "%s: left out %s: %s",
+            *(folder, counted(len(others), "file that is no image", "files that are no images")),
+            first_few(others),
+        )
+    return found
 
 
 def list_folders(folder: Path) -> list[Path]:
-    """The folders directly in a folder, by name, except hidden and unlabelled ones."""
+    """The folders directly in a folder, by name, except hidden and unlabelled ones.
+
+    Raises:
+        UsageError: The folder cannot be read.
+    """
     return [
-        f
-        for f in sorted(folder.iterdir())
-        if f.is_dir() and not f.name.startswith(".") and f.name.lower() not in UNLABELLED_FOLDERS
+        folder / entry.name
+        for entry in _entries(folder)
+        if entry.is_dir() and entry.name.lower() not in UNLABELLED_FOLDERS
     ]
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            shown = [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        raise unreadable(folder, error) from error
+    return sorted(shown, key=lambda entry: entry.name)
+
+
+def unreadable(folder: str | Path, error: OSError) -> UsageError:
+    """The error for a folder whose content cannot be listed."""
+    reason = error.strerror or error
+    return UsageError(f"cannot read the folder {folder}: {reason}; mend its permissions")
+
+
+def walk(root: Path) -> dict[tuple[str, ...], list[Path]]:
+    """Every folder below a root, by its names relative to it, with the images directly in it.
+
+    Hidden and unlabelled folders are left out; a folder that links lead to twice is read once.
+
+    Raises:
+        UsageError: A folder cannot be read.
+    """
+    found: dict[tuple[str, ...], list[Path]] = {}
+    seen: set[str] = set()
+    waiting: list[tuple[str, ...]] = [()]
+    while waiting:
+        parts = waiting.pop()
+        folder = root.joinpath(*parts)
+        real = os.path.realpath(folder)
+        if real not in seen:
+            seen.add(real)
+            found[parts] = list_images(folder)
+            if any(entry.name.lower() == "pred" for entry in _entries(folder)):
+                logger.warning("%s: left out the folder pred, by its name without labels", folder)
+            waiting += [(*parts, child.name) for child in list_folders(folder)]
+    return dict(sorted(found.items()))
 
 
 def first_few(items: Iterable[object], limit: int = 5) -> str:
@@ -65,7 +141,7 @@ def mask_stem(path: Path) -> str:
     >>> [mask_stem(Path(name)) for name in ("000_mask.png", "Part3_label.bmp", "7.png")]
     ['000', 'Part3', '7']
     """
-    return _MASK_ENDING.sub("", path.stem)
+    return _MASK_ENDING.sub("", _stem(path))
 
 
 def loose_stem(stem: str) -> str:
@@ -74,10 +150,43 @@ def loose_stem(stem: str) -> str:
     >>> loose_stem("IMG_0070") == loose_stem("img_70"), loose_stem("1001")
     (True, '1001')
     """
-    return _LEADING_ZEROS.sub("", stem.casefold())
+    return _LEADING_ZEROS.sub("", unicodedata.normalize("NFC", stem).casefold())
 
 
-def pair_masks(images: Sequence[Path], masks: Sequence[Path], where: str) -> dict[Path, Path]:
+def _stem(path: Path) -> str:
+    """The stem, composed: some file systems hold names decomposed, as `u` and two dots."""
+    return unicodedata.normalize("NFC", path.stem)
+
+
+def masks_beside(files: Sequence[Path]) -> dict[Path, Path]:
+    """Find masks that lie beside their images, by name alone: `7_mask.png` beside `7.png`.
+
+    A file of an image's stem and of another ending (`7.png` beside `7.jpg`) is its mask if it is
+    a PNG or BMP and its image is not.
+
+    Returns:
+        Mask to image; empty if any pair is unclear.
+    """
+    stems = _groups(files, _stem)
+    found: dict[Path, Path] = {}
+    for file in files:
+        owners = [f for f in stems.get(mask_stem(file), []) if f != file]
+        twins = [f for f in stems[_stem(file)] if f != file]
+        if mask_stem(file) != _stem(file) and len(owners) == 1:
+            found[file] = owners[0]
+        elif len(twins) == 1 and is_lossless(file) and not is_lossless(twins[0]):
+            found[file] = twins[0]
+    return found if len(set(found.values())) == len(found) else {}
+
+
+def is_lossless(path: Path) -> bool:
+    """Whether a file has an ending under which masks are stored."""
+    return path.suffix.lower() in (".png", ".bmp")
+
+
+def pair_masks(
+    images: Sequence[Path], masks: Sequence[Path], where: str, others: Sequence[Path] = ()
+) -> dict[Path, Path]:
     """Find each image's mask by name, never by order.
 
     A mask belongs to the image with its stem, or with its stem less an ending such as `_mask`. The
@@ -88,6 +197,7 @@ def pair_masks(images: Sequence[Path], masks: Sequence[Path], where: str) -> dic
         images: The anomalous images of one defect.
         masks: All mask files of that defect.
         where: Names the folder in messages.
+        others: Normal images, whose masks are left out.
 
     Returns:
         The mask of every image that has one.
@@ -97,17 +207,19 @@ def pair_masks(images: Sequence[Path], masks: Sequence[Path], where: str) -> dic
             has no image (as in a copy whose names are shifted).
     """
     check_unique_stems(images, where)
-    by_stem = {image.stem: image for image in images}
+    by_stem = {_stem(image): image for image in images}
     by_loose_stem = _groups(images, lambda path: loose_stem(path.stem))
     similar_masks = _groups(masks, lambda path: loose_stem(mask_stem(path)))
+    elsewhere = {loose_stem(image.stem) for image in others}
     found: dict[Path, list[Path]] = defaultdict(list)
     unpaired = []
     for mask in masks:
-        image = by_stem.get(mask.stem) or by_stem.get(mask_stem(mask))
+        image = by_stem.get(_stem(mask)) or by_stem.get(mask_stem(mask))
         key = loose_stem(mask_stem(mask))
         candidates = [image] if image else by_loose_stem.get(key, [])
         if not candidates:
-            unpaired.append(mask)
+            if elsewhere.isdisjoint((key, loose_stem(mask.stem))):
+                unpaired.append(mask)
         elif image is None and (len(candidates) > 1 or len(similar_masks[key]) > 1):
             raise UsageError(
                 f"it is unclear which mask belongs to which image in {where}: "
@@ -132,7 +244,7 @@ def check_unique_stems(images: Sequence[Path], where: str) -> None:
     Raises:
         UsageError: Names them.
     """
-    for same in _groups(images, lambda path: path.stem).values():
+    for same in _groups(images, _stem).values():
         if len(same) > 1:
             raise UsageError(f"several images of one name in {where}: {first_few(same)}")
 

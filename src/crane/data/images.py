@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
+from crane.data.filenames import list_images
 from crane.errors import UsageError
 from crane.files import stand_in
 from crane.samples import label_regions as label_regions
@@ -44,17 +45,20 @@ _UNREADABLE = (
 """What PIL's decoders raise on truncated files and on files that are no images."""
 
 
-def read_rgb(path: str | Path, box: Box | None = None) -> Image.Image:
+def read_rgb(
+    path: str | Path, box: Box | None = None, *, white_level: int | None = None
+) -> Image.Image:
     """Open an image as 8-bit RGB, upright.
 
     RGB, grey and CMYK files are converted by `PIL.Image.convert("RGB")`, as in the published
     evaluation. In addition, the EXIF orientation is applied (masks must fit the upright image),
-    transparent images are composited on white, 16-bit grey is scaled by its full range of 65535,
-    and float images must lie in [0, 1]. Only the first frame or page is read.
+    transparent images are composited on white, 16-bit grey is scaled by its white level, and float
+    images must lie in [0, 1]. Only the first frame or page is read.
 
     Args:
         path: The image file.
         box: Left, top, right and bottom of the part to read of the upright image; None for all.
+        white_level: The 16-bit value that is white, and all above it; None for 65535.
 
     Returns:
         An image of mode RGB.
@@ -66,16 +70,27 @@ def read_rgb(path: str | Path, box: Box | None = None) -> Image.Image:
     """
     with _naming(path, "image"):
         image = _upright(path, box)
+        if _is_deep(image):
+            values: np.ndarray = np.asarray(image)
+            grey = _eight_bits(values, path, white_level or _MAX_16_BIT)
+            if "transparency" in image.info:
+                grey[values == image.info["transparency"]] = 255
+            return _from_grey(grey)
         if image.has_transparency_data:
             return _on_white(image)
-        if _is_deep(image):
-            return _from_grey(_eight_bits(np.asarray(image), path))
         if image.mode == "F":
             return _from_grey(_eight_bits_of_unit(np.asarray(image), path))
         return image.convert("RGB")
 
 
-def read_mask(path: str | Path, threshold: int, box: Box | None = None) -> Bool[np.ndarray, "H W"]:
+def read_mask(
+    path: str | Path,
+    threshold: int,
+    box: Box | None = None,
+    *,
+    values: str = "luminance",
+    invert: bool = False,
+) -> Bool[np.ndarray, "H W"]:
     """Open a mask: true where the luminance (PIL mode "L") exceeds a threshold.
 
     The published loaders use 0, so that masks holding defect ids (VisA: 1, 2, ...) and masks
@@ -83,25 +98,48 @@ def read_mask(path: str | Path, threshold: int, box: Box | None = None) -> Bool[
     16-bit masks are compared with 257 times the threshold, float masks with threshold / 255.
 
     Args:
-        path: The mask file.
+        path: The mask file, or a folder of several masks of one image, which are united.
         threshold: 0 to 254, on the 8-bit scale.
         box: The part to read of the upright mask; None for all.
+        values: What is compared with the threshold (`crane.data.index.MaskValues`).
+        invert: Whether the mask marks what is normal.
 
     Returns:
         True on anomalous pixels, at the mask's own size, upright like its image.
 
     Raises:
-        UsageError: As in `read_rgb`.
+        UsageError: As in `read_rgb`; or the mask has no such values, or masks of one image differ
+            in size.
     """
+    if Path(path).is_dir():
+        masks = [mask_levels(file, box, values) > threshold for file in list_images(Path(path))]
+        if not masks or len({mask.shape for mask in masks}) > 1:
+            raise UsageError(f"the masks in {path} must be of one size, and at least one")
+        return np.logical_or.reduce(masks) != invert
+    return (mask_levels(path, box, values) > threshold) != invert
+
+
+def mask_levels(path: str | Path, box: Box | None, values: str) -> np.ndarray:
+    """The values of a mask on the scale from 0 to 255; arguments as in `read_mask`."""
     with _naming(path, "mask"):
         mask = _upright(path, box)
+        if values == "alpha" and not mask.has_transparency_data:
+            raise UsageError(f"mask {path} has no alpha channel; change mask_values")
+        if values == "index" and mask.mode != "P":
+            raise UsageError(f"mask {path} has no palette; change mask_values")
+        if values == "alpha":
+            return np.asarray(mask.convert("RGBA").getchannel("A"))
+        if values == "index":
+            return np.asarray(mask)
         if _is_deep(mask):
-            return np.asarray(mask) > threshold * (_MAX_16_BIT // 255)
+            return np.asarray(mask) / (_MAX_16_BIT // 255)
         if mask.mode == "F":
-            values: np.ndarray = np.asarray(mask)
-            _check_unit(values, path)
-            return values > threshold / 255
-        return np.asarray(mask.convert("L")) > threshold
+            floats: np.ndarray = np.asarray(mask)
+            _check_unit(floats, path)
+            return np.round(floats.astype(np.float64) * 255, 3)
+        if values == "brightest":
+            return np.asarray(mask.convert("RGB")).max(axis=-1)
+        return np.asarray(mask.convert("L"))
 
 
 def upright_size(path: str | Path, box: Box | None = None) -> tuple[int, int]:
@@ -113,8 +151,12 @@ def upright_size(path: str | Path, box: Box | None = None) -> tuple[int, int]:
     if box is not None:
         return box[2] - box[0], box[3] - box[1]
     with _naming(path, "image"), Image.open(path) as image:
-        is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED
-        return (image.height, image.width) if is_turned else image.size
+        if image.getexif().get(ExifTags.Base.Orientation, 1) not in _TURNED:
+            return image.size
+        if image.format == "TIFF":  # some versions of PIL turn it themselves
+            image.load()
+            return ImageOps.exif_transpose(image).size
+        return image.height, image.width
 
 
 def image_to_tensor(
@@ -177,6 +219,8 @@ def resize_mask(
 def _naming(path: str | Path, kind: str) -> Iterator[None]:
     """Turn whatever fails while a file is opened into an error that names it."""
     try:
+        if Path(path).exists() and not Path(path).is_file():  # a pipe would block
+            raise UsageError(f"{kind} {path} is no regular file")
         yield
     except UsageError:
         raise
@@ -218,15 +262,15 @@ def _on_white(image: Image.Image) -> Image.Image:
     return page.convert("RGB")
 
 
-def _eight_bits(values: np.ndarray, path: str | Path) -> UInt8[np.ndarray, "H W"]:
-    """Scale 16-bit values to 8 bits, rounded to the nearest."""
+def _eight_bits(values: np.ndarray, path: str | Path, white: int) -> UInt8[np.ndarray, "H W"]:
+    """Scale 16-bit values to 8 bits, rounded to the nearest; those above white are white."""
     lowest, highest = int(values.min()), int(values.max())
     if lowest < 0 or highest > _MAX_16_BIT:
         raise UsageError(
             f"{path} has pixel values from {lowest} to {highest}, expected 0 to {_MAX_16_BIT}; "
             "save it with 8 or 16 bits per channel"
         )
-    scaled = (values.astype(np.uint32) * 255 + _MAX_16_BIT // 2) // _MAX_16_BIT
+    scaled = (np.minimum(values, white).astype(np.uint32) * 255 + white // 2) // white
     return scaled.astype(np.uint8)
 
 

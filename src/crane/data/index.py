@@ -6,12 +6,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from crane.checks import Interval, PathText, Text, checked
 from crane.data.filenames import first_few
 from crane.errors import UsageError
 from crane.samples import ANOMALOUS, NORMAL, Sample
+
+if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import Bool
+    from PIL import Image
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +25,13 @@ RESERVED = "mean"
 
 MaskThreshold = Annotated[int, Interval(ge=0, le=254)]
 """Mask pixels are anomalous where their 8-bit luminance exceeds this (see `read_mask`)."""
+
+MaskValues = Literal["luminance", "brightest", "alpha", "index"]
+"""What of a mask's pixels is compared: their luminance, the brightest of red, green and blue, the
+opacity, or the number of the colour in a palette."""
+
+WhiteLevel = Annotated[int, Interval(ge=1, le=65535)] | None
+"""The value of 16-bit grey images that is white, such as 4095 for 12 bits; None for 65535."""
 
 ClassNames = str | int | Sequence[str | int] | None
 """One class, several, or None for all."""
@@ -65,6 +77,31 @@ class Index:
     """See `MaskThreshold`."""
     mismatches: tuple[str, ...] = ()
     """Where the numbers of images differ from those behind the published results; see `Card`."""
+    mask_values: MaskValues = "luminance"
+    """See `MaskValues`."""
+    mask_invert: bool = False
+    """Whether masks mark what is normal."""
+    white_level: WhiteLevel = None
+    """See `WhiteLevel`."""
+    listed_in: str = ""
+    """The list that gives the labels; empty if folders do."""
+
+    def read_image(self, sample: Sample) -> "Image.Image":
+        """An image as 8-bit RGB; see `read_rgb`."""
+        from crane.data.images import read_rgb  # imports torch, which listing does without
+
+        return read_rgb(sample.image, sample.box, white_level=self.white_level)
+
+    def read_mask(self, sample: Sample) -> "Bool[np.ndarray, 'H W']":
+        """The mask of a sample that has one; see `crane.data.images.read_mask`."""
+        from crane.data.images import read_mask
+
+        assert sample.mask is not None
+        return read_mask(
+            *(sample.mask, self.mask_threshold, sample.box),
+            values=self.mask_values,
+            invert=self.mask_invert,
+        )
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -99,6 +136,10 @@ class Index:
                 f"{path} lies outside {self.root}, the folder of data set {self.name}"
             ) from None
 
+    def folders_of(self, path: Path) -> tuple[str, ...]:
+        """The names of the folders between the root and a file."""
+        return path.relative_to(self.root).parts[:-1] if self.root in path.parents else ()
+
     def key(self, sample: Sample) -> str:
         """A unique name: the file relative to `root`, with its box if it has one.
 
@@ -116,8 +157,8 @@ class Index:
         """A SHA-256 of what the data set holds, the same on every machine and in every folder.
 
         Covers the relative path, box, label, mask path and both file sizes of every sample, and
-        the mask threshold; not the pixels, which would take minutes to read. Independent of the
-        order of the samples.
+        how masks and 16-bit images are read; not the pixels, which would take minutes to read.
+        Independent of the order of the samples.
 
         Raises:
             UsageError: A file was removed since the folder was read.
@@ -128,11 +169,17 @@ class Index:
             if sample.mask is not None:
                 fields += [self.relative(sample.mask), self._size(sample.mask)]
             lines.append("\t".join(fields))
-        text = "\n".join([f"mask_threshold={self.mask_threshold}", *sorted(lines)])
-        return hashlib.sha256(text.encode()).hexdigest()
+        reading = [f"mask_threshold={self.mask_threshold}"]
+        reading += [f"mask_values={self.mask_values}"] * (self.mask_values != "luminance")
+        reading += ["mask_invert=true"] * self.mask_invert
+        reading += [f"white_level={self.white_level}"] * (self.white_level is not None)
+        text = "\n".join([*reading, *sorted(lines)])
+        return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
     def _size(self, path: Path) -> str:
         try:
+            if path.is_dir():  # several masks of one image
+                return str(sum(file.stat().st_size for file in path.iterdir()))
             return str(path.stat().st_size)
         except OSError:
             raise UsageError(f"{path} was removed while data set {self.name} was in use") from None
@@ -159,6 +206,12 @@ class Request:
     """The classes to read; None for all."""
     fetch: str = ""
     """Where to get the data, for the error message if they are missing."""
+    mask_values: MaskValues = "luminance"
+    """See `MaskValues`."""
+    mask_invert: bool = False
+    """Whether masks mark what is normal."""
+    white_level: WhiteLevel = None
+    """See `WhiteLevel`."""
 
     @property
     def root_key(self) -> str:
@@ -184,12 +237,13 @@ class Request:
             key=self.root_key,
         )
 
-    def index(self, folder: Path, readers: Readers) -> Index:
+    def index(self, folder: Path, readers: Readers, listed_in: str = "") -> Index:
         """Read the wanted classes.
 
         Args:
             folder: The folder that holds them.
             readers: Each class's reader, as a `Layout` returns them.
+            listed_in: The list that gives the labels; empty if folders do.
 
         Raises:
             UsageError: A class does not exist, a class is called `mean`, there are no images, or
@@ -197,7 +251,13 @@ class Request:
         """
         wanted = self._wanted(readers)
         samples = sorted_samples(sample for name in wanted for sample in readers[name]())
-        index = Index(self.name, folder, samples, self.mask_threshold)
+        index = Index(
+            *(self.name, folder, samples, self.mask_threshold),
+            mask_values=self.mask_values,
+            mask_invert=self.mask_invert,
+            white_level=self.white_level,
+            listed_in=listed_in,
+        )
         if not samples:
             raise UsageError(f"data set {self.name}: no images under {folder}")
         if RESERVED in index.class_names:

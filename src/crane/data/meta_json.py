@@ -1,22 +1,24 @@
-"""The `meta.json` that repositories of this field publish beside their data.
+"""Data sets that a list describes: the `meta.json` of this field, a CSV, JSON lines, Parquet.
 
     {"train": {CLASS: [...]}, "test": {CLASS: [
         {"img_path": "bottle/test/broken/000.png",
          "mask_path": "bottle/ground_truth/broken/000_mask.png",
          "cls_name": "bottle", "specie_name": "broken", "anomaly": 1}, ...]}}
 
-Paths are relative to the file's folder. A key `box`, specific to crane, gives the part of a file
-that is the image: left, top, right, bottom in pixels. Some published files hold absolute paths of
-the machine they were made on; the files are then found by the last parts of these paths.
+Paths are relative to the data set's folder. Columns may go by other usual names, see
+`crane.data.lists`. A key `box`, specific to crane, gives the part of a file that is the image:
+left, top, right, bottom in pixels. Some published files hold absolute paths of the machine they
+were made on; the files are then found by the last parts of these paths.
 """
 
-import json
+import logging
+import os
+import unicodedata
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Literal
 
 from crane.checks import PathText
 from crane.data.filenames import first_few, loose_stem, mask_stem
@@ -24,130 +26,244 @@ from crane.data.index import (
     ClassNames,
     Index,
     MaskThreshold,
+    MaskValues,
     Readers,
     Request,
+    WhiteLevel,
     missing_split,
 )
+from crane.data.lists import COLUMNS, Listing, Row, column, read_listing
+from crane.data.roles import DOUBTFUL, SPLITS, Names, Roles, label_of, same_name
 from crane.errors import UsageError, counted
-from crane.samples import ANOMALOUS, NORMAL, Sample
+from crane.samples import NORMAL, Sample
+
+logger = logging.getLogger(__name__)
 
 META_NAME = "meta.json"
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """One image of the list, before its files are looked up."""
-
-    img_path: str
-    anomaly: Literal[0, 1]
-    mask_path: str | None = None
-    cls_name: str | None = None
-    specie_name: str | None = None
-    box: tuple[int, int, int, int] | None = None
-
-
 def index_meta_json(
     name: str,
-    root: PathText | Path,
+    root: PathText | Path | None,
     split: str,
     *,
     mask_threshold: MaskThreshold,
     classes: ClassNames = None,
     fetch: str = "",
+    file: str = META_NAME,
+    normal: Names = None,
+    anomalous: Names = None,
+    mask_values: MaskValues = "luminance",
+    mask_invert: bool = False,
+    white_level: WhiteLevel = None,
 ) -> Index:
-    """Read a data set listed in `root/meta.json`.
+    """Read a data set that a list describes.
 
-    The arguments are the fields of `Request`; `split` is a top-level key of the file.
+    Args:
+        name: As in `Request`; so are `split`, `mask_threshold`, `classes`, `fetch`, `mask_values`,
+            `mask_invert` and `white_level`.
+        root: The folder that paths are relative to; None for that of the list.
+        split: A top-level key of a JSON file, or a value of the column `split`; without either,
+            every image is of split `test`.
+        mask_threshold: See `Request`.
+        classes: The classes to read; None for all.
+        fetch: Where to get the data, for errors.
+        file: The list, in `root` or anywhere: JSON, JSON lines, CSV or Parquet.
+        normal: Labels that are normal; None for the usual ones.
+        anomalous: Labels that are anomalous, others being left out; None for all not normal.
+        mask_values: See `Request`.
+        mask_invert: See `Request`.
+        white_level: See `Request`.
 
     Returns:
-        The images with their labels and masks. An anomalous image has no mask if its `mask_path` is
-        empty or, as in published files, a folder.
+        The images with their labels and masks. An anomalous image has no mask if its mask path is
+        empty or, as in published files, a folder (but a folder of the image's name holds several).
 
     Raises:
         UsageError: The file is missing or malformed, lists a file that does not exist or is listed
-            twice, or gives an image the mask that bears another image's name.
+            twice, states no clear label, or gives an image the mask that bears another's name.
     """
-    request = Request(name, root, split, mask_threshold, classes, fetch)
+    path = Path(file).expanduser()
+    request = Request(
+        *(name, path.parent if root is None else root, split, mask_threshold, classes, fetch),
+        *(mask_values, mask_invert, white_level),
+    )
     folder = request.folder()
-    readers = listed(name, folder, split, file=META_NAME)
-    if readers is None:
-        raise request.refusal(f"holds no {META_NAME}", folder)
-    return request.index(folder, readers)
+    path = path if root is None else folder / path
+    if not path.is_file():
+        raise request.refusal(f"holds no {path.name}", folder)
+    readers = _readers(name, folder, path, split, Roles.of(normal, anomalous))
+    return request.index(folder, readers, listed_in=path.name)
 
 
 def listed(name: str, root: Path, split: str, *, file: str) -> Readers | None:
     """The layout of a list `file` beside the data (see `index_meta_json`)."""
     path = root / file
-    if not path.is_file():
-        return None
-    entries = _read_entries(path, name, split)
-    return {c: partial(_read_class, path, name, c, found) for c, found in entries.items()}
+    return _readers(name, root, path, split, Roles()) if path.is_file() else None
 
 
-def _read_entries(path: Path, name: str, split: str) -> Mapping[str, list[_Entry]]:
-    """Read and check the entries of one split, class by class."""
-    from pydantic import TypeAdapter, ValidationError
-
-    try:
-        meta = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, OSError) as error:
-        raise UsageError(f"cannot read {path}: {error}") from error
-    if not isinstance(meta, dict):
-        raise UsageError(f"{path} must hold an object of splits, not a {type(meta).__name__}")
-    if not meta.get(split):
-        raise missing_split(name, path, split, [key for key, classes in meta.items() if classes])
-    try:
-        entries = TypeAdapter(dict[str, list[_Entry]]).validate_python(meta[split])
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise _wrong(path, split, first["loc"], first["msg"]) from None
-    if not any(entries.values()):
-        raise missing_split(name, path, split, [s for s in meta if s != split and meta[s]])
-    for class_name, found in entries.items():
-        for number, entry in enumerate(found):
-            if entry.cls_name not in (None, class_name):
-                problem = f"is {entry.cls_name}, but it is listed under {class_name}"
-                raise _wrong(path, split, (class_name, number, "cls_name"), problem)
-    return entries
+def _readers(name: str, root: Path, path: Path, split: str, roles: Roles) -> Readers:
+    listing = read_listing(path)
+    splits = {s: [row for row in rows if _has_path(row)] for s, rows in listing.splits.items()}
+    wanted = split if split in splits else SPLITS.get(same_name(split), split)
+    if not splits.get(wanted):
+        num_empty = len(listing.splits.get(wanted, ()))
+        note = f" (all {num_empty} entries of {wanted} lack a path)" if num_empty else ""
+        raise missing_split(name, path, split + note, [s for s, rows in splits.items() if rows])
+    num_empty = len(listing.splits[wanted]) - len(splits[wanted])
+    if num_empty:
+        number = counted(num_empty, "entry", "entries")
+        logger.warning("%s: left out %s of %s without a path", name, number, wanted)
+    if roles.normal is None and listing.normal is not None:
+        roles = Roles.of(listing.normal, roles.anomalous)
+    by_class: dict[str, list[Row]] = defaultdict(list)
+    for row in splits[wanted]:
+        by_class[_class_name(row, path, root)].append(row)
+    _check_labels(name, path, splits[wanted], roles)
+    return {
+        c: partial(_read_class, root, path, name, c, rows, listing, roles)
+        for c, rows in by_class.items()
+    }
 
 
-def _wrong(path: Path, split: str, place: Sequence[Any], problem: str) -> UsageError:
-    """The error for a class, an entry, or a field of an entry."""
-    where = "/".join([split, *map(str, place[:1])])
-    where = f"entry {place[1]} of {where}" if len(place) > 1 else where
-    field = f"{place[2]}: " if len(place) > 2 else ""
-    return UsageError(f"{path}, {where}: {field}{problem}")
+def _has_path(row: Row) -> bool:
+    named = column(row.values, "image")
+    return named is None or bool(row.values[named] or str(row.values[named]).strip() == "0")
 
 
-def _read_class(path: Path, name: str, class_name: str, entries: Sequence[_Entry]) -> list[Sample]:
+def _class_name(row: Row, path: Path, root: Path) -> str:
+    """The class that a row is listed under, or that its column names."""
+    named = column(row.values, "class")
+    if named is None and column(row.values, "label") and "class" in row.values:
+        named = "class"
+    own = row.values[named] if named else None
+    if row.class_name is not None:
+        if own is not None and str(own) != row.class_name:
+            raise _wrong(path, row, f"{named}: is {own}, but it is listed under {row.class_name}")
+        return row.class_name
+    return str(own) if own not in (None, "") else root.resolve().name
+
+
+def _label_column(row: Row) -> str | None:
+    own = column(row.values, "label")
+    own = own or next((name for name in row.values if same_name(name) == "class"), None)
+    return own or column(row.values, "defect")
+
+
+def _check_labels(name: str, path: Path, rows: Sequence[Row], roles: Roles) -> None:
+    """Refuse labels of text, none of which is known to be normal."""
+    if roles.normal is not None or roles.anomalous is not None:
+        return
+    named = {row: column for row in range(len(rows)) if (column := _label_column(rows[row]))}
+    texts = dict.fromkeys(same_name(rows[row].values[column]) for row, column in named.items())
+    words = [text for text in texts if text[:1].isalpha() and text not in DOUBTFUL]
+    if len(words) > 1 and not any(map(roles.is_normal, words)):
+        key = f"source.{name}.normal or targets.{name}.normal"
+        raise UsageError(
+            f"{path}: it is unclear which of the labels {first_few(words)} is normal; set "
+            f"normal=[LABEL] ({key})",
+            key=key,
+        )
+
+
+def _wrong(path: Path, row: Row, problem: str) -> UsageError:
+    return UsageError(f"{path}, {row.where}: {problem}")
+
+
+def _read_class(
+    root: Path,
+    path: Path,
+    name: str,
+    class_name: str,
+    rows: Sequence[Row],
+    listing: Listing,
+    roles: Roles,
+) -> list[Sample]:
     """Find the files of one class; one error names all that are missing."""
-    root = path.parent
-    samples, missing = [], []
-    for entry in entries:
-        is_anomalous = entry.anomaly == ANOMALOUS
-        image = _find(root, entry.img_path)
-        mask = _find(root, entry.mask_path) if is_anomalous and entry.mask_path else None
-        if image is None or not image.is_file():
-            missing.append(entry.img_path)
+    samples, missing, num_left, num_normal_masks = [], [], 0, 0
+    for row in rows:
+        image_text = _text(path, row, "image")
+        if not image_text:
+            shown = ", ".join(map(str, row.values)) or "none"
+            raise _wrong(path, row, f"no column of paths ({COLUMNS['image'][0]}), only {shown}")
+        label, defect = _label(path, name, row, roles)
+        if label is None:
+            num_left += 1
             continue
-        if is_anomalous and entry.mask_path and mask is None:
-            missing.append(entry.mask_path)
-        defect = entry.specie_name or "anomalous" if is_anomalous else "good"
-        mask = mask if mask is not None and mask.is_file() else None
-        label = ANOMALOUS if is_anomalous else NORMAL
-        samples.append(Sample(image, label, class_name, defect, mask, entry.box))
+        mask_text = _text(path, row, "mask")
+        image = _find(root, path, listing.prefix + image_text)
+        mask = _find(root, path, listing.prefix + mask_text) if label and mask_text else None
+        num_normal_masks += bool(mask_text and not label)
+        if image is None or not image.is_file():
+            missing.append(image_text)
+            continue
+        if label and mask_text and mask is None:
+            missing.append(mask_text)
+        if mask is not None and mask.is_dir() and loose_stem(mask.name) != loose_stem(image.stem):
+            mask = None
+        samples.append(Sample(image, label, class_name, defect, mask, _box(path, row)))
     if missing:
         raise UsageError(
             f"data set {name}: "
             + counted(len(missing), f"file listed in {path} is", f"files listed in {path} are")
             + f" missing: {first_few(missing)}; the list and the images may be of "
-            "different versions"
+            f"different versions, or paths relative to another folder (targets.{name}.root)"
         )
+    for what, number in (("image", num_left), ("mask", num_normal_masks)):
+        if number:
+            of = "other labels" if what == "image" else "normal images"
+            logger.warning("%s/%s: left out %s of %s", name, class_name, counted(number, what), of)
     _check_names_agree(samples)
     return samples
 
 
-def _find(root: Path, text: str) -> Path | None:
+def _text(path: Path, row: Row, kind: str) -> str:
+    named = column(row.values, kind)
+    value = row.values[named] if named else None
+    if value is None or value == "":
+        return ""
+    if not isinstance(value, str) or "\0" in value:
+        raise _wrong(path, row, f"{named}: must be a path, not {value!r}")
+    return value.strip()
+
+
+def _label(path: Path, name: str, row: Row, roles: Roles) -> tuple[int | None, str]:
+    """The label of a row and its kind of defect; no label if keys leave it out."""
+    named = _label_column(row)
+    if named is None:
+        names = ", ".join(map(str, row.values))
+        raise _wrong(path, row, f"no column of labels ({', '.join(COLUMNS['label'])}) in {names}")
+    value = row.values[named]
+    label = label_of(value, named, roles)
+    is_left_out = roles.anomalous is not None and roles.label(str(value)) is None
+    if label is None and not is_left_out:
+        key = f"source.{name}.normal or targets.{name}.normal"
+        raise UsageError(
+            f"{path}, {row.where}: {named}: it is unclear whether {value!r} is normal or "
+            f"anomalous; set normal=[LABEL] ({key})",
+            key=key,
+        )
+    if label == NORMAL:
+        return label, "good"
+    kind = column(row.values, "defect")
+    own = str(row.values[kind] or "") if kind else ""
+    text = str(value) if same_name(value)[:1].isalpha() else ""
+    return label, own or ("" if same_name(text) in DOUBTFUL else text) or "anomalous"
+
+
+def _box(path: Path, row: Row) -> tuple[int, int, int, int] | None:
+    named = column(row.values, "box")
+    box = row.values[named] if named else None
+    if box in (None, ""):
+        return None
+    is_box = isinstance(box, list) and len(box) == 4 and all(type(value) is int for value in box)
+    if not is_box:
+        raise _wrong(path, row, f"box: must be [left, top, right, bottom] in pixels, not {box!r}")
+    left, top, right, bottom = box
+    return left, top, right, bottom
+
+
+def _find(root: Path, list_path: Path, text: str) -> Path | None:
     """The file or folder that a path of the list names, None if there is none.
 
     Raises:
@@ -159,8 +275,15 @@ def _find(root: Path, text: str) -> Path | None:
     if ".." in parts:
         raise UsageError(f"the list in {root} names a path outside that folder: {text}")
     tails = range(1, len(parts)) if absolute else range(1)
-    candidates = (root.joinpath(*parts[start:]) for start in tails)
-    return next((path for path in candidates if path.exists()), None)
+    forms = dict.fromkeys((parts, *(_normal_form(form, parts) for form in ("NFC", "NFD"))))
+    bases = dict.fromkeys((root, list_path.parent if root in list_path.parents else root))
+    candidates = (base.joinpath(*p[t:]) for base in bases for t in tails for p in forms)
+    # Path.exists raises on names that are too long.
+    return next((path for path in candidates if os.path.exists(path)), None)  # noqa: PTH110
+
+
+def _normal_form(form: Literal["NFC", "NFD"], parts: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(unicodedata.normalize(form, part) for part in parts)
 
 
 def _check_names_agree(samples: Sequence[Sample]) -> None:

@@ -8,7 +8,16 @@ from pathlib import Path
 
 from crane.checks import PathText
 from crane.data.filenames import first_few, list_folders
-from crane.data.index import ClassNames, Index, Layout, MaskThreshold, Readers, Request
+from crane.data.index import (
+    ClassNames,
+    Index,
+    Layout,
+    MaskThreshold,
+    MaskValues,
+    Readers,
+    Request,
+    WhiteLevel,
+)
 from crane.data.meta_json import listed
 from crane.datasets.card import Card
 from crane.errors import UsageError
@@ -32,6 +41,9 @@ def index_set(
     meta: str | None,
     layouts: Sequence[Layout],
     card: Card | None = None,
+    mask_values: MaskValues = "luminance",
+    mask_invert: bool = False,
+    white_level: WhiteLevel = None,
 ) -> Index:
     """Find a data set, read it, and compare its numbers of images with its card.
 
@@ -47,6 +59,9 @@ def index_set(
         meta: Name of a list beside the data that precedes all layouts; None ignores it.
         layouts: The ways it may be laid out; the first that fits is used.
         card: What is known of it; None if it is not a published data set.
+        mask_values: See `Request`.
+        mask_invert: See `Request`.
+        white_level: See `Request`.
 
     Returns:
         Its images, with the mismatches whose counts are not just from memory.
@@ -55,7 +70,10 @@ def index_set(
         UsageError: It is missing, laid out in an unknown way, or its files do not fit together.
     """
     places = [str(Path(datasets_dir) / folder) for folder in folders or [name]]
-    request = Request(name, root or places[0], split, mask_threshold, classes, fetch or "")
+    request = Request(
+        *(name, root or places[0], split, mask_threshold, classes, fetch or ""),
+        *(mask_values, mask_invert, white_level),
+    )
     lists: list[Layout] = [partial(listed, file=meta)] if meta else []
     candidates = [] if root else candidate_folders(Path(datasets_dir), folders or [name])
     candidates = candidates or [request.folder()]
@@ -69,7 +87,9 @@ def index_set(
     if len(found) > 1:
         copies = ", ".join(str(place) for place, _ in found[1:])
         logger.warning("%s is read from %s; other copies: %s", name, found[0][0], copies)
-    index = request.index(*found[0])
+    place, readers = found[0]
+    is_listed = meta is not None and (place / meta).is_file()
+    index = request.index(place, readers, listed_in=str(meta) if is_listed else "")
     return index if card is None else _compared(index, card, split, classes)
 
 

@@ -115,16 +115,14 @@ def write_images(
 def _write_sample(index: Index, sample: Sample, split: str, folder: Path) -> None:
     from PIL import Image
 
-    from crane.data.images import read_mask, read_rgb
-
     name = index.relative(sample.image.with_suffix("")).replace("/", "_")
     if sample.box is not None:
         name += f"_{sample.box[0]}_{sample.box[1]}"
     image = folder / sample.class_name / split / sample.defect / f"{name}.png"
     image.parent.mkdir(parents=True, exist_ok=True)
-    read_rgb(sample.image, sample.box).save(image)
+    index.read_image(sample).save(image)
     if sample.label == ANOMALOUS and sample.mask is not None:
         mask = folder / sample.class_name / "ground_truth" / sample.defect / f"{name}_mask.png"
         mask.parent.mkdir(parents=True, exist_ok=True)
-        pixels = read_mask(sample.mask, index.mask_threshold, sample.box)
+        pixels = index.read_mask(sample)
         Image.fromarray(pixels).convert("L").save(mask)

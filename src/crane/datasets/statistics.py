@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from crane.data.images import read_mask, read_rgb
 from crane.data.index import Index
 from crane.pictures.contact import area_histogram, contact_sheet
 from crane.samples import NORMAL, Sample, label_regions
@@ -67,10 +66,10 @@ def measure(
     found = {name: ClassStatistics() for name in index.class_names}
 
     def look(sample: Sample) -> tuple[tuple[int, int], list[float]]:
-        size = read_rgb(sample.image, sample.box).size
+        size = index.read_image(sample).size
         if sample.mask is None:
             return size, []
-        regions = label_regions(read_mask(sample.mask, index.mask_threshold, sample.box))
+        regions = label_regions(index.read_mask(sample))
         return size, (np.bincount(regions.ravel())[1:] / regions.size).tolist()
 
     with ThreadPoolExecutor(max(1, num_workers)) as pool:

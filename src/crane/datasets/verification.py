@@ -1,27 +1,20 @@
 """Checks whether a copy of a data set is complete, and whether it is the published one."""
 
 import hashlib
+import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from crane.data.filenames import first_few, is_image
-from crane.data.images import read_mask, read_rgb
+from crane.data.doubts import Doubt, class_lines, image_doubt, mask_doubt, remarks
+from crane.data.filenames import first_few, may_be_image
 from crane.data.index import Index, MissingClassError, MissingSplitError
 from crane.datasets.card import Card
 from crane.errors import UsageError, counted
 from crane.samples import ANOMALOUS, NORMAL, Sample
-
-JPEG = frozenset({".jpg", ".jpeg"})
-"""Mask files whose compression leaves grey around every region."""
-
-CLEAN_THRESHOLD = 127
-"""The mask threshold that excludes the artefacts of JPEG masks."""
-
-MAX_ARTEFACTS = 0.01
-"""Fraction of the pixels from which artefacts are worth a remark."""
 
 ReadIndex = Callable[..., Index]
 """A reader such as `index_set`, called with `split` and, if not all are wanted, `classes`."""
@@ -65,6 +58,8 @@ class Verification:
     faults: list[Fault] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     """Worth knowing, but not faults."""
+    lines: list[str] = field(default_factory=list)
+    """What counts as normal and as anomalous in each class of the split that runs use."""
     num_opened: int = 0
     """Number of images that were opened, with their masks."""
 
@@ -116,10 +111,11 @@ def verify(
         _count(index, one, card, found)
         if one == split:
             found.root, found.fingerprint = index.root, index.fingerprint()
-            _find_unused_images(index, indices.values(), found)
-    if not fast:
-        for one, index in indices.items():
-            _open_all(index, one, found, num_workers, advance)
+            _find_unused_files(index, indices.values(), found)
+    for one, index in indices.items():
+        areas = None if fast else _open_all(index, one, found, num_workers, advance)
+        if one == split:
+            found.lines = class_lines(index, areas)
     return found
 
 
@@ -128,7 +124,10 @@ def _read(
 ) -> Index | None:
     """Read a split; if that fails, read its classes one by one to find everything wrong."""
     try:
-        return read(split=split)
+        with _hearing() as heard:
+            index = read(split=split)
+        found.remarks += [text for text in heard if text not in found.remarks]
+        return index
     except MissingSplitError as error:
         if split == used:
             found.faults.append(Fault("layout", str(error)))
@@ -141,10 +140,31 @@ def _read(
     return None
 
 
+@contextmanager
+def _hearing() -> Iterator[list[str]]:
+    """Collect the warnings of `crane.data`, such as what was left out, instead of logging them.
+
+    That anomalous images lack masks is told elsewhere.
+    """
+    heard: list[str] = []
+    logger = logging.getLogger("crane.data")
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
+    propagate, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        yield heard
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagate
+        heard[:] = [text for text in heard if "count in the image metrics only" not in text]
+
+
 def _error_of(read: ReadIndex, split: str, class_name: str) -> str:
     """What is wrong with one class; empty for a missing class, which is counted elsewhere."""
     try:
-        read(split=split, classes=[class_name])
+        with _hearing():
+            read(split=split, classes=[class_name])
     except MissingClassError:
         return ""
     except UsageError as error:
@@ -174,13 +194,14 @@ def _count(index: Index, split: str, card: Card | None, found: Verification) -> 
         found.remarks.append(f"{text} {verb} in image metrics only: {first_few(lacking)}")
 
 
-def _find_unused_images(index: Index, indices: Iterable[Index], found: Verification) -> None:
-    """Remark on images under the root that are not part of the data set."""
+def _find_unused_files(index: Index, indices: Iterable[Index], found: Verification) -> None:
+    """Remark on files under the root that are not part of the data set; texts are not counted."""
     used = {path for i in indices for s in i.samples for path in (s.image, s.mask)}
     unused: Counter[str] = Counter()
     for path in sorted(index.root.rglob("*")):
-        if is_image(path) and path not in used and path.is_file():
-            unused[path.parent.relative_to(index.root).as_posix()] += 1
+        if path.parent in used or path in used or path.is_dir() or not may_be_image(path):
+            continue
+        unused[path.parent.relative_to(index.root).as_posix()] += 1
     if unused:
         folders = [f"{folder} ({number})" for folder, number in unused.items()]
         found.remarks.append(f"images that are not part of it: {first_few(folders)}")
@@ -194,16 +215,20 @@ class _Opened:
     digest: str | None = None
     """Hash of the image file; None if it cannot be read."""
     faults: list[Fault] = field(default_factory=list)
-    is_empty: bool = False
-    """Whether the mask of an anomalous image has no anomalous pixel."""
-    artefacts: float = 0.0
-    """Fraction of pixels marked only because of JPEG artefacts in the mask."""
+    doubts: tuple[Doubt | None, Doubt | None] = (None, None)
+    """What is doubtful about the image and about its mask."""
+    area: float = 0.0
+    """Fraction of the image that is anomalous."""
 
 
 def _open_all(
     index: Index, split: str, found: Verification, num_workers: int, advance: Advance
-) -> None:
-    """Open every image and mask of a split and report what is wrong with them."""
+) -> dict[str, float]:
+    """Open every image and mask of a split and report what is wrong with them.
+
+    Returns:
+        Class to the fraction of its pixels that are anomalous, each image counting the same.
+    """
     opened: list[_Opened] = []
     with ThreadPoolExecutor(max(1, num_workers)) as pool:
         for one in pool.map(lambda sample: _open(sample, index), index.samples):
@@ -212,19 +237,15 @@ def _open_all(
     found.num_opened += len(opened)
     found.faults += [fault for one in opened for fault in one.faults]
     found.faults += _repeated_folders(index, opened)
-    empty = [index.key(one.sample) for one in opened if one.is_empty]
-    if empty:
-        found.remarks.append(
-            counted(len(empty), "mask of an anomalous image has", "masks of anomalous images have")
-            + f" no pixel above mask_threshold {index.mask_threshold}: {first_few(empty)}"
-        )
-    artefacts = [one.artefacts for one in opened if one.artefacts > MAX_ARTEFACTS]
-    if artefacts:
-        found.remarks.append(
-            f"{len(artefacts)} JPEG masks have compression artefacts: with mask_threshold "
-            f"{index.mask_threshold}, up to {max(artefacts):.0%} more of an image is anomalous "
-            f"than with {CLEAN_THRESHOLD}"
-        )
+    prefix = f"targets.{index.name}."
+    masks = [one for one in opened if one.sample.mask is not None]
+    for what, number, files in (("image", 0, opened), ("mask", 1, masks)):
+        doubts = [(index.key(o.sample), d) for o in files if (d := o.doubts[number]) is not None]
+        found.remarks += remarks(doubts, len(files), what, prefix)
+    by_class: dict[str, list[float]] = defaultdict(list)
+    for one in opened:
+        by_class[one.sample.class_name].append(one.area)
+    return {name: sum(areas) / len(areas) for name, areas in by_class.items()}
 
 
 def _open(sample: Sample, index: Index) -> _Opened:
@@ -232,7 +253,9 @@ def _open(sample: Sample, index: Index) -> _Opened:
     opened = _Opened(sample)
     size = mask = None
     try:
-        size = read_rgb(sample.image, sample.box).size
+        size = index.read_image(sample).size
+        if index.white_level is None:
+            opened.doubts = (image_doubt(sample.image), None)
         opened.digest = hashlib.blake2b(sample.image.read_bytes()).hexdigest()
     except UsageError as error:
         opened.faults.append(Fault("unreadable", f"{index.key(sample)}: {error}"))
@@ -240,7 +263,7 @@ def _open(sample: Sample, index: Index) -> _Opened:
         return opened
     name = index.relative(sample.mask)
     try:
-        mask = read_mask(sample.mask, index.mask_threshold, sample.box)
+        mask = index.read_mask(sample)
     except UsageError as error:
         opened.faults.append(Fault("unreadable", f"{name}: {error}"))
         return opened
@@ -248,10 +271,8 @@ def _open(sample: Sample, index: Index) -> _Opened:
         text = f"{name} is {mask.shape[1]} x {mask.shape[0]}, "
         text += f"its image {index.key(sample)} {size[0]} x {size[1]}"
         opened.faults.append(Fault("mask", text))
-    if sample.mask.suffix.casefold() in JPEG and index.mask_threshold < CLEAN_THRESHOLD:
-        clean = read_mask(sample.mask, CLEAN_THRESHOLD, sample.box)
-        opened.artefacts = float((mask & ~clean).mean())
-    opened.is_empty = sample.label == ANOMALOUS and not mask.any()
+    opened.area = float(mask.mean())
+    opened.doubts = (opened.doubts[0], mask_doubt(sample, index))
     return opened
 
 

@@ -7,7 +7,6 @@ import numpy as np
 from jaxtyping import Bool
 from PIL import Image, ImageDraw, ImageFont
 
-from crane.data.images import read_mask, read_rgb
 from crane.data.index import Index
 from crane.errors import counted
 from crane.pictures.overlays import fitted
@@ -39,7 +38,7 @@ def contact_sheet(
     for line, row in enumerate(rows):
         for column, sample in enumerate(row):
             x, y = _GAP + column * (tile + _GAP), _GAP + line * (tile + _CAPTION + _GAP)
-            sheet.paste(_tile(sample, tile, index.mask_threshold if outline else None), (x, y))
+            sheet.paste(_tile(sample, tile, index, outline=outline), (x, y))
             caption = fitted(f"{sample.class_name}: {sample.defect}", font, tile)
             draw.text((x, y + tile + 2), caption, fill=_TEXT, font=font)
     return sheet
@@ -56,11 +55,11 @@ def _chosen(samples: list[Sample], num_each: int) -> list[Sample]:
     return chosen
 
 
-def _tile(sample: Sample, size: int, mask_threshold: int | None) -> Image.Image:
-    image = read_rgb(sample.image, sample.box).resize((size, size), Image.Resampling.LANCZOS)
-    if sample.mask is None or mask_threshold is None:
+def _tile(sample: Sample, size: int, index: Index, *, outline: bool) -> Image.Image:
+    image = index.read_image(sample).resize((size, size), Image.Resampling.LANCZOS)
+    if sample.mask is None or not outline:
         return image
-    mask = Image.fromarray(read_mask(sample.mask, mask_threshold, sample.box))
+    mask = Image.fromarray(index.read_mask(sample))
     small = np.asarray(mask.convert("L").resize((size, size), Image.Resampling.BOX)) > 0
     pixels = np.array(image)
     pixels[_around(small)] = _OUTLINE

@@ -72,6 +72,8 @@ def train(config: DictConfig) -> RunSummary:
         raise UsageError(
             "no data set to train on; choose one, such as source=[mvtec]", key="source"
         )
+    data.explain()
+    data.check_labels()
     model = build_model(config)
     compile_towers(model, config.compile)
     loss = build(config.loss, "loss")
@@ -131,6 +133,7 @@ def test(config: DictConfig, checkpoint: PromptCheckpoint) -> RunSummary:
         raise UsageError(
             "no data set to test on; choose one, such as targets=[visa]", key="targets"
         )
+    data.explain()
     model = build_model(config)
     load_prompts(model, checkpoint.prompts)
     compile_towers(model, config.compile)
