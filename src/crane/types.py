@@ -6,9 +6,11 @@ patches, E the joint width of image and text, C guide channels, L tokens of a se
 
 from typing import NamedTuple, TypedDict
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from crane.errors import UsageError
 from crane.samples import ANOMALOUS, NORMAL, Sample
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "TokenBatch",
     "Truth",
     "VisionTokens",
+    "check_images",
 ]
 
 
@@ -72,3 +75,47 @@ class Prediction(NamedTuple):
     """Anomaly score of each image in [0, 1]."""
     map: Float[Tensor, "B H W"]
     """Anomaly probability of each pixel in [0, 1]."""
+
+
+def check_images(images: object, size: int) -> None:
+    """Refuse what a model was not made for: it would be scored all the same, and wrongly.
+
+    Reads the lowest and highest value back, so an accelerator's host waits: for what users pass.
+
+    Args:
+        images: What should be RGB in [0, 1], of shape (B, 3, `size`, `size`) and a float type.
+        size: Height and width that the model was made for, in pixels.
+
+    Raises:
+        UsageError: It is something else.
+
+    >>> check_images(torch.zeros(1, 3, 56, 56, dtype=torch.uint8), size=56)
+    Traceback (most recent call last):
+    crane.errors.UsageError: images must be float RGB from 0 to 1, not uint8; divide by 255
+    """
+    if not isinstance(images, Tensor):
+        raise UsageError(f"images must be a float tensor, not {type(images).__name__}")
+    if not images.is_floating_point():
+        kind = str(images.dtype).removeprefix("torch.")
+        divide = "; divide by 255" if images.dtype == torch.uint8 else ""
+        raise UsageError(f"images must be float RGB from 0 to 1, not {kind}{divide}")
+    wanted, shape = f"(images, 3, {size}, {size})", tuple(images.shape)
+    if len(shape) == 3:
+        raise UsageError(
+            f"images must have the shape {wanted}, not {shape}; add the axis of images"
+        )
+    if len(shape) != 4 or shape[1] != 3:
+        raise UsageError(f"images must be RGB of shape {wanted}, not {shape}")
+    if shape[2:] != (size, size):
+        raise UsageError(
+            f"images must be {size} x {size} pixels, not {shape[2]} x {shape[3]}; the model "
+            "was made for that size, and scores of others differ"
+        )
+    if not images.numel():
+        return
+    lowest, highest = (float(end) for end in images.aminmax())
+    if not (lowest >= 0 and highest <= 1):  # NaN is neither
+        hint = "divide by 255" if lowest >= 0 and 2 < highest <= 255 else "do not normalise them"
+        raise UsageError(
+            f"images must have values from 0 to 1, not {lowest:g} to {highest:g}; {hint}"
+        )

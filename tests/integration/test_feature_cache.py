@@ -86,6 +86,19 @@ def test_the_source_is_cached_where_it_pays(run, folder):
     assert entry.num_images == 12
 
 
+def test_features_of_another_number_of_threads_are_used_and_named(run, tmp_path):
+    threads = torch.get_num_threads()
+    run("first", "cache=all")
+    torch.set_num_threads(threads + 1)
+    try:
+        assert run("second", "cache=all")[2] == 0
+    finally:
+        torch.set_num_threads(threads)
+    said = f"computed with another number of threads ({threads})"
+    logs = sorted(tmp_path.rglob("train.log"), key=lambda path: path.stat().st_mtime_ns)
+    assert [log.read_text().count(said) for log in logs] == [0, 2]
+
+
 def test_half_precision_takes_half_the_room_and_says_what_it_is(run, folder, tmp_path):
     def scores(name):
         with (tmp_path / name / "scores.csv").open() as file:

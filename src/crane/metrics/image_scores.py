@@ -10,12 +10,12 @@ from torch import Tensor
 
 from crane.checks import PositiveInt, checked
 from crane.errors import UsageError
-from crane.metrics.counts import Counts, group_scores
+from crane.metrics.counts import Counts, group_scores, with_ties
 from crane.metrics.state import FiniteMetric, check_classes, image_name
 
 
 class ImageScores(FiniteMetric):
-    """Scores and labels by sample index, from which image metrics are exact.
+    """Scores and labels by sample index; image metrics are exact but for ties within rounding.
 
     The table has room for `max_images` images, 12 bytes each, however many are seen. Each image
     belongs to one process, so the tables of several processes merge by addition, and an image seen
@@ -143,4 +143,4 @@ class ImageScores(FiniteMetric):
     @staticmethod
     def _class_counts(score: np.ndarray, target: np.ndarray, class_id: int) -> Counts:
         own = target // 2 == class_id
-        return group_scores(score[own], target[own] % 2 == 1, unit="image")[0]
+        return group_scores(with_ties(score[own]), target[own] % 2 == 1, unit="image")[0]

@@ -13,7 +13,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 from crane.checks import PositiveInt, checked
 from crane.errors import UsageError
-from crane.metrics.counts import Counts, group_scores
+from crane.metrics.counts import Counts, group_scores, with_ties
 from crane.metrics.direct import region_numbers
 from crane.metrics.region import anomalous_pixels, pixel_areas
 from crane.metrics.scale import ScoreScale
@@ -320,7 +320,9 @@ class ExactPixels(PixelState):
         own = owner == class_id
         size = self.size_bins(area[own].long()).numpy()
         areas = area[own].numpy().astype(np.float64)
-        counts, group = group_scores(score[own].numpy(), areas > 0, unit=self.unit)
+        scores = score[own].numpy()
+        scores = with_ties(scores) if self.unit == "image" else scores
+        counts, group = group_scores(scores, areas > 0, unit=self.unit)
         weight = np.divide(1, areas, out=np.zeros_like(areas), where=areas > 0)
         shape = (len(self.size_edges) + 1, len(counts.lower))
         place = size * shape[1] + group

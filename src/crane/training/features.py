@@ -186,6 +186,9 @@ class FeatureExtraction(LightningModule):
             self.is_missing = entry is None
             if entry is not None:
                 size = size_text(entry.num_bytes)
+                made = entry.description.num_threads
+                if made not in (None, torch.get_num_threads()):
+                    size += f"; computed with another number of threads ({made})"
                 logger.info("using cached features of %s: entry %s, %s", self.name, self._id, size)
                 self.release()
         self.is_missing = self.trainer.strategy.broadcast(self.is_missing)

@@ -1,10 +1,17 @@
+import functools
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn import metrics as sklearn
 
+from crane.config import compose
 from crane.errors import UsageError
-from crane.metrics import ImageScores, auroc
+from crane.methods import build_model
+from crane.metrics import AUROC, ImageScores, auroc
+from crane.metrics.counts import ROUNDING, with_ties
 
 
 def batch(num_images, num_classes=1, seed=0):
@@ -83,3 +90,52 @@ def test_reset_forgets():
         state.update(score, label, index)
         state.reset()
     assert auroc(state.compute()[0]).reason == "no image"
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.floats(-3, 3, width=32).map(lambda x: round(x, 2)), min_size=2, max_size=8),
+    st.integers(0, 2**31),
+)
+def test_scores_within_rounding_are_ties_and_others_keep_their_order(clean, seed):
+    """Noise of up to half of `ROUNDING` on copies changes nothing; a step of 0.01 does."""
+    rng = np.random.default_rng(seed)
+    copies = np.repeat(np.array(clean), 5)
+    noisy = copies * (1 + rng.uniform(-0.5, 0.5, len(copies)) * ROUNDING / 2)
+    _, wanted = np.unique(copies, return_inverse=True)
+    _, found = np.unique(with_ties(noisy.astype(np.float32)), return_inverse=True)
+    assert found.tolist() == wanted.tolist()
+
+
+def test_crowded_scores_are_not_chained_into_one():
+    scores = np.linspace(0.9999, 1, 5000, dtype=np.float32)
+    levels = with_ties(scores)
+    assert len(np.unique(levels)) > 30
+    assert np.abs(levels - scores).max() <= ROUNDING
+    assert (np.diff(levels) >= 0).all()
+
+
+@pytest.mark.parametrize("size", [1, 5, 8, 12])
+def test_copies_of_one_image_have_an_auroc_of_one_half(size, mini_scores):
+    labels = torch.arange(12) % 2
+    state = ImageScores(1, 12)
+    state.update(mini_scores(size), labels, torch.arange(12))
+    (counts,) = state.compute()
+    assert auroc(counts).value == 0.5
+    assert auroc(counts).error == 0
+    assert AUROC()(mini_scores(size), labels) == 0.5
+
+
+@pytest.fixture(scope="module")
+def mini_scores():
+    """Scores of 12 copies of an image by the embedded model, by batch size."""
+    model = build_model(compose("train", ["method=crane", "backbone=mini"])).eval()
+    noise = torch.rand(1, 3, 112, 112, generator=torch.Generator().manual_seed(0))
+    copies = torch.nn.functional.avg_pool2d(noise, 7, 1, 3).expand(12, -1, -1, -1)
+
+    @functools.cache
+    def scores(size):
+        with torch.inference_mode():
+            return torch.cat([model(batch).score for batch in copies.split(size)])
+
+    return scores
