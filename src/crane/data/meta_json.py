@@ -108,7 +108,7 @@ def _readers(name: str, root: Path, path: Path, split: str, roles: Roles) -> Rea
     wanted = split if split in splits else SPLITS.get(same_name(split), split)
     if not splits.get(wanted):
         num_empty = len(listing.splits.get(wanted, ()))
-        note = f" (all {num_empty} entries of {wanted} lack a path)" if num_empty else ""
+        note = f" (no entry of {wanted} has a path)" if num_empty else ""
         raise missing_split(name, path, split + note, [s for s, rows in splits.items() if rows])
     num_empty = len(listing.splits[wanted]) - len(splits[wanted])
     if num_empty:

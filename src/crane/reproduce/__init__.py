@@ -4,7 +4,7 @@ from crane.reproduce.cells import Cell, Changes, expand
 from crane.reproduce.numbers import Number, collect, read_numbers, write_results
 from crane.reproduce.plan import Cost, Plan, Planner, estimate
 from crane.reproduce.readme import SuiteResults, read_results, readme
-from crane.reproduce.recipe import Recipe, Row, read_recipe
+from crane.reproduce.recipe import Recipe, RecipeRow, read_recipe
 from crane.reproduce.runner import Runner
 from crane.reproduce.suite import Suite, suites
 
@@ -16,7 +16,7 @@ __all__ = [
     "Plan",
     "Planner",
     "Recipe",
-    "Row",
+    "RecipeRow",
     "Runner",
     "Suite",
     "SuiteResults",

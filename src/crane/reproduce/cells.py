@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from crane.errors import UsageError
-from crane.reproduce.recipe import Recipe, Row, case_of, check_override, key_of
+from crane.reproduce.recipe import Recipe, RecipeRow, case_of, check_override, key_of
 from crane.reproduce.suite import Suite
 
 
@@ -64,7 +64,9 @@ def expand(recipe: Recipe, suite: Suite, changes: Changes = NO_CHANGES) -> list[
     ]
 
 
-def _cell(recipe: Recipe, row: Row, suite: Suite, target: str, seed: int, changes: Changes) -> Cell:
+def _cell(
+    recipe: Recipe, row: RecipeRow, suite: Suite, target: str, seed: int, changes: Changes
+) -> Cell:
     own = row.suites.get(suite.name, row.overrides)
     if isinstance(own, str):
         return Cell(row.name, target, seed, excluded=own)

@@ -13,7 +13,7 @@ from crane.errors import UsageError
 from crane.files import csv_text, uncell, write_json, write_text
 from crane.reproduce.cells import Cell
 from crane.reproduce.plan import Plan, Test
-from crane.reproduce.recipe import Recipe, Row
+from crane.reproduce.recipe import Recipe, RecipeRow
 from crane.reproduce.resources import DataSet
 from crane.reproduce.runner import Outcomes
 from crane.runs import MEAN, Spread, paired, read_store
@@ -201,7 +201,7 @@ def _measured(stored: Mapping[str, Any] | None) -> Result:
     return Result(MEASURED, 100 * stored["value"])
 
 
-def _published(recipe: Recipe, row: Row, datasets: Mapping[str, DataSet]) -> dict[Key, float]:
+def _published(recipe: Recipe, row: RecipeRow, datasets: Mapping[str, DataSet]) -> dict[Key, float]:
     """The published values of a row, in percent."""
     names = {name: dataset.table_rows for name, dataset in datasets.items()}
     names |= {dataset.average: (dataset.average,) for dataset in datasets.values()}

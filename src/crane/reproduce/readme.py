@@ -20,7 +20,7 @@ from crane.reproduce.numbers import (
     read_provenance,
     worst,
 )
-from crane.reproduce.recipe import Case, Recipe, Row
+from crane.reproduce.recipe import Case, Recipe, RecipeRow
 from crane.reproduce.suite import PAPER, Suite, suites
 
 NOT_RUN = "not run"
@@ -116,7 +116,7 @@ def _exception(case: Case) -> str:
     return ", ".join(filter(None, (source, epoch, _codes(case.test))))
 
 
-def _described(row: Row) -> str:
+def _described(row: RecipeRow) -> str:
     parts = [f"`{one}`" for one in row.overrides]
     parts += [f"trained on `{' + '.join(row.source)}`"] if row.source else []
     parts += [f"`{one}` in training" for one in row.train]

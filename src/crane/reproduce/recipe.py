@@ -116,7 +116,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Row:
+class RecipeRow:
     """One row of a table: a setting, trained and tested.
 
     Raises:
@@ -153,7 +153,7 @@ class Row:
             raise ValueError("a row with a checkpoint needs an epoch and no overrides in train")
 
 
-def _check_names(rows: tuple[Row, ...]) -> tuple[Row, ...]:
+def _check_names(rows: tuple[RecipeRow, ...]) -> tuple[RecipeRow, ...]:
     check_distinct([row.name for row in rows])
     return rows
 
@@ -193,7 +193,7 @@ class Recipe:
     """Data sets trained on, unless a row or a case names others."""
     targets: Names
     """Data sets tested on."""
-    rows: Annotated[tuple[Row, ...], MinLen(1), AfterValidator(_check_names)]
+    rows: Annotated[tuple[RecipeRow, ...], MinLen(1), AfterValidator(_check_names)]
     """The rows of the table."""
     seeds: Seeds
     """Each row runs with each of them."""
@@ -202,7 +202,7 @@ class Recipe:
     cost: StatedCost
     """Its cost in the paper's suite."""
     baseline: str | None = None
-    """Row that the others are compared with; None if there are published values."""
+    """RecipeRow that the others are compared with; None if there are published values."""
     published: str | None = None
     """File of published values beside the recipe."""
     tolerance: NonNegativeFloat | None = None
@@ -245,7 +245,7 @@ class Recipe:
         """Method and data set of the published table to metric to fraction; empty without one."""
         return {} if self.published is None else read_published(self.folder / self.published).values
 
-    def tolerance_of(self, row: Row) -> float | None:
+    def tolerance_of(self, row: RecipeRow) -> float | None:
         """Allowed difference of a row's values from published ones, in points."""
         return self.tolerance if row.tolerance is None else row.tolerance
 

@@ -45,7 +45,7 @@ def test_counts_are_worded_by_one_helper():
                     continue
                 counts, text = COUNT.match(ast.unparse(one.value)), after.value
                 of = isinstance(before, ast.Constant) and before.value.endswith(
-                    (" of ", " of the ")
+                    (" of ", " of the ", " and ")
                 )
                 if counts and not of and PLURAL.match(text):
                     found.append(f"{file.name}:{node.lineno} {ast.unparse(one.value)}{text[:30]}")

@@ -27,7 +27,7 @@ def test_images_that_a_model_was_made_for_pass(dtype):
         (GOOD / 0, "images must have values from 0 to 1, not"),
         (GOOD[:, :1], "images must be RGB of shape (images, 3, 56, 56), not (2, 1, 56, 56)"),
         (GOOD.permute(0, 2, 3, 1), "not (2, 56, 56, 3)"),
-        (GOOD[0], "not (3, 56, 56); add the first axis"),
+        (GOOD[0], "not (3, 56, 56); add the axis of images"),
         (GOOD[0, 0], "not (56, 56)"),
         (torch.rand(2, 3, 112, 112), "images must be 56 x 56 pixels, not 112 x 112"),
         (torch.rand(2, 3, 56, 28), "images must be 56 x 56 pixels, not 56 x 28"),

@@ -23,7 +23,7 @@ from crane.reproduce.numbers import (
 )
 from crane.reproduce.plan import Setting
 from crane.reproduce.plan import Test as PlannedTest
-from crane.reproduce.recipe import Recipe, Row, StatedCost
+from crane.reproduce.recipe import Recipe, RecipeRow, StatedCost
 from crane.reproduce.resources import DataSet
 from crane.reproduce.runner import Outcomes
 from crane.runs import DatasetResult, StoredRun, store_run
@@ -159,7 +159,7 @@ def test_an_average_needs_every_data_set(table1):
 
 def small(tmp_path, **changes):
     facts = {"title": "t", "shows": "s", "differs": "d", "cost": StatedCost(0, 0.0)}
-    rows = (Row("base"), Row("other"))
+    rows = (RecipeRow("base"), RecipeRow("other"))
     return Recipe(
         folder=tmp_path / "small",
         metrics=("image_auroc", "aupro"),

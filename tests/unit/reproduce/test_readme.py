@@ -15,7 +15,7 @@ from crane.reproduce.numbers import (
     UNDEFINED,
     WITHIN,
 )
-from crane.reproduce.recipe import Case, Row
+from crane.reproduce.recipe import Case, RecipeRow
 from reproductions import EXPERIMENTS
 
 SUITE = Suite("paper", "The paper's data", "results.csv", {"cpu": 1.0}, 1.0, "a guess")
@@ -111,7 +111,7 @@ def test_the_value_of_fewer_seeds_says_so():
 
 def test_every_part_of_a_protocol_is_told():
     case = Case(("visa",), source=("btad",), epoch=2, test=("scoring=x|y",))
-    rows = (Row("a|b", protocol=(case,)),)
+    rows = (RecipeRow("a|b", protocol=(case,)),)
     recipe = replace(TEMPERATURES, baseline=None, protocol=(case,), rows=rows)
     page = readme(recipe, [])
     assert "Exceptions: `visa`: trained on `btad`, epoch 2, `scoring=x|y`." in page
