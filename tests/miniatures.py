@@ -296,9 +296,9 @@ DAGM_WRONG = wrong(
     "Class1/Test/0002.PNG",
     ("Class1", "Class1 copy"),
     (
-        "layout .*defective lack a label file",
+        "layout .*defective lacks? a label file",
         UNPAIRED,
-        "layout .*1 images are not listed: 0777.PNG",
+        "layout .*1 image is not listed: 0777.PNG",
         NO_CLASS,
     ),
 )

@@ -204,17 +204,17 @@ def edit(path: str, old: str, new: str):
         (
             "dagm",
             edit("Class1/Test/Label/Labels.txt", "0003.PNG\t0\t0", "0003.PNG\t1\t0003_label.PNG"),
-            "1 images listed as defective lack a label file: 0003.PNG",
+            "1 image listed as defective lacks a label file: 0003.PNG",
         ),
         (
             "dagm",
             edit("Class1/Test/Label/Labels.txt", "0001.PNG\t1\t0001_label.PNG", "0001.PNG\t0\t0"),
-            "1 images listed as normal have a label file: 0001.PNG",
+            "1 image listed as normal has a label file: 0001.PNG",
         ),
         (
             "dagm",
             lambda root: (root / "Class1/Test/0005.PNG").unlink(),
-            "1 listed images are missing: 0005.PNG",
+            "1 listed image is missing: 0005.PNG",
         ),
     ],
 )

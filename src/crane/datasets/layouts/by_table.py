@@ -161,14 +161,17 @@ def _check_dagm_table(table: Path, images: set[str], labelled: set[str]) -> None
     rows = {row[0]: len(row) > 1 for row in names if row}
     defective = {name for name, is_defective in rows.items() if is_defective}
     problems = {
-        "images listed as defective lack a label file": defective - labelled,
-        "images listed as normal have a label file": labelled - defective,
-        "listed images are missing": rows.keys() - images,
-        "images are not listed": images - rows.keys(),
+        ("image listed as defective lacks", "a label file"): defective - labelled,
+        ("image listed as normal has", "a label file"): labelled - defective,
+        ("listed image is", "missing"): rows.keys() - images,
+        ("image is", "not listed"): images - rows.keys(),
     }
-    for problem, wrong in problems.items():
+    several = {"lacks": "lack", "has": "have", "is": "are"}
+    for (one, rest), wrong in problems.items():
         if rows and wrong:
-            raise UsageError(f"{table}: {len(wrong)} {problem}: {first_few(sorted(wrong))}")
+            *words, verb = one.replace("image", "images").split()
+            number = counted(len(wrong), one, " ".join([*words, several[verb]]))
+            raise UsageError(f"{table}: {number} {rest}: {first_few(sorted(wrong))}")
 
 
 def _rows(table: Path, columns: Collection[str]) -> list[dict[str, str]]:
