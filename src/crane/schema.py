@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from crane.checks import (
     Fraction,
     Ge,
+    Interval,
     MinLen,
     NonNegativeFloat,
     NonNegativeInt,
@@ -75,6 +76,7 @@ TYPES: Mapping[str, Any] = {
     "precision": Literal["32-true", "bf16-mixed", "16-mixed"],
     "batch_size": PositiveInt,
     "num_workers": NonNegativeInt | Auto,
+    "white_level": Annotated[int, Interval(ge=1, le=65535)] | None,
     "on_error": Literal["skip", "fail"],
     "maps": Literal["png", "npy", "none"],
     "overlays": Literal["jpg", "png", "none"],

@@ -95,6 +95,7 @@ class Arguments:
         self.is_multirun = bool({"-m", "--multirun"} & set(self.flags))
         self.overrides = [self._parse(text) for text in self._without_words(others)]
         self._check_repeated()
+        self._check_listed_twice()
 
     def _without_flags(self, typed: Sequence[str]) -> tuple[list[str], list[str]]:
         """Hydra's flags with their values, and everything else."""
@@ -205,6 +206,20 @@ class Arguments:
                 ]
                 shown = key.removeprefix("dataset@")
                 raise UsageError(f"{shown} is given more than once: {' '.join(map(str, given))}")
+
+    def _check_listed_twice(self) -> None:
+        """Refuse a data set that is listed twice, of which Hydra would silently use one."""
+        for override in self.overrides:
+            value = override.value()
+            names = value if isinstance(value, list) and not override.is_sweep_override() else []
+            twice = [name for name, number in Counter(map(str, names)).items() if number > 1]
+            if twice and str(override.key_or_group) == "dataset":
+                typed = str(override.input_line).removeprefix("dataset@")
+                raise UsageError(
+                    f"{typed} lists {twice[0]} twice; folder, folder_2 and folder_3 are three "
+                    "folders of your own, each with its root",
+                    key=str(override.package or "targets"),
+                )
 
     def check_sweep(self) -> None:
         """Refuse a multirun whose jobs would all write into one folder.

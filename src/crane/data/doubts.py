@@ -103,7 +103,11 @@ def looks_like_mask(path: Path) -> bool:
         with Image.open(path) as image:
             if image.mode == "1":
                 return True
-            values = np.asarray(image.convert("RGB"))
+            values: np.ndarray = np.asarray(image)
+            if values.dtype == np.uint8 or values.dtype == bool:
+                values = np.asarray(image.convert("RGB"))
+            else:  # 16 bits or floats, which PIL would clip
+                values = (values[..., None] * (255 / max(float(values.max()), 1e-9))).astype(int)
     except (OSError, ValueError, SyntaxError):
         return False
     if not (values == values[..., :1]).all():
@@ -205,16 +209,19 @@ def remarks(found: Iterable[tuple[str, Doubt]], of_all: int, what: str, prefix: 
         what: What they are: mask or image.
         prefix: In front of keys, such as `targets.folder.`.
     """
-    groups: dict[tuple[str, str], list[tuple[str, float]]] = defaultdict(list)
+    groups: dict[tuple[str, str, str], list[tuple[str, float]]] = defaultdict(list)
     for name, doubt in found:
-        groups[doubt.kind, doubt.mend].append((name, doubt.detail))
+        folder = str(Path(name).parent) if doubt.kind == _DARK else ""
+        groups[doubt.kind, doubt.mend, folder].append((name, doubt.detail))
+    num_deep = sum(kind == _DARK for kind, _, _ in groups)
     texts = []
-    for (kind, mend), files in groups.items():
+    for (kind, mend, folder), files in groups.items():
         most = max(detail for _, detail in files)
         if kind == _DARK:
             if most >= DEEP_RANGE:
                 continue
             mend = f"white_level={2 ** max(int(most).bit_length(), 8) - 1}"
+            mend += f" for the images of {folder} alone" if num_deep > 1 else ""
         up_to = f", up to {most:.1%} of an image" if 0 < most <= 1 else ""
         way = f"; set {prefix}{mend}" if mend else ""
         names = first_few((name for name, _ in files), limit=3)

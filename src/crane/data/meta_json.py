@@ -50,7 +50,7 @@ def index_meta_json(
     mask_threshold: MaskThreshold,
     classes: ClassNames = None,
     fetch: str = "",
-    file: str = META_NAME,
+    file: PathText | Path = META_NAME,
     normal: Names = None,
     anomalous: Names = None,
     mask_values: MaskValues = "luminance",

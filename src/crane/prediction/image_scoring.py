@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from crane.checks import NonNegativeInt, PositiveInt, checked
 from crane.data.images import image_to_tensor, read_rgb
+from crane.data.index import WhiteLevel
 from crane.data.loader import auto_num_workers
 from crane.errors import UsageError
 from crane.methods import Crane, compile_towers
@@ -119,6 +120,8 @@ class LoadOptions:
     """Processes that read ahead; 0 reads in this process, `auto` follows the number of cores."""
     on_error: Literal["skip", "fail"]
     """`skip` reports images that cannot be read, `fail` stops at the first of them."""
+    white_level: WhiteLevel = None
+    """The value of 16-bit images that is white."""
 
 
 class ImageScore(NamedTuple):
@@ -150,12 +153,12 @@ class ReadBatch(NamedTuple):
 class ImageFiles(Dataset[tuple[ImageScore, Tensor | None]]):
     """Images opened by path; one that cannot be read is an item without pixels."""
 
-    def __init__(self, image_size: int) -> None:
-        self.image_size = image_size
+    def __init__(self, image_size: int, white_level: int | None = None) -> None:
+        self.image_size, self.white_level = image_size, white_level
 
     def __getitem__(self, path: str) -> tuple[ImageScore, Tensor | None]:
         try:
-            image = read_rgb(path)
+            image = read_rgb(path, white_level=self.white_level)
         except UsageError as error:
             return ImageScore(path, error=str(error)), None
         pixels = image_to_tensor(image, self.image_size)
@@ -180,7 +183,7 @@ def load(
         options: How they are read.
         pin_memory: Whether batches are read into pinned memory, from which a GPU copies faster.
     """
-    files = ImageFiles(options.image_size)
+    files = ImageFiles(options.image_size, options.white_level)
     num_workers = auto_num_workers(1) if options.num_workers == "auto" else options.num_workers
     loader: DataLoader[tuple[ImageScore, Tensor | None]] = DataLoader(
         files,

@@ -1,19 +1,30 @@
 """Images to predict on, and the names of their outputs."""
 
 import hashlib
+import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from glob import glob, has_magic
 from pathlib import Path
 
 from crane.checks import shown
 from crane.data import IMAGE_SUFFIXES, is_image
+from crane.data.doubts import MAX_LOOKED_AT, image_doubt, remarks
+from crane.data.filenames import first_few, may_be_image, unreadable
+from crane.data.roles import Roles
 from crane.errors import UsageError, counted
 from crane.files import cut_name
+from crane.samples import ANOMALOUS
+
+logger = logging.getLogger(__name__)
 
 LIST_SUFFIXES = (".txt", ".lst")
 """Endings of files that list images, one path a line."""
+
+OWN = ({"settings.json", "scores"}, {"record.json", "config.yaml"})
+"""What is in every folder of a prediction, and in every folder of a run."""
 
 
 class ListFile:
@@ -124,6 +135,7 @@ def find_images(
     """Find the images that a file, folder, glob or list names.
 
     - A folder gives every image below it. Symbolic links are followed; hidden files are skipped.
+      Folders inside it that predictions and runs of crane wrote are left out, with their number.
     - A glob (`photos/**/*.jpg`) gives the images among its matches.
     - A `.txt` or `.lst` file lists images, see `ListFile`. They are not checked until they are
       opened. A single list is streamed: its lines keep their order and are never all in memory; a
@@ -140,7 +152,7 @@ def find_images(
         The images of a single list in its order, all others sorted by path, each once.
 
     Raises:
-        UsageError: An entry does not exist or gives no image.
+        UsageError: An entry does not exist or gives no image, or a folder cannot be read.
     """
     entries = [spec] if isinstance(spec, (str, Path)) else list(spec or ())
     if not entries or not all(map(str, entries)):
@@ -201,14 +213,73 @@ def _some(paths: list[Path], problem: str, key: str) -> list[Path]:
 def _walk(folder: Path) -> Iterator[Path]:
     # Links to folders are followed; each real folder is visited once, which ends loops of links.
     seen: set[str] = set()
-    for here, folders, files in os.walk(folder, followlinks=True):
+    own: dict[str, int] = {}
+    others: list[str] = []
+    for here, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
         real = os.path.realpath(here)
         if real in seen:
             folders.clear()
             continue
         seen.add(real)
+        if here != str(folder) and _is_output({*files, *folders}):
+            inside = (name for _, _, names in os.walk(here) for name in names)
+            own[os.path.relpath(here, folder)] = sum(is_image(Path(name)) for name in inside)
+            folders.clear()
+            continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(here) / name for name in files if is_image(Path(name)))
+        for path in (Path(here) / name for name in files):
+            if is_image(path) and path.is_file():
+                yield path
+            elif may_be_image(path):
+                others.append(os.path.relpath(path, folder))
+    if own:
+        number = counted(sum(own.values()), "image")
+        logger.warning("%s: left out %s that crane wrote: %s", folder, number, first_few(own))
+    if others:
+        number = counted(len(others), "file that is no image", "files that are no images")
+        logger.warning("%s: left out %s: %s", folder, number, first_few(others))
+
+
+def _is_output(names: Collection[str]) -> bool:
+    """Whether a folder with these files and folders is a prediction or a run of crane."""
+    return any(marks <= set(names) for marks in OWN)
+
+
+def _refuse(error: OSError) -> None:
+    raise unreadable(error.filename, error) from error
+
+
+def explain(
+    images: ImageList, key: str, *, are_normal: bool = False, white_level: int | None = None
+) -> None:
+    """Log how many images there are and where, and warn of what is doubtful about them.
+
+    Args:
+        images: The images; those of a list are not counted by folder.
+        key: The key that named them.
+        are_normal: Whether they count as normal, as for calibration.
+        white_level: The white of 16-bit images, if it is known.
+    """
+    what = "count as normal" if are_normal else "are scored; no labels are read"
+    if isinstance(images.paths, ListFile):
+        logger.info("%s: %s %s", key, counted(len(images), "image"), what)
+        return
+    folders = Counter(os.path.relpath(Path(path).parent, images.root) for path in images)
+    shown = first_few(f"{folder} {number}" for folder, number in folders.items())
+    logger.info("%s: %s %s (%s)", key, counted(len(images), "image"), what, shown)
+    roles = Roles()
+    parts = {part for folder in folders for part in Path(folder).parts}
+    masks = [part for part in sorted(parts) if roles.is_mask(part)]
+    if masks:
+        logger.warning("%s: folders of masks are taken as images: %s", key, first_few(masks))
+    wrong = [part for part in sorted(parts) if roles.says(part) == ANOMALOUS]
+    if are_normal and wrong:
+        logger.warning("%s: folders count as normal despite their names: %s", key, first_few(wrong))
+    looked_at = images.paths[:: max(1, len(images) // MAX_LOOKED_AT)][:MAX_LOOKED_AT]
+    looked_at = looked_at if white_level is None else ()
+    doubts = [(path, doubt) for path in looked_at if (doubt := image_doubt(path)) is not None]
+    for text in remarks(doubts, len(looked_at), "image", ""):
+        logger.warning("%s: %s", key, text)
 
 
 def _fixed_part(pattern: Path) -> Path:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from crane.checks import Fraction, PositiveInt, checked
 from crane.data.images import read_rgb
+from crane.data.index import WhiteLevel
 from crane.errors import UsageError
 from crane.files import replacing
 from crane.pictures import ColourScale, colour_bar, overlay, resize_map, save_map
@@ -61,6 +62,8 @@ class OutputOptions:
     """Colours of the overlays, the same for all images."""
     alpha: Fraction
     """Opacity of the highest colour of an overlay."""
+    white_level: WhiteLevel = None
+    """The value of 16-bit images that is white."""
 
     @property
     def pictures(self) -> list[str]:
@@ -111,7 +114,7 @@ def write_overlay(
 ) -> Path:
     """Write an overlay, likewise; the image is read again, since keeping it takes more memory."""
     name = images.output("overlays", path, f".{options.overlays}")
-    rgb = np.asarray(read_rgb(path))
+    rgb = np.asarray(read_rgb(path, white_level=options.white_level))
     blended = overlay(rgb, map, scale=options.scale, alpha=options.alpha)
     with replacing(output / name) as part:
         Image.fromarray(blended).save(part, quality=92)

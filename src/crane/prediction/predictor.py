@@ -37,7 +37,7 @@ from crane.prediction.image_scoring import (
     find_device,
     score_images,
 )
-from crane.prediction.inputs import ImageList, find_images
+from crane.prediction.inputs import ImageList, explain, find_images
 from crane.prediction.outputs import OutputOptions, picture_writers, written_rows
 from crane.prediction.resuming import check_settings, settled_threshold, start
 from crane.prediction.shards import Shard, find_shard
@@ -66,15 +66,24 @@ def predict(
     """
     values = plain(config)
     schema.check("predict", {key: values[key] for key in CHECKED})
-    loading = LoadOptions(config.image_size, config.batch_size, config.num_workers, config.on_error)
+    loading = LoadOptions(
+        *(config.image_size, config.batch_size, config.num_workers, config.on_error),
+        white_level=config.white_level,
+    )
     style: OverlayOptions = build(config.overlay, "overlay")
     outputs = OutputOptions(
-        config.scores, config.part_size, config.maps, config.overlays, style.scale, style.alpha
+        *(config.scores, config.part_size, config.maps, config.overlays, style.scale, style.alpha),
+        white_level=config.white_level,
     )
     options = DetectorOptions(find_device(config.accelerator), config.precision, config.compile)
     threshold = _threshold(config)
     output = Path(config.output).expanduser()
     images = find_images(values["input"], exclude=output)
+    explain(images, "input", white_level=config.white_level)
+    if isinstance(threshold, Calibration):
+        explain(
+            threshold.normals, "calibration.input", are_normal=True, white_level=config.white_level
+        )
 
     def load_detector() -> Detector:
         model = build_model(config)
@@ -88,6 +97,7 @@ def predict(
             "checkpoint": sha256(Path(config.checkpoint).expanduser()),
             **model_config(config),
             "precision": config.precision,
+            **({} if config.white_level is None else {"white_level": config.white_level}),
         },
         output=output,
         overwrite=config.overwrite,

@@ -1,9 +1,15 @@
 import logging
+import os
 import shutil
+import unicodedata
+from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from crane.data import index_folder, index_meta_json
+from crane.data.filenames import pair_masks
 from crane.errors import UsageError
 from crane.runs import MEAN
 from crane.types import ANOMALOUS, NORMAL
@@ -212,3 +218,111 @@ def test_folders_of_no_known_layout(tmp_path, write):
     (tmp_path / "nothing").mkdir()
     with pytest.raises(UsageError, match="no folders"):
         read(tmp_path / "nothing")
+
+
+def test_masks_beside_images(tmp_path, write, caplog):
+    for label in ("good", "bad"):
+        for i in range(2):
+            write.image(tmp_path / label / f"s0{i}.png", seed=i)
+            write.mask(tmp_path / label / f"s0{i}_mask.png")
+            write.image(tmp_path / label / "deep" / f"{i}.jpg", seed=i)
+            write.mask(tmp_path / label / "deep" / f"{i}.png")
+    index = read(tmp_path)
+    assert (index.num_normal, index.num_anomalous) == (4, 4)
+    assert sorted(s.mask.name for s in index.samples if s.mask) == [
+        *("0.png", "1.png", "s00_mask.png", "s01_mask.png")
+    ]
+    assert "left out 4 masks of normal images" in caplog.text
+
+
+def test_several_masks_of_one_image(tmp_path, write):
+    """MVTec LOCO AD: ground_truth/DEFECT/NNN/NNN.png."""
+    for i in range(2):
+        write.image(tmp_path / "box/test/good" / f"{i}.png")
+        write.image(tmp_path / "box/test/logical" / f"00{i}.png")
+        for part in range(2):
+            truth = tmp_path / "box/ground_truth/logical" / f"00{i}" / f"00{part}.png"
+            write.mask(truth, box=(2 + 8 * part, 2, 6 + 8 * part, 6))
+    index = read(tmp_path)
+    masks = [index.read_mask(s) for s in index.samples if s.mask]
+    assert [int(mask.sum()) for mask in masks] == [32, 32]
+    before = index.fingerprint()
+    write.mask(tmp_path / "box/ground_truth/logical/000/007.png")
+    assert read(tmp_path).fingerprint() != before
+
+
+@pytest.mark.parametrize(
+    ("images", "masks"),
+    [
+        ("test/{label}/images", "test/{label}/masks"),
+        ("{label}", "mask"),
+        ("{label}", "mask/{label}"),
+        ("{label}", "{label}_mask"),
+        ("images/{label}", "masks/{label}"),
+        ("Data/Images/{label}", "Data/Masks/{label}"),
+        ("{label}/train", "GT/{label}"),
+        ("part/test/{label}", "part/ground truth/{label}"),
+        ("test/part/{label}", "test/ground_truth/part/{label}"),
+        ("part/{label}/2024/05", "part/annotations/{label}/2024/05"),
+        ("part/test_public/{label}", "part/test_public/ground_truth/{label}"),
+    ],
+)
+def test_layouts(tmp_path, write, images, masks):
+    for label in ("good", "bad"):
+        for i in range(3):
+            write.image(tmp_path / images.format(label=label) / f"{i}.png", seed=i)
+    for i in range(3):
+        write.mask(tmp_path / masks.format(label="bad") / f"{i}.png")
+    split = "train" if "train" in images else "test_public" if "public" in images else "test"
+    index = read(tmp_path, split)
+    assert (index.num_normal, index.num_anomalous) == (3, 3)
+    assert sum(s.mask is not None for s in index.samples) == 3
+    assert index.class_names == ("part",) if "part" in images else (tmp_path.name,)
+
+
+def test_what_is_no_image_is_counted_and_named(mvtec_root, caplog):
+    good = mvtec_root / "bottle" / "test" / "good"
+    (good / "lost.png").symlink_to(good / "nowhere.png")
+    os.mkfifo(good / "pipe.png")
+    (good / "a.gif").write_bytes(b"x")
+    (good / "notes.txt").write_text("x")
+    assert read(mvtec_root, classes="bottle").num_normal == 4
+    assert "left out 3 files that are no images: a.gif, lost.png" in caplog.text
+
+
+def test_a_folder_of_masks_is_no_folder_of_images(tmp_path, write):
+    for i in range(2):
+        write.image(tmp_path / "good" / f"{i}.png")
+        write.image(tmp_path / "bad" / f"{i}.png")
+        write.mask(tmp_path / "wahrheit" / f"{i}.png")
+    with pytest.raises(UsageError, match=r"wahrheit look like masks.*set masks=\[wahrheit\]"):
+        read(tmp_path)
+    assert read(tmp_path, masks="wahrheit").has_masks
+    assert read(tmp_path, anomalous=["bad"]).num_anomalous == 2
+
+
+def test_unclear_labels_are_refused_with_the_key(tmp_path, write, caplog):
+    for label in ("defective", "fine"):
+        write.image(tmp_path / "test" / label / "0.png")
+    with pytest.raises(UsageError, match=r"which of defective, fine is normal; set normal="):
+        read(tmp_path)
+    assert read(tmp_path, normal="fine").num_normal == 1
+    for label in ("yes", "no"):
+        write.image(tmp_path / "q" / label / "0.png")
+    assert read(tmp_path / "q").num_normal == 1
+    assert "if it means rejected, yes is normal; set normal=[NAME]" in caplog.text
+    assert read(tmp_path / "q", normal="yes").samples[0].image.parent.name == "yes"
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sets(st.text("aäéñ한b1 ", min_size=1, max_size=5).map(str.strip).filter(bool), max_size=5),
+    st.sampled_from(["NFC", "NFD"]),
+    st.sampled_from(["", "_mask", "_GT", "-label"]),
+)
+def test_masks_pair_in_either_unicode_form(stems, form, ending):
+    composed = {unicodedata.normalize("NFC", stem) for stem in stems}
+    images = [Path(f"{stem}.png") for stem in composed]
+    masks = [Path(unicodedata.normalize(form, f"{stem}{ending}.png")) for stem in composed]
+    pairs = pair_masks(images, masks, "folder")
+    assert pairs == dict(zip(images, masks, strict=True))
