@@ -149,11 +149,23 @@ def machine_limit(error: BaseException) -> UsageError | None:
         place = f"{error.filename}: " if error.filename else ""
         problem = error.strerror or type(error).__name__
         return UsageError(f"{place}{problem}; {DISK[error.errno]}")
-    if not isinstance(error, (RuntimeError, MemoryError, OSError)):
+    if not isinstance(error, (RuntimeError, MemoryError, OSError, EOFError)):
         return None
+    if isinstance(error, (OSError, EOFError)) and _is_of_a_process(error):
+        text = "DataLoader worker"  # it died while it sent a batch
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         text = "out of memory"
     return next((UsageError(said) for sign, said in SIGNS.items() if sign in text), None)
+
+
+def _is_of_a_process(error: BaseException) -> bool:
+    """Whether an error arose while Python talked to another process that it had started."""
+    step = error.__traceback__
+    while step is not None:
+        if step.tb_frame.f_globals.get("__name__") == "multiprocessing.connection":
+            return True
+        step = step.tb_next
+    return False
 
 
 def missing_extra(error: ImportError) -> UsageError | None:

@@ -89,6 +89,8 @@ def build(node: Any, key: str, **given: Any) -> Any:
     crane.errors.InvalidValueError: blur.sigma must be a number, not 'much'
     """
     check(node, key, given)
+    if not isinstance(node, Mapping | DictConfig) or TARGET not in node:
+        raise UsageError(f"must say what to build ({TARGET}: …), not {shown(node)}", key=key)
     try:
         return instantiate(node, **given, _convert_="all")
     except InstantiationException as error:

@@ -115,7 +115,7 @@ class Entry:
         }
         for name, header in wanted.items():
             array = np.load(self.folder / name, mmap_mode="r", allow_pickle=False)
-            if (array.shape, array.dtype) != header:
+            if (array.shape, array.dtype) != header or not array.flags.c_contiguous:
                 raise BrokenEntryError(f"the header of {name} has been altered")
 
     def mark_broken(self, reason: str) -> bool:

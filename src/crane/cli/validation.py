@@ -17,7 +17,7 @@ from crane import schema
 from crane.checks import existing_file, existing_folder, one_of, shown
 from crane.cli.arguments import SHORT_NAMES, Arguments
 from crane.config import compose, conf_dir, flat, plain
-from crane.errors import UsageError
+from crane.errors import InvalidValueError, UsageError
 from crane.gate import TARGET, resolved
 
 FREE = ("source", "targets", "methods")
@@ -365,7 +365,8 @@ def _check_data_sets(config: DictConfig) -> None:
     from crane.data.index import Request  # a quarter of a second that other commands save
     from crane.datasets.finding import candidate_folders
 
-    for name, node in (*config.source.items(), *config.targets.items()):
+    named = [(r, *item) for r in ("source", "targets") for item in config[r].items()]
+    for role, name, node in named:
         if not str(node.get(TARGET)).startswith(("crane.data.", "crane.datasets.")):
             continue
         root, folders = node.get("root"), node.get("folders") or [str(name)]
@@ -374,4 +375,8 @@ def _check_data_sets(config: DictConfig) -> None:
             if candidate_folders(top, folders):
                 continue
             root = top / folders[0]
-        Request(str(name), str(root), "test", 0, fetch=node.get("fetch") or "").folder()
+        try:
+            request = Request(str(name), str(root), "test", 0, fetch=node.get("fetch") or "")
+        except InvalidValueError as error:
+            raise error.under(f"{role}.{name}") from None
+        request.folder()

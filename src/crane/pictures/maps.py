@@ -1,5 +1,6 @@
 """Anomaly maps as files, and at other sizes."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from crane.errors import UsageError
-from crane.files import replacing
+from crane.files import replacing, write_bytes
 
 LEVELS = 65535
 """Steps of a 16-bit map between 0 and 1: a map read back is at most 0.5 / 65535 off."""
@@ -53,9 +54,9 @@ def save_map(map: Float[np.ndarray, "H W"], path: Path) -> Path:
     if not (low >= 0 and high <= 1):  # written so that NaN fails it
         raise UsageError(f"the map for {path.name} must lie from 0 to 1, not from {low} to {high}")
     if not _is_png(path):
-        with replacing(path) as part, part.open("wb") as file:
-            np.save(file, map.astype(np.float32))
-        return path
+        content = io.BytesIO()  # numpy's own error of a full disk does not say what it is
+        np.save(content, map.astype(np.float32))
+        return write_bytes(path, content.getvalue())
     levels = np.rint(map.astype(np.float64) * LEVELS).astype(np.uint16)
     with replacing(path) as part:
         # Level 1 is five times faster than the default and a few per cent larger on smooth maps.

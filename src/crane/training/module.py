@@ -232,10 +232,12 @@ class CraneModule(LightningModule):
             epochs = loop["epoch_progress"]["current"]
             num_done, num_completed = epochs["processed"], epochs["completed"]
             is_last_batch = loop["epoch_loop.batch_progress"]["is_last_batch"]
-            _ = checkpoint["optimizer_states"][0], checkpoint["lr_schedulers"]
-        except (LookupError, TypeError) as error:
+            _ = checkpoint["lr_schedulers"]
+            self.configure_optimizers().load_state_dict(checkpoint["optimizer_states"][0])
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            reason = f"it lacks {error}" if isinstance(error, KeyError) else error
             raise UsageError(
-                f"the checkpoint cannot be resumed: it lacks {error}; take the "
+                f"the checkpoint cannot be resumed: {reason}; take the "
                 "checkpoints/last.ckpt that a training wrote",
                 key="resume",
             ) from error

@@ -2,11 +2,17 @@
 
 import logging
 import re
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from crane.errors import UsageError
 
 log = logging.getLogger(__name__)
+
+PATIENCE = 30.0
+"""Seconds without a byte after which a download has failed."""
 
 
 def is_hub_code(name: str) -> bool:
@@ -93,6 +99,17 @@ def find_hub_code(
     )
 
 
+@contextmanager
+def impatient() -> Iterator[None]:
+    """Give up on a server that sends nothing for `PATIENCE` seconds; torch.hub waits for ever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(PATIENCE)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
 def _download(repo: str, folder: Path) -> str | None:
     """Download the code; returns the reason if that fails."""
     import torch
@@ -101,9 +118,10 @@ def _download(repo: str, folder: Path) -> str | None:
     try:
         # Pinned at a commit, so there is no branch whose owner would have to be trusted first.
         # Without force, torch.hub takes any folder of that name for a copy.
-        torch.hub.list(
-            repo, force_reload=True, trust_repo=True, skip_validation=True, verbose=False
-        )
+        with impatient():
+            torch.hub.list(
+                repo, force_reload=True, trust_repo=True, skip_validation=True, verbose=False
+            )
     except (Exception, SystemExit) as error:
         # torch.hub also imports the code; its import errors are reported when the model is built.
         if not has_hub_code(folder):

@@ -12,7 +12,8 @@ from crane.errors import UsageError, unwritable
 from crane.files import sha256
 from crane.weights.catalogue import CATALOGUE, RANDOM, WeightFile, describe
 from crane.weights.embedded import MINI_FOLDER
-from crane.weights.hub_code import has_hub_code, hub_code_folder, is_hub_code
+from crane.weights.hub_code import has_hub_code, hub_code_folder, impatient, is_hub_code
+from crane.weights.state_dict import load_state_dict
 
 log = logging.getLogger(__name__)
 
@@ -149,16 +150,26 @@ def _download(entry: WeightFile, folder: Path, key: str) -> Path:
         raise unwritable(folder, error, "weights_dir") from error
     log.info("downloading %s from %s (%s)", entry.files[0], entry.source, entry.facts)
     try:
-        if entry.url is not None:
+        with impatient():
+            if entry.url is None:
+                return _download_from_hub(entry, folder)
             path = folder / PurePosixPath(entry.url).name
             torch.hub.download_url_to_file(entry.url, str(path), hash_prefix=entry.sha256)
-            return path
-        return _download_from_hub(entry, folder)
-    except (OSError, RuntimeError) as error:
-        # torch.hub raises RuntimeError for a wrong checksum; errors of the network are OSErrors.
+        if entry.sha256 is None:  # torch.hub takes half a file, or a web page, for the whole
+            _check_readable(path)
+        return path
+    except Exception as error:  # torch.hub and the hub's client, each with errors of its own
         text = str(error).partition("\n")[0]
         reason = f"the download failed, {type(error).__name__}: {text}"
         raise _missing(entry, folder, key, reason) from error
+
+
+def _check_readable(path: Path) -> None:
+    try:
+        load_state_dict(path)
+    except UsageError:
+        path.unlink()
+        raise
 
 
 def _download_from_hub(entry: WeightFile, folder: Path) -> Path:

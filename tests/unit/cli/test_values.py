@@ -2,8 +2,15 @@
 
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from crane.cli.arguments import Arguments
+from crane.cli.validation import check_arguments
+from crane.errors import UsageError
 
 INTEGER = "must be an integer of at least"
 SEED = "seed must be an integer from 0 to 4294967295, not"
@@ -61,6 +68,13 @@ TRAIN = [
     ("scoring.blur_sigma=${oc.env:NO_SUCH_VARIABLE}", "scoring.blur_sigma has no value: "),
     ("+experiment=foo", "unknown key experiment; nothing reads +experiment=foo"),
     ("seed=1 seed=2", "seed is given more than once"),
+    ("+dataset=visa", "unknown key dataset; nothing reads +dataset=visa"),
+    ("+group=foo", "unknown key group; nothing reads +group=foo"),
+    ("source=[folder] source.folder.root= targets=[]", "source.folder.root must be a path, not"),
+    ("loss.image_weight=inf", "loss.image_weight must be a finite number, not inf"),
+    ("guide=tiny guide.attention.beta=nan", "guide.attention.beta must be a finite number"),
+    ("source=[folder] source.folder.mask_threshold=nan", "mask_threshold must be a finite number"),
+    ("trainer.limit_test_batches=0.5", "trainer.limit_test_batches must be null: every image"),
 ]
 PREDICT = [
     ("checkpoint=null input=x", "checkpoint must be a path, not null"),
@@ -78,9 +92,17 @@ PREDICT = [
     ("threshold=50 checkpoint=a input=x", "threshold must be a number from 0 to 1, or null"),
     ("calibration.false_alarm_rate=nan checkpoint=a input=x", "calibration.false_alarm_rate must"),
     ("maps=bmp checkpoint=a input=x", "maps must be png, npy or none, not 'bmp'"),
+    ("threshold=nan checkpoint=a input=x", "threshold must be a number from 0 to 1, or null"),
+    ("input=[] checkpoint=a", "input must be a path or a list of paths, not []"),
+    ("output= checkpoint=a input=x", "output must be a path, not ''"),
+    ("image_size=${nope} checkpoint=a input=x", "image_size has no value: interpolation key"),
+    ("allow_download=1 checkpoint=a input=x", "allow_download must be true or false, not 1"),
+    ("overlay.alpha=2 checkpoint=a input=x", "overlay.alpha must be a number from 0 to 1, not 2"),
     ("checkpoint=a", "input is required: crane predict input=…"),
 ]
 OTHERS = [
+    ("weights hydra.foo=1", "Could not override 'hydra.foo'"),
+    ("weights hydra/launcher=foo", "Could not find 'hydra/launcher/foo'"),
     ("cache prune max_gb=nan", "max_gb must be a number of at least 0, or null, not nan"),
     ("cache prune max_gb=true", "max_gb must be a number of at least 0, or null, not true"),
     ("cache prune unused_days=-1", "unused_days must be a number of at least 0, or null, not -1"),
@@ -157,3 +179,43 @@ print("done")
     )
     assert done.stdout.splitlines()[-1:] == ["done"], done.stderr
     assert done.stderr.count("crane: ") == sum("nowhere" in q or "=" in q for q in QUICK)
+
+
+KEYS = (
+    *("seed", "image_size", "batch_size", "num_workers", "threshold", "input", "output", "maps"),
+    *("overlay.alpha", "overlay.num_normal", "calibration.false_alarm_rate", "scoring.blur_sigma"),
+    *("shard", "part_size", "precision", "weights_dir", "allow_download", "nope", "~seed", "+a.b"),
+)
+WORDS = st.sampled_from(
+    [
+        "null",
+        "true",
+        "nan",
+        "-inf",
+        "1e999",
+        "${nope}",
+        "${oc.env:HOME}",
+        "[1,2]",
+        "{a: 1}",
+        "=",
+        "'",
+    ]
+)
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    st.dictionaries(
+        st.sampled_from(KEYS), WORDS | st.integers().map(str) | st.text(max_size=8), max_size=4
+    )
+)
+def test_any_overrides_end_in_a_line_or_are_taken(typed):
+    """Whatever is typed, the checks before the command raise nothing but the user's mistake."""
+    line = [f"{key}={value}" for key, value in typed.items()]
+    with suppress(UsageError):
+        check_arguments(Arguments("predict", [*line, "checkpoint=a"]))
