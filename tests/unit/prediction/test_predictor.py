@@ -258,9 +258,9 @@ def test_each_image_is_opened_once_and_each_part_read_once(
     opened, read = [], []
     from crane.prediction import image_scoring
 
-    def counting_open(path: str) -> Image.Image:
+    def counting_open(path: str, **how: object) -> Image.Image:
         opened.append(path)
-        return read_rgb(path)
+        return read_rgb(path, **how)  # type: ignore[arg-type]
 
     read_part = ScoreTable.read
     monkeypatch.setattr(image_scoring, "read_rgb", counting_open)
