@@ -91,3 +91,17 @@ def load_as_documented(checkpoint: Path) -> tuple[int, tuple[int, ...]]:
 
 def path_with_crane() -> str:
     return str(Path(sys.executable).parent) + os.pathsep + os.environ["PATH"]
+
+
+PROMISES = [ROOT / "SECURITY.md", ROOT / "docs" / "reliability.md"]
+
+
+@pytest.mark.parametrize("page", PROMISES, ids=[page.name for page in PROMISES])
+def test_every_test_that_a_promise_cites_exists(page):
+    rows = [line for line in page.read_text(encoding="utf-8").splitlines() if "| `test_" in line]
+    cited = [re.findall(r"`(test_\w+\.py)::(test_\w+)`", row) for row in rows]
+    assert len(rows) >= 10
+    assert all(cited), "a promise without a test"
+    for file, name in (one for row in cited for one in row):
+        (path,) = (ROOT / "tests").rglob(file)
+        assert f"def {name}(" in path.read_text(encoding="utf-8"), f"{file}::{name}"

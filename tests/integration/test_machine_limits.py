@@ -42,7 +42,7 @@ def predict(base) -> tuple[str, ...]:
 
 
 @pytest.fixture
-def test(base, use) -> tuple[str, ...]:
+def tested(base, use) -> tuple[str, ...]:
     return (
         *("test", f"checkpoint={base / 'run/prompts/epoch_1.safetensors'}", "trainer=cpu"),
         *("data.num_workers=0", "image_size=56", "overlay.tile=60", "run_dir=run"),
@@ -68,10 +68,10 @@ PLACES = ("run_dir=", "hydra.run.dir=", "results_store=", "cache=all cache.folde
     ("name", "reason"),
     [("afile", "File exists"), ("afile/x", "Not a directory"), ("x" * 300, "name too long")],
 )
-def test_a_place_that_cannot_be_written(crane, test, predict, tmp_path, place, name, reason):
+def test_a_place_that_cannot_be_written(crane, tested, predict, tmp_path, place, name, reason):
     (tmp_path / "afile").touch()
     *more, key = place.split()
-    typed = predict if place == "output=" else test
+    typed = predict if place == "output=" else tested
     kept = [word for word in typed if not word.startswith(("run_dir=", key))]
     outcome = crane(*kept, *more, key + name)
     if name == "afile" and "cache" in place:
@@ -81,24 +81,24 @@ def test_a_place_that_cannot_be_written(crane, test, predict, tmp_path, place, n
 
 
 @pytest.mark.parametrize("number", [n for n in DISK if n is not None])
-def test_a_disk_that_fails_costs_no_results(crane, test, monkeypatch, number):
+def test_a_disk_that_fails_costs_no_results(crane, tested, monkeypatch, number):
     """Results are on the disk before the first picture is drawn."""
 
     def fail(*args, **kwargs):
         raise OSError(number, os.strerror(number), "curves.json")
 
     monkeypatch.setattr("crane.training.callbacks.write_curves", fail)
-    stopped(crane(*test, "results_store=null"), 2, "curves.json: ", DISK[number])
+    stopped(crane(*tested, "results_store=null"), 2, "curves.json: ", DISK[number])
     assert Path("run/results.csv").read_text().count("\n") == 3
     assert Path("run/results.json").is_file()
 
 
-def test_pictures_that_cannot_be_written_are_warned_of(crane, test, monkeypatch):
+def test_pictures_that_cannot_be_written_are_warned_of(crane, tested, monkeypatch):
     def fail(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("PIL.Image.Image.save", fail)
-    outcome = crane(*test, "results_store=null")
+    outcome = crane(*tested, "results_store=null")
     assert outcome.code == 0
     assert "cannot write the picture" in outcome.out + outcome.err
     assert Path("run/results.csv").is_file()
@@ -119,10 +119,10 @@ def test_a_limit_on_the_size_of_files_ends_a_prediction_and_lifting_it_resumes(c
 
 
 def test_a_killed_worker_is_told_and_the_same_command_resumes(crane, predict, monkeypatch):
-    def killed(path):
+    def killed(path, **how):
         if path.endswith("2.png"):
             os.kill(os.getpid(), signal.SIGKILL)
-        return read(path)
+        return read(path, **how)
 
     from crane.prediction import image_scoring
 
@@ -186,10 +186,10 @@ def test_ctrl_c_in_a_training_says_how_it_continues(crane, tiny, use, monkeypatc
 
 
 @pytest.mark.parametrize("encoding", ["gbk", "cp949", "cp932", "ascii"])
-def test_no_encoding_of_the_terminal_ends_a_run(crane, test, monkeypatch, encoding):
+def test_no_encoding_of_the_terminal_ends_a_run(crane, tested, monkeypatch, encoding):
     screen = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     monkeypatch.setattr(sys, "stdout", screen)
-    outcome = crane(*test, "results_store=null", "trainer.enable_progress_bar=true")
+    outcome = crane(*tested, "results_store=null", "trainer.enable_progress_bar=true")
     assert outcome.code == 0
     screen.flush()
     assert "image AUROC" in screen.buffer.getvalue().decode(encoding)
@@ -197,9 +197,9 @@ def test_no_encoding_of_the_terminal_ends_a_run(crane, test, monkeypatch, encodi
 
 
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 200])
-def test_no_width_of_the_terminal_cuts_a_number(crane, test, monkeypatch, width):
+def test_no_width_of_the_terminal_cuts_a_number(crane, tested, monkeypatch, width):
     monkeypatch.setenv("COLUMNS", str(width))
-    outcome = crane(*test, "results_store=null", "trainer.enable_progress_bar=false")
+    outcome = crane(*tested, "results_store=null", "trainer.enable_progress_bar=false")
     header, *_, mean = Path("run/results.csv").read_text().splitlines()
     row = dict(zip(header.split(","), mean.split(","), strict=True))
     shown = outcome.out.split("prompts ")[0]
@@ -208,8 +208,8 @@ def test_no_width_of_the_terminal_cuts_a_number(crane, test, monkeypatch, width)
     assert "…" not in shown
 
 
-def test_a_changed_folder_changes_no_path(crane, test):
-    assert crane(*test, "results_store=null", "hydra.job.chdir=true").code == 0
+def test_a_changed_folder_changes_no_path(crane, tested):
+    assert crane(*tested, "results_store=null", "hydra.job.chdir=true").code == 0
     assert Path("run/results.csv").is_file()
 
 

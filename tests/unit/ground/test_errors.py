@@ -85,3 +85,33 @@ def test_the_key_is_named_even_when_a_path_contains_its_letters():
     assert str(error) == "resume: out/first/resumed.pt does not exist"
     error = UsageError("choose another resume", key="resume")
     assert str(error) == "choose another resume"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RuntimeError("unable to allocate shared memory(shm) for file </torch_1_2>"), "/dev/shm"),
+        (RuntimeError("unable to write to file </torch_6_7>"), "/dev/shm"),
+        (RuntimeError("DataLoader worker (pid 4) is killed by signal: Bus error. "), "/dev/shm"),
+        (RuntimeError("DataLoader worker (pid(s) 4) exited unexpectedly"), "num_workers=0"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "lower batch_size"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "lower batch_size"),
+        (MemoryError(), "lower batch_size"),
+        (RuntimeError("[enforce fail] PytorchStreamWriter failed writing file"), "free some space"),
+        (OSError("32400 requested and 19872 written"), "free some space"),
+        (OSError(28, "No space left on device", "a"), "a: No space left on device; what was"),
+        (OSError(30, "Read-only file system"), "that you may read and write"),
+        (OSError(24, "Too many open files"), "ulimit -n"),
+    ],
+)
+def test_limits_of_the_machine_are_told_in_a_sentence(error, said):
+    outer = ValueError("outer")
+    outer.__cause__ = error
+    assert said in str(usage_error(outer))
+    error.__context__ = UsageError("a mistake of the user")
+    assert str(usage_error(outer)) == "a mistake of the user"
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(2, "No such file"), EOFError(), OSError()])
+def test_faults_of_the_program_are_no_limits(error):
+    assert usage_error(error) is None
