@@ -135,13 +135,14 @@ def _detector(options: Options, row: str) -> Callable[[Tensor], Prediction]:
         )
         return torch.no_grad()(detect)
     crane = models.crane
-    text = crane.static_text()
+    text = crane.encode_classes(["object"])
     compile_towers(crane, "default" if row == "compiled" else False)
 
     def ours(images: Tensor) -> Prediction:
         with torch.autocast(device, torch.bfloat16, enabled=row != "float32"):
-            prediction: Prediction = crane(images, text)
-            return prediction
+            size = (images.shape[-2], images.shape[-1])
+            class_id = torch.zeros(len(images), dtype=torch.int64, device=device)
+            return crane.predict(crane.encode(images), text, class_id, size)
 
     return torch.inference_mode()(ours)
 

@@ -20,7 +20,8 @@ def places(command: str) -> list[str]:
     found: list[str] = []
     for entry in OmegaConf.load(conf_dir() / f"{command}.yaml").defaults:
         if OmegaConf.is_dict(entry):
-            found += [str(key).removeprefix("override ") for key in entry]
+            keys = [str(key) for key in entry if not str(key).startswith("optional ")]
+            found += [key.removeprefix("override ") for key in keys]
         elif (conf_dir() / f"{entry}.yaml").is_file():
             found += places(entry)
     return list(dict.fromkeys(found))

@@ -53,6 +53,10 @@ FROM_FILES: Mapping[str, tuple[str, ...]] = {
         *("crane.prompts.replace_prefix", "crane.prompts.replace_suffix"),
     ),
     "scoring": ("crane.methods.Scoring",),
+    "method.detector": (
+        *("crane.methods.AnomalyClip", "crane.methods.Vand", "crane.methods.WinClip"),
+        *("crane.methods.AnoVl", "crane.methods.AdaClip", "crane.methods.PlainClip"),
+    ),
     "scoring.aggregate": (
         "crane.scoring.mean_of_softmax_maps",
         "crane.scoring.softmax_of_mean_logits",
@@ -65,6 +69,9 @@ OF_THE_COMMAND = ("weights_dir", "allow_download")
 
 REFERENCE = re.compile(r"\$\{(?:weights_dir|allow_download|image_size|backbone\.\w+)\}")
 """The only interpolations a file may hold: references to keys beside it."""
+
+PARTS = re.compile(r"\$\{(?:seed|attention|prompt|scoring)\}")
+"""Beside them, those that a method's constructor may hold for its arguments."""
 
 
 def build(node: Any, key: str, **given: Any) -> Any:
@@ -313,6 +320,8 @@ def _harmless(node: Any, key: str, origin: str) -> Any:
     if key.rpartition(".")[2] in OF_THE_COMMAND:
         return f"${{{key.rpartition('.')[2]}}}"
     if isinstance(node, str) and "${" in node and not REFERENCE.fullmatch(node):
+        if key.startswith("method.detector.") and PARTS.fullmatch(node):
+            return node
         raise UsageError(f"{origin} refers to {node} as {key}, which a file may not do", key=key)
     return node
 

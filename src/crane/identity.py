@@ -61,7 +61,8 @@ KEYS: tuple[Key, ...] = (
     *_rows(Effect.PROMPTS, "image_size", in_checkpoint=True),
     *_rows(
         Effect.PROMPTS,
-        *("method.*", "backbone.*", "guide.*", "attention", "attention.*", "prompt.*"),
+        *("method.*", "backbone.*", "guide.*", "attention", "attention.*"),
+        *("prompt", "prompt.*", "scoring"),
         *("scoring.temperature", "scoring.fusion_weight"),
         in_checkpoint=True,
         in_store=True,
@@ -69,7 +70,7 @@ KEYS: tuple[Key, ...] = (
     *_rows(Effect.NUMBERS, "scoring.*", in_checkpoint=True, in_store=True),
     *_rows(Effect.PROMPTS, "checkpoint"),
     # The training.
-    *_rows(Effect.PROMPTS, "loss.*", in_store=True),
+    *_rows(Effect.PROMPTS, "loss", "loss.*", in_store=True),
     *_rows(Effect.PROMPTS, "optimizer.*", "source", "source.*"),
     *_rows(Effect.COPY, "data.source", "data.source.*", "data.targets", "data.targets.*"),
     *_rows(Effect.COPY, "data.image_size"),
@@ -84,7 +85,7 @@ KEYS: tuple[Key, ...] = (
     *_rows(Effect.NUMBERS, "metrics.*", "cache.dtype", "compile", "precision", "batch_size"),
     *_rows(Effect.NUMBERS, "trainer.deterministic", "trainer.limit_test_batches"),
     *_rows(Effect.NUMBERS, "trainer.num_sanity_val_steps"),
-    *_rows(Effect.NUMBERS, "threshold", "calibration.*", "white_level"),
+    *_rows(Effect.NUMBERS, "threshold", "calibration.*", "white_level", "class_name"),
     # How it runs and what is shown.
     *_rows(Effect.DISPLAY, "trainer._target_", "trainer.accelerator", "trainer.devices"),
     *_rows(Effect.DISPLAY, "trainer.num_nodes", "trainer.strategy", "trainer.enable_*"),

@@ -6,9 +6,8 @@ goldens, and each exception has its reason beside it.
 
 import json
 import zlib
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +16,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from crane.attention import SecondStream, SumOfSelfCorrelations
-from crane.backbones import clip_from_state_dict
+from crane.gate import build
+from crane.methods import build_model
 from crane.methods.adaclip import AdaClip, from_authors
-from crane.methods.anomalyclip import AnomalyClip
 from crane.methods.anovl import AnoVl
 from crane.methods.detector import Detector, Outputs
-from crane.methods.pixel_loss import PixelLoss
-from crane.methods.vand import Vand
-from crane.methods.winclip import WinClip, window_members
-from crane.prompts import PromptLearner
-from reference.build import furthest
+from crane.methods.winclip import window_members
+from reference.build import composed, furthest
 from reference.generated import generated_clip_state_dict, generated_tensor
 
 FOLDER = Path(__file__).parent / "goldens_baselines"
@@ -75,13 +70,17 @@ class Golden:
         sizes = {renamed.get(name, name): value for name, value in self.geometry.items()}
         return generated_clip_state_dict(self.seed, **sizes)
 
-    def detector(self, build: Callable[..., Any], **values: Any) -> Any:
-        """A method on the golden's CLIP, for images that are already normalised."""
+    def detector(self, *overrides: str, learned: dict[str, Tensor] | None = None) -> Any:
         gelu = self.config.get("activation", "QuickGELU") == "GELU"
-        clip = clip_from_state_dict(self.clip(), quick_gelu=not gelu)
-        clip.vision.mean.zero_()
-        clip.vision.std.fill_(1.0)
-        return build(clip, **values).eval()
+        model = build_model(
+            composed(*overrides, f"backbone.model.quick_gelu={str(not gelu).lower()}"),
+            clip_state_dict=self.clip(),
+            prompt_state_dict=learned,
+        )
+        tower = getattr(model.vision, "tower", model.vision)
+        tower.mean.zero_()
+        tower.std.fill_(1.0)
+        return model
 
     def compare(self, name: str, ours: Tensor, tolerance: float) -> None:
         wanted = self.arrays[name]
@@ -110,41 +109,10 @@ def draw(name: str, shape: tuple[int, ...], std: float, seed: int) -> Tensor:
     return generated_tensor(name, shape, std, seed=seed)
 
 
-PLAIN = {"focal_weight": 1.0, "dice_weight": 1.0, "focal_gamma": 2.0}
-LOSSES = {
-    "vand": PixelLoss(
-        **PLAIN,
-        dice_normal_weight=0.0,
-        image_weight=0.0,
-        image_loss="cross_entropy",
-        dice_over="images",
-    ),
-    "anomalyclip": PixelLoss(
-        focal_weight=4.0,
-        dice_weight=4.0,
-        dice_normal_weight=4.0,
-        image_weight=1.0,
-        image_loss="cross_entropy",
-        dice_over="images",
-        focal_gamma=2.0,
-    ),
-    "adaclip": PixelLoss(
-        **PLAIN, dice_normal_weight=1.0, image_weight=1.0, image_loss="focal", dice_over="rows"
-    ),
-}
-"""The published losses."""
-
-
-def optimizer_of(method: str, parameters: Iterable[Any]) -> torch.optim.Optimizer:
-    """The published optimizers."""
-    if method == "adaclip":
-        return torch.optim.AdamW(parameters, lr=0.01, betas=(0.5, 0.999), weight_decay=0.01)
-    return torch.optim.Adam(parameters, lr=0.001, betas=(0.5, 0.999))
-
-
 def loss_of(golden: Golden, option: str, outputs: Outputs, images: slice = slice(None)) -> Any:
+    loss = build(composed(f"method={option}").loss, "loss")
     masks = golden.arrays["mask"][images].int()
-    return LOSSES[option](
+    return loss(
         outputs,
         mask=masks,
         has_mask=torch.ones(len(masks), dtype=torch.bool),
@@ -165,7 +133,7 @@ def compare_gradients(golden: Golden, gradients: dict[str, Tensor]) -> None:
 def steps_of(golden: Golden, detector: Detector, option: str, once: Any, names: Any) -> None:
     """Train as the golden did: losses of each step, gradients of the first, parameters at last."""
     parameters = {names(name): value for name, value in detector.learned.named_parameters()}
-    optimizer = optimizer_of(option, parameters.values())
+    optimizer = build(composed(f"method={option}").optimizer, "optimizer")(parameters.values())
     later = LATER.get(golden.config["method"], 2e-5)
     for step, wanted in enumerate(golden.arrays["losses"]):
         parts = once(step)
@@ -198,10 +166,7 @@ def test_vand(path: Path) -> None:
     for i in range(len(taps)):
         learned[f"{i}.weight"] = draw(f"fc.{i}.weight", shape, shape[1] ** -0.5, golden.seed)
         learned[f"{i}.bias"] = draw(f"fc.{i}.bias", shape[:1], 0.02, golden.seed)
-    model = golden.detector(
-        Vand, taps=taps, temperature=0.01, ensemble="vand", position_resize="bicubic_antialias"
-    )
-    model.load_learned(learned)
+    model = golden.detector("method=vand", f"method.detector.taps={taps}", learned=learned)
     names, class_id = golden.classes
     features, text = model.encode(golden.arrays["image"]), model.encode_classes(names)
     golden.compare("cls", features.global_, EMBEDDINGS)
@@ -240,28 +205,12 @@ def test_anomalyclip(path: Path) -> None:
     for j in range(config["depth"] - 1):
         name = f"compound_prompts_text.{j}"
         learned[name] = draw(name, (length, width), 0.02, golden.seed).half().float()
-    prompts = partial(
-        PromptLearner,
-        words={"normal": "object.", "anomalous": "damaged object."},
-        num_words=words,
-        num_deep=length,
-        depth=config["depth"],
-        init_std=0.02,
-        context=None,
-        context_in_training=0.0,
-        context_in_testing=False,
-        round_deep_to_half=True,
-    )
     model = golden.detector(
-        AnomalyClip,
-        stream=SecondStream(SumOfSelfCorrelations(["v"]), depth - 5),
-        prompts=prompts,
-        taps=taps,
-        temperature=0.07,
-        blur_sigma=4.0,
-        norm_global=False,
+        *("method=anomalyclip", f"method.detector.taps={taps}"),
+        *(f"attention.num_blocks={depth - 5}", f"prompt.num_words={words}"),
+        *(f"prompt.depth={config['depth']}", f"prompt.num_deep={length}"),
+        learned=learned,
     )
-    model.load_learned(learned)
     names, class_id = ["object"], torch.zeros(len(golden.arrays["image"]), dtype=torch.int64)
     features, text = model.encode(golden.arrays["image"]), model.encode_classes(names)
     golden.compare("cls", features.global_, EMBEDDINGS)
@@ -286,7 +235,7 @@ def test_anomalyclip(path: Path) -> None:
         return {"words.normal": "ctx_pos", "words.anomalous": "ctx_neg"}.get(name, name)
 
     parameters = {theirs(n): p for n, p in model.learned.named_parameters()}
-    optimizer = optimizer_of("anomalyclip", parameters.values())
+    optimizer = build(composed("method=anomalyclip").optimizer, "optimizer")(parameters.values())
     for step, wanted in enumerate(golden.arrays["losses"]):
         parts = once(step)
         for ours, value in zip(parts, wanted, strict=True):
@@ -313,9 +262,7 @@ def test_anomalyclip(path: Path) -> None:
 @pytest.mark.parametrize("path", goldens("WinCLIP"))
 def test_winclip(path: Path) -> None:
     golden = read(path)
-    model = golden.detector(
-        WinClip, scales=[2, 3], temperature=0.07, ensemble="winclip", window_batch=64
-    )
+    model = golden.detector("method=winclip", "method.detector.window_batch=64")
     names, class_id = golden.classes
     features, text = model.encode(golden.arrays["image"]), model.encode_classes(names)
     golden.compare("cls", features.global_, EMBEDDINGS)
@@ -338,16 +285,7 @@ def test_winclip(path: Path) -> None:
 @pytest.mark.parametrize("path", goldens("AnoVL"))
 def test_anovl(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     golden = read(path)
-    model = golden.detector(
-        AnoVl,
-        ensemble="anovl",
-        num_steps=5,
-        learning_rate=1e-3,
-        weight_decay=0.01,
-        noise_std=0.055,
-        carry_optimizer=True,
-        seed=0,
-    )
+    model = golden.detector("method=anovl", "method.detector.carry_optimizer=true")
     losses: list[float] = []
 
     def first_weights(self: AnoVl, sentences: Tensor, generator: Any, number: int) -> Any:
@@ -383,20 +321,14 @@ def test_adaclip(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     golden = read(path)
     config = golden.config
     keys = ("taps", "length", "depth", "branch", "kind")
+    overrides = [f"method.detector.{key}={config[key]}" for key in keys]
+    clusters = config["clusters"] if config["hsf"] else 0
     model = golden.detector(
-        AdaClip,
-        **{key: config[key] for key in keys},
-        init_std=0.02,
-        temperature=0.01,
-        num_clusters=config["clusters"] if config["hsf"] else 0,
-        patches_per_cluster=5,
-        fusion_weight=0.2,
-        blur_sigma=4.0,
-        ensemble="adaclip",
-        position_resize="bicubic",
-        seed=111,
+        "method=adaclip",
+        *overrides,
+        f"method.detector.num_clusters={clusters}",
+        learned=adaclip_parts(golden),
     )
-    model.load_learned(adaclip_parts(golden))
     labels: list[Tensor] = []
     monkeypatch.setattr(AdaClip, "cluster", lambda self, rows, number: labels[number].long())
     names, class_id = golden.classes
@@ -463,7 +395,7 @@ def test_preprocessing_equals_the_published_transforms() -> None:
     """One image through our reading: bicubic, as all but AnoVL, which resizes bilinearly."""
     from PIL import Image
 
-    from crane.data.images import image_to_tensor
+    from crane.data import image_to_tensor
 
     golden = read(FOLDER / "preprocessing.npz")
     mean = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(3, 1, 1)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from crane.errors import UsageError
-from crane.methods import Crane, is_official, load_prompts, prompts_from_official, read_checkpoint
+from crane.methods import Crane, is_official, prompts_from_official, read_checkpoint
 from reference.build import StubText, build, furthest, official_names, stub_learner
 from reference.generated import VOCABULARY, generated_clip_state_dict
 
@@ -84,7 +84,7 @@ def test_reading(path: Path) -> None:
 def test_loading_into_a_model(path: Path, model: Crane) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # the tokens are those of the checkpoint
-        load_prompts(model, read_checkpoint(path).prompts)
+        model.load_learned(read_checkpoint(path).prompts)
     learned = official_names(model)
     for name, value in raw(path).items():
         if name in learned:

@@ -4,6 +4,7 @@ Arrays are mapped into memory; each row is checked when it is first used.
 """
 
 import json
+import math
 import os
 import zlib
 from collections.abc import Sequence
@@ -40,35 +41,28 @@ WRITTEN = np.uint64(1 << 32)
 """Set in the checksum of a row that has been written; the checksum itself has 32 bits."""
 
 
-class TokenShape(NamedTuple):
+class FeatureShape(NamedTuple):
     """Shape of one image's features."""
 
-    num_local: int
-    """M, local embeddings."""
-    grid: tuple[int, int]
-    """Rows h and columns w of patches."""
-    width: int
-    """E, the joint width."""
-
-    @property
-    def patches(self) -> tuple[int, int, int, int]:
-        """M, h, w and E."""
-        return self.num_local, *self.grid, self.width
+    global_width: int
+    """G, width of the vector."""
+    planes: tuple[int, ...]
+    """Planes M, rows h, columns w and width D."""
 
     def num_bytes(self, num_images: int, dtype: str) -> int:
         """Bytes of the arrays for a number of images.
 
-        >>> TokenShape(1, (37, 37), 768).num_bytes(1000, "float32")  # 4.2 MB an image
+        >>> FeatureShape(768, (1, 37, 37, 768)).num_bytes(1000, "float32")  # 4.2 MB an image
         4208648000
         """
-        values = self.width + self.num_local * self.grid[0] * self.grid[1] * self.width
+        values = self.global_width + math.prod(self.planes)
         return num_images * (values * np.dtype(ON_DISK[dtype]).itemsize + WRITTEN.nbytes)
 
 
-def allocate(folder: Path, num_images: int, shape: TokenShape, dtype: str) -> None:
+def allocate(folder: Path, num_images: int, shape: FeatureShape, dtype: str) -> None:
     """Create an entry's folder with empty arrays."""
     folder.mkdir(parents=True)
-    rows = {GLOBAL: (num_images, shape.width), PATCHES: (num_images, *shape.patches)}
+    rows = {GLOBAL: (num_images, shape.global_width), PATCHES: (num_images, *shape.planes)}
     for name, size in rows.items():
         np.lib.format.open_memmap(folder / name, mode="w+", dtype=ON_DISK[dtype], shape=size)
     np.lib.format.open_memmap(folder / CHECKSUMS, mode="w+", dtype=np.uint64, shape=(num_images,))
@@ -101,22 +95,20 @@ class EntryWriter:
     def write(
         self,
         rows: Sequence[int],
-        global_: Float[Tensor, "B E"],
-        patches: Float[Tensor, "M B N E"],
+        global_: Float[Tensor, "B G"],
+        planes: Float[Tensor, "B M h w D"],
     ) -> None:
         """Write the features of a batch.
 
         Args:
             rows: Row of each image.
-            global_: Global embeddings.
-            patches: Local embeddings.
+            global_: Their vectors.
+            planes: Their planes.
 
         Raises:
             OSError: The disk is full or gone.
         """
-        contents = zip(
-            rows, self._bytes(global_), self._bytes(patches.transpose(0, 1)), strict=True
-        )
+        contents = zip(rows, self._bytes(global_), self._bytes(planes), strict=True)
         for row, one_global, one_patches in contents:
             self._put(GLOBAL, row, one_global)
             self._put(PATCHES, row, one_patches)
@@ -169,7 +161,8 @@ def finish(folder: Path, place: Path, names: Sequence[str], description: Descrip
             key="cache.folder",
         )
     shape = np.load(folder / PATCHES, mmap_mode="r").shape[1:]
-    write_entry(folder, description, len(names), shape)
+    width = np.load(folder / GLOBAL, mmap_mode="r").shape[1]
+    write_entry(folder, description, len(names), shape, width)
     (folder / ALLOCATED).unlink()
     folder.rename(place)
 
@@ -201,8 +194,8 @@ class Features:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __call__(self, name: str) -> tuple[Float[Tensor, " E"], Float[Tensor, "M h w E"]]:
-        """The global and local embeddings of an image, in the stored type.
+    def __call__(self, name: str) -> tuple[Float[Tensor, " G"], Float[Tensor, "M h w D"]]:
+        """The vector and the planes of an image, in the stored type.
 
         Raises:
             UsageError: The entry has no such image, or its row is damaged.

@@ -56,8 +56,10 @@ class Entry:
     folder: Path
     description: Description
     num_images: int
-    shape: tuple[int, int, int, int]
-    """Shape of one image's patches: local embeddings M, rows h, columns w, joint width E."""
+    shape: tuple[int, ...]
+    """Shape of one image's planes: planes M, rows h, columns w, width D."""
+    global_width: int
+    """Width of one image's vector."""
 
     @property
     def id(self) -> str:
@@ -100,7 +102,9 @@ class Entry:
             for name, (size, digest) in content.pop("files").items():
                 _check_file(folder / name, size, digest)
             description = Description(**content["description"])
-            entry = cls(folder, description, content["num_images"], tuple(content["shape"]))
+            shape = tuple(content["shape"])
+            width = content.get("global_width", shape[-1])
+            entry = cls(folder, description, content["num_images"], shape, width)
             entry._check_headers()
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise BrokenEntryError(f"{type(error).__name__}: {error}") from error
@@ -109,7 +113,7 @@ class Entry:
     def _check_headers(self) -> None:
         stored, n = np.dtype(ON_DISK[self.description.dtype]), self.num_images
         wanted = {
-            GLOBAL: ((n, self.shape[-1]), stored),
+            GLOBAL: ((n, self.global_width), stored),
             PATCHES: ((n, *self.shape), stored),
             CHECKSUMS: ((n,), np.dtype(np.uint64)),
         }
@@ -136,7 +140,11 @@ class Entry:
 
 
 def write_entry(
-    folder: Path, description: Description, num_images: int, shape: tuple[int, ...]
+    folder: Path,
+    description: Description,
+    num_images: int,
+    shape: tuple[int, ...],
+    global_width: int,
 ) -> None:
     """Write `entry.json` beside finished arrays; it comes last, as the sign that all is there."""
     files = {
@@ -151,6 +159,7 @@ def write_entry(
         "description": asdict(description),
         "num_images": num_images,
         "shape": list(shape),
+        "global_width": global_width,
         "files": files,
     }
     text = json.dumps({**content, "checksum": checksum(content)}, indent=1)

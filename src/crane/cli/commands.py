@@ -11,7 +11,7 @@ from crane.cli.launch import share_cores
 from crane.cli.recording import Recording
 from crane.errors import UsageError, counted
 from crane.files import shown_path
-from crane.methods import adopt_config, read_checkpoint
+from crane.methods import PromptCheckpoint, adopt_config, read_checkpoint
 from crane.prediction import PredictSummary
 from crane.runs import class_table, mean_table
 from crane.training import RunSummary, own_processes
@@ -37,12 +37,19 @@ def test(config: DictConfig) -> float | None:
     share_cores(config)
     with Recording(config, "test") as run:
         run.check()
-        checkpoint = read_checkpoint(config.checkpoint)
-        config = adopt_config(config, checkpoint, HydraConfig.get().overrides.task)
+        checkpoint, config = _read(config)
         run.describe(config, checkpoint)
         if not run.is_done():
             show(config, run.keep(training.test(config, checkpoint)))
     return run.objective
+
+
+def _read(config: DictConfig) -> tuple[PromptCheckpoint | None, DictConfig]:
+    """The checkpoint, and the configuration with its model; none for methods that train nothing."""
+    if config.checkpoint is None:
+        return None, config
+    checkpoint = read_checkpoint(config.checkpoint)
+    return checkpoint, adopt_config(config, checkpoint, HydraConfig.get().overrides.task)
 
 
 @rank_zero_only
@@ -55,7 +62,8 @@ def show(config: DictConfig, summary: RunSummary) -> None:
     if len(summary.results) > 1:
         means = mean_table({config.method.name: summary.results}, columns, title="Means")
         console.print(means)
-    console.print(f"prompts   {escape(shown_path(summary.checkpoint))}", soft_wrap=True)
+    if summary.checkpoint is not None:
+        console.print(f"prompts   {escape(shown_path(summary.checkpoint))}", soft_wrap=True)
     for gallery in (path for path in summary.overlays if path.name == "gallery.png"):
         console.print(f"pictures  {escape(shown_path(gallery))}", soft_wrap=True)
     files = [name for name in FILES if (summary.folder / name).is_file()]
@@ -65,8 +73,7 @@ def show(config: DictConfig, summary: RunSummary) -> None:
 
 def predict(config: DictConfig) -> None:
     """Score images of the user's own."""
-    checkpoint = read_checkpoint(config.checkpoint)
-    config = adopt_config(config, checkpoint, HydraConfig.get().overrides.task)
+    checkpoint, config = _read(config)
     _check_shared_output(config)
     _show_prediction(config, prediction.predict(config, checkpoint))
 

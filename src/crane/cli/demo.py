@@ -38,6 +38,7 @@ def _next_steps(console: Console, summaries: dict[str, RunSummary], *, is_random
         )
     galleries = [p for s in summaries.values() for p in s.overlays if p.name == "gallery.png"]
     last = list(summaries.values())[-1]
+    assert last.checkpoint is not None  # a training's
     lines = [
         "",
         "[bold]Look at[/bold]",

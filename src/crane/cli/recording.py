@@ -141,7 +141,7 @@ class Recording:
         """Fingerprints of the data and checksums of the weights that this run will read."""
         data: CraneDataModule = build(self.config.data, "data")
         weights = dict(weight_hashes(self.config))
-        if self.command == "test":
+        if self.command == "test" and self.config.checkpoint is not None:
             weights["prompts"] = sha256(Path(self.config.checkpoint).expanduser())
         return data.fingerprints(), weights
 
@@ -211,7 +211,7 @@ class Recording:
     def _setting(self) -> str:
         config = self.config.copy()
         with open_dict(config):
-            if self.command == "test":
+            if self.command == "test" and config.checkpoint is not None:
                 path = Path(config.checkpoint).expanduser()
                 config.checkpoint = sha256(path) if path.is_file() else str(path)
         return setting_of(plain(config), self.command)

@@ -338,7 +338,13 @@ def check_files(config: DictConfig, command: str) -> None:
     Raises:
         UsageError: One does not exist; names its key.
     """
-    if "checkpoint" in config:
+    trains_nothing = "loss" in config and config.loss is None  # loss=none, which methods choose
+    if command == "train" and trains_nothing:
+        name = config.method.name
+        raise UsageError(
+            f"{name} has nothing to train; crane test needs no checkpoint", key="method"
+        )
+    if "checkpoint" in config and (config.checkpoint is not None or not trains_nothing):
         existing_file(config.checkpoint, "checkpoint", "a checkpoint file")
     if config.get("resume") is not None:
         existing_file(config.resume, "resume", "the checkpoints/last.ckpt of a training")

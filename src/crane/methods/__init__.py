@@ -1,31 +1,47 @@
-"""Crane and Crane+, put together from the layers below."""
+"""Detection methods: the protocol, Crane and its peers, their losses, building and checkpoints."""
 
+from crane.methods.adaclip import AdaClip
+from crane.methods.anomalyclip import AnomalyClip
+from crane.methods.anovl import AnoVl
 from crane.methods.build import (
     adopt_config,
     build_model,
     compile_towers,
     load_model,
-    load_prompts,
 )
 from crane.methods.checkpoint import (
     PromptCheckpoint,
-    is_official,
     model_config,
-    prompts_from_official,
     read_checkpoint,
     save_prompts,
 )
+from crane.methods.clip import PlainClip
 from crane.methods.crane import Crane, Scoring
+from crane.methods.detector import OBJECT, Detector, Outputs
 from crane.methods.losses import CraneLoss, Losses, dice_loss, focal_loss
+from crane.methods.official import is_official, prompts_from_official
+from crane.methods.pixel_loss import PixelLoss
+from crane.methods.vand import Vand
 from crane.methods.vision import VisionEncoder
+from crane.methods.winclip import WinClip
 
 __all__ = [
+    "OBJECT",
+    "AdaClip",
+    "AnoVl",
+    "AnomalyClip",
     "Crane",
     "CraneLoss",
+    "Detector",
     "Losses",
+    "Outputs",
+    "PixelLoss",
+    "PlainClip",
     "PromptCheckpoint",
     "Scoring",
+    "Vand",
     "VisionEncoder",
+    "WinClip",
     "adopt_config",
     "build_model",
     "compile_towers",
@@ -33,7 +49,6 @@ __all__ = [
     "focal_loss",
     "is_official",
     "load_model",
-    "load_prompts",
     "model_config",
     "prompts_from_official",
     "read_checkpoint",

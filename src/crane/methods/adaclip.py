@@ -295,7 +295,8 @@ class AdaClip(Detector[PlainFeatures, Sentences]):
                 "AdaCLIP's fusion needs scikit-learn: pip install 'crane-ad[adaclip]', or "
                 "method.detector.num_clusters=0"
             ) from error
-        means = KMeans(n_clusters=self.num_clusters, n_init=1, random_state=self.seed)
+        num_clusters = min(self.num_clusters, len(rows))
+        means = KMeans(n_clusters=num_clusters, n_init=1, random_state=self.seed)
         labels = means.fit_predict(rows.detach().float().cpu().numpy())
         return torch.from_numpy(np.asarray(labels, dtype=np.int64))
 

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from crane.attention import GuidedAttention, SecondStream
 from crane.backbones import Clip
 from crane.checks import NonNegativeFloat, PositiveFloat, PositiveInt, checked
-from crane.methods.checkpoint import is_official, prompts_from_official
 from crane.methods.detector import Detector, Outputs
+from crane.methods.official import is_official, prompts_from_official
 from crane.methods.vand import check_taps
 from crane.methods.vision import VisionEncoder
 from crane.prompts import PromptLearner

@@ -1,5 +1,6 @@
 """From a configuration to a model, with or without a checkpoint."""
 
+import inspect
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,26 +8,27 @@ from typing import Any, Literal
 
 import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor, nn
 
+from crane.attention import GuidedAttention
 from crane.backbones import Clip, clip_from_state_dict
 from crane.checks import check_value
 from crane.config import compose
 from crane.errors import UsageError
-from crane.gate import build, check, from_file
+from crane.gate import TARGET, build, check, from_file
 from crane.identity import MODEL_KEYS
-from crane.methods.checkpoint import (
-    PromptCheckpoint,
-    is_official,
-    prompts_from_official,
-    read_checkpoint,
-)
+from crane.methods.checkpoint import PromptCheckpoint, read_checkpoint
 from crane.methods.crane import Crane
+from crane.methods.detector import Detector
 from crane.methods.vision import VisionEncoder
 from crane.weights import HUB_REPOS, RANDOM, describe, published_name
 
 logger = logging.getLogger(__name__)
+
+METHOD = "method.detector"
+"""Key of a method's constructor; Crane and Crane+, assembled from groups, have none."""
 
 CompileMode = Literal["none", "default", "reduce-overhead", "max-autotune"] | bool
 """Modes of `torch.compile`; true is `default`, false is `none`."""
@@ -45,15 +47,15 @@ def build_model(
     clip_state_dict: Mapping[str, Tensor] | None = None,
     prompt_state_dict: Mapping[str, Tensor] | None = None,
     guide: nn.Module | None = None,
-) -> Crane:
-    """Build the model of a configuration: Crane, or with a guide Crane+.
+) -> Any:
+    """Build the detector of a configuration.
 
     Args:
         config: A configuration with at least `MODEL_KEYS` and `seed`, such as those of
             `crane.config.compose`.
         clip_state_dict: Replaces the backbone: a CLIP of any geometry under OpenAI's names.
-        prompt_state_dict: Learned prompts, ours or the official code's; without them prompts start
-            from seeded random values.
+        prompt_state_dict: Learned values, ours or the authors'; without them they are seeded
+            random values.
         guide: Replaces the configured guide: a module from images (B, 3, H, W) to features
             (B, C, h, w). `config.guide.attention` says how it is used.
 
@@ -73,15 +75,44 @@ def build_model(
     if guide is None:
         guide = _optional(config, "guide.features")
     guided = _optional(config, "guide.attention")
+    with torch.random.fork_rng(devices=[]):  # the same values whatever was drawn before
+        torch.manual_seed(config.seed)
+        if OmegaConf.select(config, METHOD) is None:
+            model: Detector[Any, Any] = _crane(config, clip, guide, guided)
+        else:
+            model = _other_method(config, clip, guide, guided)
+    if prompt_state_dict is not None:
+        model.load_learned(prompt_state_dict)
+    return model.eval()
+
+
+def _crane(
+    config: DictConfig, clip: Clip, guide: nn.Module | None, guided: GuidedAttention | None
+) -> Crane:
+    """Crane, or with a guide Crane+."""
     vision = VisionEncoder(clip.vision, _optional(config, "attention"), guide, guided)
     check(_part(config, "prompt"), "prompt", {"text": clip.text})
-    with torch.random.fork_rng(devices=[]):  # the same prompts whatever was drawn before
-        torch.manual_seed(config.seed)
-        prompts = build(config.prompt, "prompt")(clip.text)
-    model = Crane(vision, clip.text, prompts, build(_part(config, "scoring"), "scoring"))
-    if prompt_state_dict is not None:
-        load_prompts(model, prompt_state_dict)
-    return model.eval()
+    prompts = build(config.prompt, "prompt")(clip.text)
+    return Crane(vision, clip.text, prompts, build(_part(config, "scoring"), "scoring"))
+
+
+def _other_method(
+    config: DictConfig, clip: Clip, guide: nn.Module | None, guided: GuidedAttention | None
+) -> Detector[Any, Any]:
+    """A method with a constructor of its own; parts that it does not take are refused."""
+    name, node = config.method.name, config.method.detector
+    takes = set(inspect.signature(get_object(node[TARGET])).parameters)
+    given: dict[str, Any] = {"clip": clip}
+    if "guide" in takes:
+        given |= {"guide": guide, "guided": guided}
+    elif guide is not None:
+        raise UsageError(
+            f"{name} has no patches that a guide could mix; use guide=none", key="guide"
+        )
+    for key, argument in (("attention", "stream"), ("prompt", "prompts"), ("scoring", "scoring")):
+        if argument not in takes and OmegaConf.select(config, key) is not None:
+            raise UsageError(f"{name} has no {key} of its own to choose; leave it out", key=key)
+    return build(node, METHOD, **given)
 
 
 def _part(config: DictConfig, key: str) -> Any:
@@ -98,22 +129,7 @@ def _optional(config: DictConfig, key: str) -> Any:
     return None if part is None else build(part, key)
 
 
-def load_prompts(model: Crane, state_dict: Mapping[str, Any]) -> None:
-    """Give a model learned prompts.
-
-    Args:
-        model: The model.
-        state_dict: Prompts under our names, or under those of the official code.
-
-    Raises:
-        UsageError: They have other shapes or were made for other words.
-    """
-    if is_official(state_dict):
-        state_dict = prompts_from_official(state_dict, into=model.prompts)
-    model.prompts.load(state_dict)
-
-
-def compile_towers(model: Crane, mode: str | bool) -> None:
+def compile_towers(model: Detector[Any, Any], mode: str | bool) -> None:
     """Compile the vision and the text side with `torch.compile`, from their next call on.
 
     Parameters keep their names, so checkpoints do not change. The first batch of each size waits
@@ -133,8 +149,9 @@ def compile_towers(model: Crane, mode: str | bool) -> None:
     logger.info(
         "compile=%s: the first batch waits for the compiler, minutes for large towers", mode
     )
-    model.vision.compile(mode=mode)
-    model.text.compile(mode=mode)
+    for tower in (model.vision, model.text):
+        assert isinstance(tower, nn.Module)
+        tower.compile(mode=mode)
 
 
 def adopt_config(
@@ -233,7 +250,7 @@ def _shown(model: Mapping[str, Any]) -> str:
     return f"{name} ({model.get('weights')})"
 
 
-def load_model(path: str | Path, overrides: Sequence[str] = ()) -> Crane:
+def load_model(path: str | Path, overrides: Sequence[str] = ()) -> Any:
     """Load the model of a checkpoint, ready to predict.
 
     Args:
@@ -247,5 +264,5 @@ def load_model(path: str | Path, overrides: Sequence[str] = ()) -> Crane:
     checkpoint = read_checkpoint(path)
     config = compose("test", overrides)
     model = build_model(adopt_config(config, checkpoint, overrides))
-    load_prompts(model, checkpoint.prompts)
+    model.load_learned(checkpoint.prompts)
     return model

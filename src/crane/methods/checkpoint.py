@@ -6,7 +6,6 @@ for the code of guides, in `adopt_config`. The official code's tensor names stan
 
 import hashlib
 import json
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,14 +23,13 @@ from crane.config import plain
 from crane.errors import UsageError
 from crane.files import stand_in, write_bytes
 from crane.identity import MODEL_KEYS
-from crane.methods.crane import Crane
-from crane.prompts import PromptLearner, check_learned
+from crane.methods.detector import Detector
+from crane.methods.official import from_other_authors, is_official, prompts_from_official
+from crane.prompts import check_learned
 
 FORMAT = "crane-prompts-1"
-PROMPTS = "model.prompts."
-"""Prefix of the prompts' tensors in a Lightning checkpoint."""
-OFFICIAL_STATES = {"pos": "normal", "neg": "anomalous"}
-"""The official code's names of the two sentences, and ours."""
+LEARNED = ("model.prompts.", "model.learned.")
+"""Prefixes of learned tensors in a Lightning checkpoint: those of Crane, of other methods."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +57,15 @@ def model_config(config: DictConfig) -> dict[str, Any]:
     return {key: container[key] for key in MODEL_KEYS}
 
 
-def save_prompts(path: Path, model: Crane, config: dict[str, Any], info: dict[str, Any]) -> None:
+def save_prompts(
+    path: Path, model: Detector[Any, Any], config: dict[str, Any], info: dict[str, Any]
+) -> None:
     """Write a model's prompts as safetensors, with configuration and origin in the metadata.
 
     The file appears whole or not at all, and holds a checksum of its content. Equal prompts,
     configuration and origin give equal bytes.
     """
-    tensors = {k: v.detach().cpu().contiguous() for k, v in model.prompts.state_dict().items()}
+    tensors = {k: v.detach().cpu().contiguous() for k, v in model.trained.state_dict().items()}
     metadata = {"format": FORMAT, "config": json.dumps(config), "info": json.dumps(info)}
     metadata["sha256"] = _checksum(tensors, metadata)
     write_bytes(path, _in_order(save(tensors, metadata=metadata)), durable=True)
@@ -122,6 +122,10 @@ def read_checkpoint(path: str | Path, *, key: str = "checkpoint") -> PromptCheck
         if isinstance(content, dict) and is_official(content):
             check_learned(prompts_from_official(content), key)
             return PromptCheckpoint(content, None, name=path.name)
+        learned = from_other_authors(content) if isinstance(content, dict) else None
+        if learned is not None:
+            check_learned(learned, key)
+            return PromptCheckpoint(learned, None, name=path.name)
     raise UsageError(
         f"{path} holds no prompts of crane (.safetensors, .ckpt) or of the official code (.pth)",
         key=key,
@@ -130,7 +134,12 @@ def read_checkpoint(path: str | Path, *, key: str = "checkpoint") -> PromptCheck
 
 def _from_lightning(content: Mapping[str, Any], path: Path, key: str) -> PromptCheckpoint:
     state = content["state_dict"]
-    own = {k.removeprefix(PROMPTS): v for k, v in state.items() if k.startswith(PROMPTS)}
+    own = {
+        name.removeprefix(prefix): value
+        for name, value in state.items()
+        for prefix in LEARNED
+        if name.startswith(prefix)
+    }
     check_learned(own, key)
     training = dict(json.loads(content["crane"].get("training", "{}")))
     config = _stored_config(content["crane"]["config"], path, key)
@@ -181,87 +190,3 @@ def _stored_config(text: str, path: Path, key: str) -> dict[str, Any]:
     if not isinstance(config["backbone"], dict) or not config["backbone"].get("model"):
         raise UsageError(f"the configuration in {path} lacks backbone.model", key=key)
     return config
-
-
-def is_official(content: Mapping[str, object]) -> bool:
-    """Whether a loaded file is `{"prompt_learner": state dict}` or such a state dict."""
-    return "prompt_learner" in content or "ctx_pos" in content
-
-
-def prompts_from_official(
-    content: Mapping[str, object], into: PromptLearner | None = None
-) -> dict[str, Tensor]:
-    """Rename the official code's prompts to ours: `words.normal`, `words.anomalous`, `deep`.
-
-    Args:
-        content: Content of the file: `{"prompt_learner": {...}}`, or the inner state dict.
-        into: Prompts that will take the values. Their words must be tokenised as those that the
-            checkpoint was made with.
-
-    Raises:
-        UsageError: Tensors are missing, or the checkpoint was made with other words.
-
-    Warns:
-        UserWarning: The checkpoint was made with other token embeddings, that is with other CLIP
-            weights, for which its prompts mean nothing.
-    """
-    state = content.get("prompt_learner", content)
-    if not isinstance(state, Mapping):
-        raise UsageError(
-            f"the checkpoint holds {type(state).__name__} under prompt_learner, not a state dict",
-            key="checkpoint",
-        )
-    sets = sorted(
-        (name for name in state if name.startswith("compound_prompts_text.")),
-        key=lambda name: int(name.rsplit(".", 1)[1]),
-    )
-    words = [f"ctx_{short}" for short in OFFICIAL_STATES]
-    wrong = [name for name in (*words, *sets) if not _is_real(state.get(name))]
-    if wrong:
-        raise UsageError(
-            f"the checkpoint has no tensor of real numbers under {', '.join(wrong)}",
-            key="checkpoint",
-        )
-    width = state["ctx_pos"].shape[-1]
-    none = torch.empty(0, 1, width) if into is None else into.deep.detach()[:0]
-    deep = torch.stack([state[name] for name in sets]) if sets else none
-    prompts = {
-        f"words.{OFFICIAL_STATES[short]}": state[f"ctx_{short}"].float().reshape(-1, width)
-        for short in OFFICIAL_STATES
-    }
-    if into is not None:
-        for short, name in OFFICIAL_STATES.items():
-            _check_tokens(state, short, len(prompts[f"words.{name}"]), into, name)
-    return prompts | {"deep": deep.float()}
-
-
-def _is_real(value: object) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point()
-
-
-def _check_tokens(
-    state: Mapping[str, Tensor], short: str, num_words: int, into: PromptLearner, name: str
-) -> None:
-    ids = getattr(into, f"ids_{name}").cpu()
-    made_with = state.get(f"tokenized_prompts_{short}")
-    if made_with is not None:
-        row = made_with.reshape(-1)
-        sentence = torch.cat([row[:1], row[1 + num_words : int(row.argmax()) + 1]]).long()
-        if not torch.equal(sentence, ids.long()):
-            raise UsageError(
-                f"the checkpoint was made for other {name} words (tokens {sentence.tolist()}) than "
-                f"those of this configuration ({ids.tolist()}); change prompt.words.{name}",
-                key=f"prompt.words.{name}",
-            )
-    embedded = getattr(into, f"embedded_{name}").cpu()
-    prefix, suffix = state.get(f"token_prefix_{short}"), state.get(f"token_suffix_{short}")
-    if prefix is None or suffix is None or prefix.shape[-1] != embedded.shape[-1]:
-        return
-    width = embedded.shape[-1]
-    theirs = torch.cat([prefix.reshape(-1, width), suffix.reshape(-1, width)])[: len(embedded)]
-    if not torch.allclose(theirs.float(), embedded.float(), atol=1e-3):
-        warnings.warn(
-            "the checkpoint was made with other CLIP weights than the backbone's (its embeddings "
-            f"of the {name} words differ), so its prompts mean nothing here; check backbone",
-            stacklevel=3,
-        )

@@ -1,19 +1,22 @@
 """Crane, and with a guide Crane+: the forward of the paper's figure 2."""
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from jaxtyping import Float, Int
+from torch import Tensor
 from torch.nn import functional as F
 
 from crane.backbones import TextTower
 from crane.checks import Fraction, Interval, PositiveFloat, checked
+from crane.methods.detector import Detector
+from crane.methods.official import is_official, prompts_from_official
 from crane.methods.vision import VisionEncoder
 from crane.prompts import PromptLearner
 from crane.scoring import Aggregate, full_precision, fuse, gaussian_blur, similarity_logits
-from crane.types import ANOMALOUS, Prediction, VisionTokens
+from crane.types import ANOMALOUS, Prediction, Truth, VisionTokens
 
 BlurSigma = Annotated[float, Interval(ge=0, le=1000)]
 """Pixels. Wider blurs leave nothing of a map, and their kernels fill the memory."""
@@ -34,7 +37,7 @@ class Scoring:
     """Standard deviation of the map's Gaussian blur in pixels; 0 turns it off."""
 
 
-class Crane(nn.Module):
+class Crane(Detector[VisionTokens, Tensor | None]):
     """Zero-shot anomaly detector: frozen CLIP, learned prompts.
 
     Only the parameters of `prompts` are trained; the towers and the guide stay frozen.
@@ -46,42 +49,25 @@ class Crane(nn.Module):
         scoring: From embeddings to maps and scores.
     """
 
+    LEARNED = "prompts"
+
     def __init__(
         self, vision: VisionEncoder, text: TextTower, prompts: PromptLearner, scoring: Scoring
     ) -> None:
         super().__init__()
-        self.vision = vision.requires_grad_(False)
-        self.text = text.requires_grad_(False)
+        self.vision, self.text = vision, text
         self.prompts = prompts
         self.scoring = scoring
+        self.freeze()
 
-    def train(self, mode: bool = True) -> "Crane":
-        """Set the mode of the prompts; the frozen towers always stay in evaluation mode."""
-        super().train(mode)
-        self.vision.eval()
-        self.text.eval()
-        return self
-
-    def forward(
-        self, images: Float[Tensor, "B 3 H W"], text: Float[Tensor, "1 2 E"] | None = None
-    ) -> Prediction:
-        """Score images (RGB in [0, 1]) and their pixels; `text` as `static_text` gives it."""
-        return self.predict(self.vision(images), (images.shape[-2], images.shape[-1]), text)
-
-    def predict(
-        self,
-        tokens: VisionTokens,
-        size: tuple[int, int],
-        text: Float[Tensor, "1 2 E"] | None = None,
-    ) -> Prediction:
-        """Score images of `size` pixels and their pixels from their frozen features."""
-        if text is None:
-            text = self.encode_prompts(tokens, with_context=self.prompts.context_in_testing)
-        return self.detect(tokens, text, size)
+    def encode(self, images: Float[Tensor, "B 3 H W"]) -> VisionTokens:
+        """Global and local embeddings of images (RGB in [0, 1])."""
+        tokens: VisionTokens = self.vision(images)
+        return tokens
 
     @torch.no_grad()
-    def static_text(self) -> Float[Tensor, "1 2 E"] | None:
-        """t_n and t_a of the current prompts, encoded once for many images.
+    def encode_classes(self, class_names: Sequence[str]) -> Float[Tensor, "1 2 E"] | None:
+        """t_n and t_a of the current prompts, the same for every class.
 
         None if testing uses the image context: each image then has its own.
         """
@@ -89,6 +75,47 @@ class Crane(nn.Module):
             return None
         with full_precision(next(self.prompts.parameters()).device):
             return self._encode(None)
+
+    def predict(
+        self,
+        features: VisionTokens,
+        text: Float[Tensor, "1 2 E"] | None,
+        class_id: Int[Tensor, " B"],
+        size: tuple[int, int],
+    ) -> Prediction:
+        """Score images and their pixels from their frozen features; classes do not matter."""
+        if text is None:
+            text = self.encode_prompts(features, with_context=self.prompts.context_in_testing)
+        return self.detect(features, text, size)
+
+    def losses(
+        self,
+        loss: Callable[..., Any],
+        features: VisionTokens,
+        text: Tensor | None,
+        truth: Truth,
+        generator: torch.Generator,
+    ) -> Any:
+        """The losses of a batch; chance decides whether this step uses the image context."""
+        return loss(
+            self,
+            features,
+            self.encode_prompts(features, with_context=self.uses_context(generator)),
+            mask=truth["mask"],
+            has_mask=truth["has_mask"],
+            label=truth["label"],
+        )
+
+    def uses_context(self, generator: torch.Generator) -> bool:
+        """Whether a training step uses the image context."""
+        draw = torch.rand((), generator=generator).item()
+        return draw < self.prompts.context_in_training
+
+    def load_learned(self, state_dict: Mapping[str, Any]) -> None:
+        """Take prompts over: ours, or a published `{"prompt_learner": state dict}`."""
+        if is_official(state_dict):
+            state_dict = prompts_from_official(state_dict, into=self.prompts)
+        self.prompts.load(state_dict)
 
     def encode_prompts(self, tokens: VisionTokens, *, with_context: bool) -> Float[Tensor, "T 2 E"]:
         """Unit-norm t_n and t_a: a pair for each image with context, one pair without."""

@@ -151,6 +151,7 @@ def check_taps(taps: Sequence[int], num_blocks: int) -> tuple[int, ...]:
     """
     if list(taps) != sorted(set(taps)) or not taps or taps[-1] > num_blocks:
         raise UsageError(
-            f"taps must be increasing block numbers from 1 to {num_blocks}, not {list(taps)}"
+            f"taps must be increasing block numbers from 1 to {num_blocks}, not {list(taps)}",
+            key="method.detector.taps",
         )
     return tuple(taps)

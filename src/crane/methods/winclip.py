@@ -150,7 +150,8 @@ def window_members(grid: tuple[int, int], scale: int) -> Int[Tensor, "V K"]:
     if scale > min(grid):
         raise UsageError(
             f"windows of {scale} x {scale} patches do not fit {grid[0]} x {grid[1]} patches; "
-            "take smaller scales or larger images"
+            "take smaller scales or larger images",
+            key="method.detector.scales",
         )
     numbers = torch.arange(grid[0] * grid[1]).view(grid)
     return numbers.unfold(0, scale, 1).unfold(1, scale, 1).flatten(2).flatten(0, 1)

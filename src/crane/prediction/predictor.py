@@ -25,7 +25,7 @@ from crane.config import plain
 from crane.errors import DISK, UsageError, counted
 from crane.files import sha256
 from crane.gate import build
-from crane.methods import PromptCheckpoint, build_model, load_prompts, model_config
+from crane.methods import PromptCheckpoint, build_model, model_config
 from crane.pictures import OverlayOptions
 from crane.prediction.calibration import Calibration, Threshold, calibrate
 from crane.prediction.image_scoring import (
@@ -52,13 +52,13 @@ CHECKED = ("input", "output", "overwrite", "shard", "threshold", "accelerator")
 
 
 def predict(
-    config: DictConfig, checkpoint: PromptCheckpoint, *, show_progress: bool = True
+    config: DictConfig, checkpoint: PromptCheckpoint | None, *, show_progress: bool = True
 ) -> PredictSummary:
     """Score the images of a configuration.
 
     Args:
         config: Of `crane predict`, with the model of the checkpoint in it (`adopt_config`).
-        checkpoint: The prompts.
+        checkpoint: What was learned; None for methods that train nothing.
         show_progress: Whether to draw a progress bar.
 
     Raises:
@@ -87,14 +87,16 @@ def predict(
 
     def load_detector() -> Detector:
         model = build_model(config)
-        load_prompts(model, checkpoint.prompts)
-        return crane_detector(model, options)
+        if checkpoint is not None:
+            model.load_learned(checkpoint.prompts)
+        return crane_detector(model, options, config.class_name)
 
     return write_predictions(
         load_detector,
         images,
         made_of={
-            "checkpoint": sha256(Path(config.checkpoint).expanduser()),
+            "checkpoint": checkpoint and sha256(Path(config.checkpoint).expanduser()),
+            "class_name": config.class_name,
             **model_config(config),
             "precision": config.precision,
             **({} if config.white_level is None else {"white_level": config.white_level}),

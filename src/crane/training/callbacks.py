@@ -78,7 +78,7 @@ class KeepPrompts(Callback):
         """Write the prompts of this epoch; validation has already run."""
         assert isinstance(pl_module, CraneModule)
         epoch = trainer.current_epoch + 1
-        if not all(p.isfinite().all() for p in pl_module.model.prompts.parameters()):
+        if not all(p.isfinite().all() for p in pl_module.model.trained.parameters()):
             raise UsageError(
                 f"the prompts hold NaN or infinity after epoch {epoch}; "
                 "lower optimizer.lr or use another trainer.precision",

@@ -14,6 +14,7 @@ from hydra.utils import get_object
 from lightning import LightningDataModule, LightningModule, Trainer
 from omegaconf import DictConfig
 from rich.filesize import decimal as size_text
+from torch import Tensor
 
 import crane.attention
 import crane.backbones
@@ -30,15 +31,15 @@ from crane.cache import (
     images_digest,
     tower_facts,
 )
-from crane.cache.arrays import EntryWriter, Features, TokenShape, allocate, finish, is_allocated
+from crane.cache.arrays import EntryWriter, Features, FeatureShape, allocate, finish, is_allocated
 from crane.config import plain
 from crane.data import CraneDataModule
 from crane.data.dataset import IndexDataset
 from crane.data.loader import ImageLoader
 from crane.errors import UsageError, counted, unwritable
-from crane.methods import VisionEncoder
+from crane.methods import Detector
 from crane.training.module import CraneModule
-from crane.types import Batch, VisionTokens
+from crane.types import Batch
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ def use_features(
         if len(images) < trainer.world_size:
             logger.info("not caching %s: it has fewer images than there are processes", name)
             continue
-        extraction = FeatureExtraction(module.model.vision, folder, name, images, settings)
+        extraction = FeatureExtraction(module.model, folder, name, images, settings)
         try:
             loaders = _MissingImages(data, extraction)
             trainer.predict(extraction, datamodule=loaders, return_predictions=False)
@@ -147,7 +148,7 @@ class FeatureExtraction(LightningModule):
     """One pass of the towers over a data set into the cache; does nothing if the entry exists.
 
     Args:
-        vision: The towers.
+        model: The detector whose frozen part is run.
         folder: The cache.
         name: Name of the data set in the run, such as `source.mvtec`.
         images: The data set.
@@ -156,14 +157,14 @@ class FeatureExtraction(LightningModule):
 
     def __init__(
         self,
-        vision: VisionEncoder,
+        model: Detector[Any, Any],
         folder: CacheFolder,
         name: str,
         images: IndexDataset,
         settings: Mapping[str, Any],
     ) -> None:
         super().__init__()
-        self.vision, self.folder = vision, folder
+        self.model, self.folder = model, folder
         self.name, self.images, self.settings = name, images, settings
         self.is_missing = False
         self._facts: dict[str, Any] = {}
@@ -204,25 +205,24 @@ class FeatureExtraction(LightningModule):
             self._lock = None
         return self._lock is not None
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> VisionTokens:
-        """Encode a batch."""
-        tokens: VisionTokens = self.vision(batch["image"])
-        return tokens
+    def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor]:
+        """Encode a batch: a vector and planes for each image."""
+        return self.model.to_arrays(self.model.encode(batch["image"]))
 
     def on_predict_batch_end(
         self, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Write the features of a batch."""
         try:
+            global_, planes = outputs
             if self._writer is None:
-                self._computed_in = str(outputs.patches.dtype).removeprefix("torch.")
-                shape = TokenShape(len(outputs.patches), outputs.grid, outputs.patches.shape[-1])
-                self._writer = self._open(shape)
-            self._writer.write(batch["index"].tolist(), outputs.global_, outputs.patches)
+                self._computed_in = str(planes.dtype).removeprefix("torch.")
+                self._writer = self._open(FeatureShape(global_.shape[1], tuple(planes.shape[1:])))
+            self._writer.write(batch["index"].tolist(), global_, planes)
         except OSError as error:
             raise unwritable(self.folder.path, error, "cache.folder") from error
 
-    def _open(self, shape: TokenShape) -> EntryWriter:
+    def _open(self, shape: FeatureShape) -> EntryWriter:
         """Open the entry's arrays: the first process creates them, the others wait."""
         building, dtype = self.folder.building(self._id), self.settings["cache"]["dtype"]
         if self.trainer.is_global_zero:
@@ -287,6 +287,7 @@ class FeatureExtraction(LightningModule):
             "backbone": tower_facts(settings["backbone"]["model"], digest),
             "guide": guide["features"] and tower_facts(guide["features"], digest),
             **{f"{name}_attention": content for name, content in parts.items()},
+            **_method_facts(settings),
             "image_size": self.images.image_size,
             "resizer": self.images.resizer,
             "precision": settings["trainer"]["precision"],
@@ -311,6 +312,12 @@ class _MissingImages(LightningDataModule):
         if not self.extraction.is_missing:
             return []
         return [self.data.image_loader(self.extraction.name)]
+
+
+def _method_facts(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The constructor of a method, if it has one; it decides the features too."""
+    node = settings["method"].get("detector")
+    return {} if node is None else {"detector": node}
 
 
 def _in_words(settings: Mapping[str, Any]) -> str:
@@ -342,7 +349,7 @@ def _tower_name(tower: Mapping[str, Any]) -> str:
 
 def _modules_named(settings: Mapping[str, Any]) -> list[Any]:
     """Modules of everything that builds the vision side, such as the user's own attention."""
-    nodes = [settings["backbone"], settings["guide"], settings["attention"]]
+    nodes = [settings[name] for name in ("backbone", "guide", "attention", "method")]
     found = []
     while nodes:
         node = nodes.pop()

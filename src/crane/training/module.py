@@ -14,10 +14,9 @@ from torch import Tensor, nn
 
 from crane.data import CraneDataModule
 from crane.errors import UsageError
-from crane.methods import Crane, CraneLoss
-from crane.methods.checkpoint import PROMPTS
+from crane.methods import Detector
 from crane.metrics import Curve, DatasetResult, Evaluation
-from crane.types import Batch, Prediction, TokenBatch, VisionTokens
+from crane.types import Batch, Prediction, TokenBatch
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +44,8 @@ class CraneModule(LightningModule):
 
     def __init__(
         self,
-        model: Crane,
-        loss: CraneLoss | None,
+        model: Detector[Any, Any],
+        loss: Callable[..., Any] | None,
         optimizer: Callable[..., torch.optim.Optimizer] | None,
         evaluate: Evaluate,
         *,
@@ -65,16 +64,17 @@ class CraneModule(LightningModule):
         self.strict_loading = False  # checkpoints hold the prompts only; see on_load_checkpoint
         self.token_dtype = torch.float32
         """Type in which cached features were computed; they may be stored in a smaller one."""
-        self._text: Tensor | None = None  # static prompts, encoded once per test or validation
+        self._training_text: Any = None
+        self._texts: list[Any] = []  # of each data set's classes, encoded once per pass
         self.evaluations = nn.ModuleList()
         self.results: tuple[DatasetResult, ...] = ()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Build the configured optimizer over the prompts."""
+        """Build the configured optimizer over what is learned."""
         if self.optimizer is None:
             raise UsageError("training needs an optimizer", key="optimizer")
         try:
-            return self.optimizer(self.model.prompts.parameters())
+            return self.optimizer(self.model.trained.parameters())
         except (ValueError, TypeError) as error:  # a negative rate and the like
             raise UsageError(
                 f"the optimizer refuses its values: {error}", key="optimizer"
@@ -85,14 +85,13 @@ class CraneModule(LightningModule):
         prediction: Prediction = self.model(images)
         return prediction
 
-    def tokens(self, batch: Batch | TokenBatch) -> VisionTokens:
+    def features(self, batch: Batch | TokenBatch) -> Any:
         """The frozen features of a batch: cached ones, or computed now."""
         if "image" in batch:
-            tokens: VisionTokens = self.model.vision(cast(Batch, batch)["image"])
-            return tokens
-        patches = batch["patches"].to(self.token_dtype).transpose(0, 1)
-        grid = (patches.shape[2], patches.shape[3])
-        return VisionTokens(batch["global_"].to(self.token_dtype), patches.flatten(2, 3), grid)
+            return self.model.encode(cast(Batch, batch)["image"])
+        size = (batch["mask"].shape[-2], batch["mask"].shape[-1])
+        planes, global_ = batch["patches"].to(self.token_dtype), batch["global_"]
+        return self.model.from_arrays(global_.to(self.token_dtype), planes, size)
 
     @property
     def _data(self) -> CraneDataModule:
@@ -105,21 +104,15 @@ class CraneModule(LightningModule):
                 "the source has no masks: the focal and Dice losses are off, and only the image "
                 "loss trains the prompts; maps will localise less well"
             )
+        names = self._data.source_class_names
+        self._training_text = self.model.training_text(names)
 
     def training_step(self, batch: Batch | TokenBatch, batch_idx: int) -> Tensor:
         """Compute the loss of a batch of the source."""
         if self.loss is None:
             raise UsageError("training needs a loss", key="loss")
-        tokens = self.tokens(batch)
-        text = self.model.encode_prompts(tokens, with_context=self._draw_context())
-        losses = self.loss(
-            self.model,
-            tokens,
-            text,
-            mask=batch["mask"],
-            has_mask=batch["has_mask"],
-            label=batch["label"],
-        )
+        features, generator = self.features(batch), self._generator()
+        losses = self.model.losses(self.loss, features, self._training_text, batch, generator)
         values = {"loss": losses.total, **losses._asdict()}
         del values["total"]
         self.log_dict(
@@ -129,17 +122,16 @@ class CraneModule(LightningModule):
         )
         return losses.total
 
-    def _draw_context(self) -> bool:
-        """Whether this step uses the image context; the same on every process and when resumed."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.global_step)
-        draw = torch.rand((), generator=generator).item()
-        return draw < self.model.prompts.context_in_training
+    def _generator(self) -> torch.Generator:
+        """Random numbers of this step; the same on every process and when resumed."""
+        return torch.Generator().manual_seed(self.seed * 1_000_003 + self.global_step)
 
     def on_validation_epoch_start(self) -> None:
         """Start the metrics of the held-out source."""
-        evaluation = self.evaluate(class_names=self._data.source_class_names)
+        names = self._data.source_class_names
+        evaluation = self.evaluate(class_names=names)
         self.evaluations = nn.ModuleList([evaluation]).to(self.device)
-        self._text = self.model.static_text()
+        self._texts = [self.model.encode_classes(names)]
 
     def validation_step(self, batch: Batch | TokenBatch, batch_idx: int) -> None:
         """Evaluate a batch of the held-out source."""
@@ -162,7 +154,8 @@ class CraneModule(LightningModule):
             )
             for name, index in self._data.targets.items()
         ).to(self.device)
-        self._text = self.model.static_text()
+        indices = self._data.targets.values()
+        self._texts = [self.model.encode_classes(index.class_names) for index in indices]
 
     def test_step(
         self, batch: Batch | TokenBatch, batch_idx: int, dataloader_idx: int = 0
@@ -195,7 +188,8 @@ class CraneModule(LightningModule):
 
     def _evaluate(self, batch: Batch | TokenBatch, number: int) -> Prediction:
         size = (batch["mask"].shape[-2], batch["mask"].shape[-1])
-        prediction = self.model.predict(self.tokens(batch), size, self._text)
+        features, text = self.features(batch), self._texts[number]
+        prediction = self.model.predict(features, text, batch["class_id"], size)
         self._evaluation(number).update(
             prediction.score.float(),
             prediction.map.float(),
@@ -208,10 +202,14 @@ class CraneModule(LightningModule):
         )
         return prediction
 
+    @property
+    def _prefix(self) -> str:
+        return f"model.{self.model.LEARNED}."
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store prompts and configuration only; the frozen towers come from their own files."""
-        state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {k: v for k, v in state.items() if k.startswith(PROMPTS)}
+        state, prefix = checkpoint["state_dict"], self._prefix
+        checkpoint["state_dict"] = {k: v for k, v in state.items() if k.startswith(prefix)}
         checkpoint["crane"] = {
             "config": json.dumps(self.config),
             "training": json.dumps(self.training_facts),
@@ -219,7 +217,8 @@ class CraneModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse checkpoints with other prompt shapes, without a state, or from mid-epoch."""
-        wanted = {PROMPTS + k: tuple(v.shape) for k, v in self.model.prompts.state_dict().items()}
+        learned = self.model.trained.state_dict()
+        wanted = {self._prefix + name: tuple(value.shape) for name, value in learned.items()}
         found = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
         if found != wanted:
             raise UsageError(

@@ -18,11 +18,10 @@ from crane.files import sha256
 from crane.gate import build, renamed
 from crane.identity import Effect, decisive
 from crane.methods import (
-    Crane,
+    Detector,
     PromptCheckpoint,
     build_model,
     compile_towers,
-    load_prompts,
     model_config,
     read_checkpoint,
 )
@@ -45,8 +44,8 @@ class RunSummary:
 
     folder: Path
     """Folder of everything that was written."""
-    checkpoint: Path
-    """The prompts that were tested, or those of the last epoch."""
+    checkpoint: Path | None
+    """What was tested, or that of the last epoch; None for methods that train nothing."""
     results: tuple[DatasetResult, ...]
     """Results of each target."""
     overlays: tuple[Path, ...]
@@ -75,6 +74,11 @@ def train(config: DictConfig) -> RunSummary:
     data.explain()
     data.check_labels()
     model = build_model(config)
+    if not model.is_trainable:
+        raise UsageError(
+            f"{config.method.name} has nothing to train; crane test method=… needs no checkpoint",
+            key="method",
+        )
     compile_towers(model, config.compile)
     loss = build(config.loss, "loss")
     optimizer = build(config.optimizer, "optimizer")
@@ -105,7 +109,7 @@ def train(config: DictConfig) -> RunSummary:
             log_prompts(trainer.logger, chosen, {"epoch": chosen.stem, "sources": sources})
         if config.test and data.targets:
             prompts = read_checkpoint(chosen).prompts if trainer.is_global_zero else {}
-            load_prompts(model, trainer.strategy.broadcast(prompts))
+            model.load_learned(trainer.strategy.broadcast(prompts))
             trainer.test(module, data, verbose=False)
         _end(config, trainer, record)
     return RunSummary(folder, chosen, module.results, tuple(write.files))
@@ -117,7 +121,7 @@ def _start(config: DictConfig) -> None:
     seed_everything(config.seed, workers=True, verbose=False)
 
 
-def test(config: DictConfig, checkpoint: PromptCheckpoint) -> RunSummary:
+def test(config: DictConfig, checkpoint: PromptCheckpoint | None) -> RunSummary:
     """Test learned prompts on the targets of a configuration.
 
     Args:
@@ -135,15 +139,19 @@ def test(config: DictConfig, checkpoint: PromptCheckpoint) -> RunSummary:
         )
     data.explain()
     model = build_model(config)
-    load_prompts(model, checkpoint.prompts)
+    if checkpoint is not None:
+        model.load_learned(checkpoint.prompts)
     compile_towers(model, config.compile)
     module = _module(config, model, loss=None, optimizer=None)
 
-    folder, prompts = Path(config.run_dir), Path(config.checkpoint).expanduser()
+    folder = Path(config.run_dir)
+    prompts = None if checkpoint is None else Path(config.checkpoint).expanduser()
     write = _write_results(config, data)
     trainer = _trainer(config, [write, LogToWandb(write)])
     data.check_shares(trainer.world_size)
-    weights = {**weight_hashes(config), "prompts": sha256(prompts)}
+    weights = dict(weight_hashes(config))
+    if prompts is not None:
+        weights["prompts"] = sha256(prompts)
     with ending_together(trainer), closing(trainer.logger):
         record = _begin(config, trainer, data, weights)
         use_features(config, trainer, module, data)
@@ -179,7 +187,7 @@ def _end(config: DictConfig, trainer: Trainer, record: RunRecord) -> None:
         write_record(Path(config.run_dir), record.finished(), plain(config))
 
 
-def _module(config: DictConfig, model: Crane, **parts: Any) -> CraneModule:
+def _module(config: DictConfig, model: Detector[Any, Any], **parts: Any) -> CraneModule:
     evaluate = build(config.metrics, "metrics")
     return CraneModule(
         model, evaluate=evaluate, seed=config.seed, config=model_config(config), **parts

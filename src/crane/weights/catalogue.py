@@ -11,6 +11,7 @@ from typing import Any
 from crane.weights.embedded import MINI_CLIP, MINI_GUIDE, open_clip_with_mini
 
 OPEN_CLIP_HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+OPEN_CLIP_RELEASES = "https://github.com/mlfoundations/open_clip/releases/download/v0.2-weights"
 TIMM_HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 RANDOM = "random"
 """The `weights` value that asks for seeded random numbers instead of a file."""
@@ -141,6 +142,17 @@ _ENTRIES = (
     _open_clip(
         *("ViT-L-14/datacomp_xl_s13b_b90k", "laion/CLIP-ViT-L-14-DataComp.XL-s13B-b90K"),
         *(1710, "backbone=openclip_vit_l14_datacomp"),
+    ),
+    *(
+        WeightFile(
+            f"ViT-B-16-plus-240/laion400m_{epoch}",
+            (f"vit_b_16_plus_240-laion400m_{epoch}-{start}.pt",),
+            "MIT",
+            url=f"{OPEN_CLIP_RELEASES}/vit_b_16_plus_240-laion400m_{epoch}-{start}.pt",
+            size_mb=834,
+            options=(f"backbone=openclip_vit_b16_plus_240{option}",),
+        )
+        for epoch, start, option in (("e31", "8fb26589", ""), ("e32", "699c4b84", "_e32"))
     ),
     WeightFile(
         "dinov2_vitb14_reg4_pretrain.pth",

@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from crane.cache import CacheFolder, Description
-from crane.cache.arrays import EntryWriter, Features, TokenShape, allocate, finish
+from crane.cache.arrays import EntryWriter, Features, FeatureShape, allocate, finish
 
-SHAPE = TokenShape(num_local=2, grid=(3, 4), width=5)
+SHAPE = FeatureShape(5, (2, 3, 4, 5))
 
 
 @pytest.fixture
@@ -37,7 +37,8 @@ def make(folder, description, tokens):
         global_, patches = tokens
         for part in (rows[:4], rows[4:]):
             if part:
-                writer.write(list(part), global_[list(part)], patches[:, list(part)])
+                planes = patches[:, list(part)].transpose(0, 1).unflatten(2, (3, 4))
+                writer.write(list(part), global_[list(part)], planes)
         writer.close()
         about = {**vars(description), "dtype": dtype}
         finish(building, folder.place(name), [f"{n}.png" for n in range(6)], Description(**about))

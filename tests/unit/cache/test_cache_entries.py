@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from crane.cache import BrokenEntryError, Entry
-from crane.cache.arrays import EntryWriter, Features, TokenShape, allocate, finish, is_allocated
+from crane.cache.arrays import EntryWriter, Features, FeatureShape, allocate, finish, is_allocated
 from crane.cache.entry import checksum as digest
 from crane.errors import UsageError
 
@@ -29,7 +29,7 @@ def test_features_come_back_by_name(make, read, tokens, dtype, error):
 
 def test_the_stated_size_is_that_on_disk(make):
     entry = make()
-    arrays = TokenShape(2, (3, 4), 5).num_bytes(6, "float32")
+    arrays = FeatureShape(5, (2, 3, 4, 5)).num_bytes(6, "float32")
     headers = 3 * 128
     names = (entry.folder / "images.json").stat().st_size
     assert (
@@ -173,7 +173,7 @@ def test_others_wait_until_every_array_is_there(folder, monkeypatch):
 
     monkeypatch.setattr(np.lib.format, "open_memmap", watched)
     assert not is_allocated(building)
-    allocate(building, 2, TokenShape(1, (2, 2), 3), "float32")
+    allocate(building, 2, FeatureShape(3, (1, 2, 2, 3)), "float32")
     assert seen == [False] * 6
     assert is_allocated(building)
     EntryWriter(building, "float32").close()
@@ -181,10 +181,10 @@ def test_others_wait_until_every_array_is_there(folder, monkeypatch):
 
 def test_rows_of_another_size_are_refused(folder, description):
     building = folder.building("0" * 16)
-    allocate(building, 2, TokenShape(1, (2, 2), 3), "float32")
+    allocate(building, 2, FeatureShape(3, (1, 2, 2, 3)), "float32")
     writer = EntryWriter(building, "float32")
     with pytest.raises(AssertionError):
-        writer.write([0], torch.zeros(1, 3), torch.zeros(1, 1, 5, 3))
+        writer.write([0], torch.zeros(1, 3), torch.zeros(1, 1, 5, 1, 3))
     writer.close()
     with pytest.raises(UsageError):
         finish(building, folder.place("0" * 16), ["a", "b"], description)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from crane.cache import CacheFolder, Description
-from crane.cache.arrays import EntryWriter, Features, TokenShape, allocate, finish
+from crane.cache.arrays import EntryWriter, Features, FeatureShape, allocate, finish
 from crane.errors import UsageError
 
 DAY = 86400
@@ -19,7 +19,7 @@ def folder(tmp_path):
     folder = CacheFolder(tmp_path / "features")
     for digit, days, num_images in (("1", 0, 10), ("2", 10, 20), ("3", 100, 30)):
         name = digit * 16
-        allocate(folder.building(name), num_images, TokenShape(1, (4, 4), 32), "float32")
+        allocate(folder.building(name), num_images, FeatureShape(32, (1, 4, 4, 32)), "float32")
         writer = EntryWriter(folder.building(name), "float32")
         zeros = torch.zeros(num_images, 32), torch.zeros(1, num_images, 16, 32)
         writer.write(range(num_images), *zeros)

@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 from crane.backbones import load_backbone
 from crane.errors import UsageError
 from crane.identity import MODEL_KEYS
-from crane.methods import Crane, build_model, load_prompts, model_config
+from crane.methods import Crane, build_model, model_config
 from reference.build import FixedFeatures, build, composed
 from reference.generated import generated_clip_state_dict, generated_prompts
 
@@ -93,19 +93,19 @@ def test_a_joint_width_of_its_own_needs_static_prompts() -> None:
 
 def test_prompts_come_under_our_names_and_the_official_ones(crane: Crane) -> None:
     official = generated_prompts(text_width=128)
-    load_prompts(crane, official)
+    crane.load_learned(official)
     ours = {name: value.clone() for name, value in crane.prompts.state_dict().items()}
     assert torch.equal(ours["deep"][3], official["compound_prompts_text.3"])
-    load_prompts(crane, {"prompt_learner": generated_prompts(seed=1, text_width=128)})
+    crane.load_learned({"prompt_learner": generated_prompts(seed=1, text_width=128)})
     assert not torch.equal(crane.prompts.deep, ours["deep"])
-    load_prompts(crane, ours)
+    crane.load_learned(ours)
     assert torch.equal(crane.prompts.deep, ours["deep"])
 
 
 def test_prompts_of_another_width_are_refused(crane: Crane) -> None:
     for prompts in (generated_prompts(text_width=64), {"words.normal": torch.rand(12, 128)}):
         with pytest.raises(UsageError, match="checkpoint"):
-            load_prompts(crane, prompts)
+            crane.load_learned(prompts)
 
 
 def test_a_checkpoint_carries_the_model_without_anyones_folders() -> None:

@@ -16,7 +16,6 @@ from crane.methods import (
     adopt_config,
     build_model,
     load_model,
-    load_prompts,
     model_config,
     prompts_from_official,
     read_checkpoint,
@@ -267,7 +266,7 @@ def test_a_model_keeps_its_prompts_whatever_the_seed(saved, model):
     config = adopted(saved, "seed=7")
     restored = build_model(config)
     assert not torch.equal(restored.prompts.deep, model.prompts.deep)
-    load_prompts(restored, read_checkpoint(saved).prompts)
+    restored.load_learned(read_checkpoint(saved).prompts)
     assert torch.equal(restored.prompts.deep, model.prompts.deep)
 
 

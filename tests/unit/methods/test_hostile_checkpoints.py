@@ -18,12 +18,11 @@ from crane.methods import (
     adopt_config,
     build_model,
     load_model,
-    load_prompts,
     model_config,
     read_checkpoint,
     save_prompts,
 )
-from crane.methods.checkpoint import FORMAT, PROMPTS
+from crane.methods.checkpoint import FORMAT, LEARNED
 from crane.weights import HUB_REPOS, load_open_clip
 
 CHOSEN = ("backbone=tiny", "method=crane_plus", "guide=tiny", "image_size=56")
@@ -56,7 +55,7 @@ def write(request, model, tmp_path) -> Write:
         if request.param == ".safetensors":
             save_file(prompts, path, metadata={"format": FORMAT, "config": text})
         else:
-            state = {PROMPTS + name: value for name, value in prompts.items()}
+            state = {LEARNED[0] + name: value for name, value in prompts.items()}
             torch.save({"crane": {"config": text}, "state_dict": state}, path)
         return path
 
@@ -268,4 +267,4 @@ def test_a_file_of_weights_may_be_the_same_and_is_warned_of(saved, model, tmp_pa
     torch.save(clip.state_dict(), tmp_path / "tiny.pt")
     restored = load_model(saved, [f"backbone.model.weights={tmp_path / 'tiny.pt'}"])
     assert "make sure that" in caplog.text
-    load_prompts(restored, read_checkpoint(saved).prompts)
+    restored.load_learned(read_checkpoint(saved).prompts)

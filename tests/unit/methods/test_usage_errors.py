@@ -18,6 +18,8 @@ LAYERS = ("attention", "backbones", "guides", "prompts", "scoring", "methods", "
 CONFIGURATIONS = (
     ("train", "backbone=tiny", "method=crane_plus", "guide=tiny"),
     ("test", "checkpoint=prompts.safetensors", "guide=dinov2_vitb14_reg"),
+    ("train", "method=vand"),
+    ("test", "method=winclip"),
     ("workspace", "entity=me", "datasets=[visa]"),
 )
 

@@ -26,7 +26,7 @@ def module(*overrides, seed=111):
 def draws(made, num_steps, monkeypatch):
     steps = iter(range(num_steps))
     monkeypatch.setattr(CraneModule, "global_step", property(lambda self: next(steps)))
-    return [made._draw_context() for _ in range(num_steps)]
+    return [made.model.uses_context(made._generator()) for _ in range(num_steps)]
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.25, 0.8, 1.0])
