@@ -23,7 +23,17 @@ from crane.report.discovery import Run
 from crane.report.labels import settings
 from crane.training.run import training_facts
 
-FILLED = ("source", "targets", "guide", "attention", "logger", "methods", "prompt", "scoring", "loss")
+FILLED = (
+    "source",
+    "targets",
+    "guide",
+    "attention",
+    "logger",
+    "methods",
+    "prompt",
+    "scoring",
+    "loss",
+)
 """Keys that hold what a group puts there, or nothing."""
 
 

@@ -395,7 +395,7 @@ def test_preprocessing_equals_the_published_transforms() -> None:
     """One image through our reading: bicubic, as all but AnoVL, which resizes bilinearly."""
     from PIL import Image
 
-    from crane.data import image_to_tensor
+    from crane.data.images import image_to_tensor
 
     golden = read(FOLDER / "preprocessing.npz")
     mean = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(3, 1, 1)

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError
 
 from crane import schema
-from crane.checks import existing_file, existing_folder, one_of, shown
+from crane.checks import PathText, check_value, existing_file, existing_folder, one_of, shown
 from crane.cli.arguments import SHORT_NAMES, Arguments
 from crane.config import compose, conf_dir, flat, plain
 from crane.errors import InvalidValueError, UsageError
@@ -345,6 +345,7 @@ def check_files(config: DictConfig, command: str) -> None:
             f"{name} has nothing to train; crane test needs no checkpoint", key="method"
         )
     if "checkpoint" in config and (config.checkpoint is not None or not trains_nothing):
+        check_value(config.checkpoint, PathText, "checkpoint")
         existing_file(config.checkpoint, "checkpoint", "a checkpoint file")
     if config.get("resume") is not None:
         existing_file(config.resume, "resume", "the checkpoints/last.ckpt of a training")

@@ -21,7 +21,7 @@ def folder(tmp_path):
         name = digit * 16
         allocate(folder.building(name), num_images, FeatureShape(32, (1, 4, 4, 32)), "float32")
         writer = EntryWriter(folder.building(name), "float32")
-        zeros = torch.zeros(num_images, 32), torch.zeros(1, num_images, 16, 32)
+        zeros = torch.zeros(num_images, 32), torch.zeros(num_images, 1, 4, 4, 32)
         writer.write(range(num_images), *zeros)
         writer.close()
         about = Description(
