@@ -37,7 +37,7 @@ FILES = dict(re.findall(r"^`(\S+/\S+)`:\n\n```\w+\n(.*?)^```", PAGE, re.DOTALL |
 COMMANDS = [
     line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()
 ]
-PACKAGES = ("attention", "prompts", "scoring", "metrics")
+PACKAGES = ("attention", "methods", "prompts", "scoring", "metrics")
 TINY = ("backbone=tiny", "image_size=56")
 
 
@@ -67,7 +67,17 @@ def images():
 
 def test_there_is_an_example_for_each_kind_of_addition():
     groups = {Path(name).parent.as_posix() for name in FILES if name.startswith("conf/")}
-    kinds = ("attention", "prompt", "scoring", "backbone", "guide", "dataset", "metrics", "logger")
+    kinds = (
+        "method",
+        "attention",
+        "prompt",
+        "scoring",
+        "backbone",
+        "guide",
+        "dataset",
+        "metrics",
+        "logger",
+    )
     assert groups == {f"conf/{kind}" for kind in kinds}
     others = {name.partition("/")[0] for name in FILES} - {"conf", "src"}
     assert others == {"experiments", "benchmarks"}
@@ -96,6 +106,22 @@ def test_python_examples_pass_the_checks_of_style(name):
         command = [sys.executable, "-m", "ruff", *check, "--stdin-filename", name, "-"]
         done = subprocess.run(command, input=FILES[name], capture_output=True, text=True, cwd=ROOT)
         assert done.returncode == 0, done.stdout
+
+
+def test_the_method_trains_and_is_loaded_again(clone, crane, use, tmp_path):
+    trained = tmp_path / "trained"
+    typed = (*TINY, "method=shifted", "trainer=cpu", "trainer.max_epochs=1", "data.num_workers=0")
+    data = [*use("source", "alpha"), *use("targets", "beta")]
+    outcome = crane("train", *typed, *data, "cache=all", f"hydra.run.dir={trained}")
+    assert outcome.code == 0, outcome.err
+    checkpoint = trained / "prompts" / "epoch_1.safetensors"
+    again = crane(
+        *("test", f"checkpoint={checkpoint}", "method=shifted", "trainer=cpu"),
+        *("data.num_workers=0", *use("targets", "beta"), f"hydra.run.dir={tmp_path / 'tested'}"),
+    )
+    assert again.code == 0, again.err
+    tables = [(folder / "results.csv").read_text() for folder in (trained, tmp_path / "tested")]
+    assert tables[0] == tables[1]
 
 
 def test_the_attention_variant(clone, images):

@@ -128,7 +128,6 @@ class AnoVl(Detector[ViewFeatures, ClassText]):
         text: ClassText,
         class_id: Int[Tensor, " B"],
         size: tuple[int, int],
-        index: Int[Tensor, " B"] | None = None,
     ) -> Prediction:
         """Scores: the mean over views. Maps: the adapted patches, smoothed over 3 x 3.
 
@@ -137,17 +136,15 @@ class AnoVl(Detector[ViewFeatures, ClassText]):
             text: What `encode_classes` gave.
             class_id: The class of each image.
             size: Height and width of the maps in pixels.
-            index: Number of each image, which seeds its adaptation; from 0 unless given.
         """
         pairs = text.pairs[class_id]
         views = (features.views @ pairs.transpose(1, 2)).softmax(dim=-1)
         score = views[..., ANOMALOUS].mean(dim=1)
-        numbers = range(len(score)) if index is None else index.tolist()
         probabilities = torch.stack(
             [
                 self.adapt(patches, text.sentences[c], text.pairs[c], c, number)
-                for patches, c, number in zip(
-                    features.patches, class_id.tolist(), numbers, strict=True
+                for number, (patches, c) in enumerate(
+                    zip(features.patches, class_id.tolist(), strict=True)
                 )
             ]
         )
@@ -166,10 +163,14 @@ class AnoVl(Detector[ViewFeatures, ClassText]):
         class_id: int,
         number: int,
     ) -> Float[Tensor, " N"]:
-        """Fit an adapter to an image; the anomalous probability of its patches afterwards."""
+        """Fit an adapter to an image; the anomalous probability of its patches afterwards.
+
+        Every image gets the same random numbers, so that its batch and order change nothing;
+        `number`, its place in the batch, is for whoever overrides where they come from.
+        """
         with torch.inference_mode(False), torch.enable_grad():
             x, rows, t = patches.clone(), sentences.clone(), pair.clone()
-            generator = torch.Generator().manual_seed((self.seed << 32) + number)
+            generator = torch.Generator().manual_seed(self.seed)
             adapter = self._adapter(class_id, x, rows)
             adapter.draw(*self.first_weights(rows, generator, number))
             for step in range(self.num_steps):

@@ -21,7 +21,7 @@ class Cell:
     """The seed of training and test."""
     train: tuple[str, ...] | None = None
     """Overrides of the `crane train` whose prompts are tested, without its seed and targets; None
-    for a checkpoint."""
+    for a checkpoint, and for methods that train nothing."""
     checkpoint: str | None = None
     """A checkpoint of the authors, below `checkpoints_dir`."""
     epoch: int | None = None
@@ -54,13 +54,14 @@ def expand(recipe: Recipe, suite: Suite, changes: Changes = NO_CHANGES) -> list[
         UsageError: The suite has no replacement for a source, or an override cannot be parsed.
     """
     targets = recipe.targets if suite.targets is None else tuple(suite.targets)
-    seeds = recipe.seeds if changes.seeds is None else changes.seeds
+    own = recipe.suite_seeds.get(suite.name, recipe.seeds)
+    seeds = own if changes.seeds is None else changes.seeds
     return [
         _cell(recipe, row, suite, target, seed, changes)
         for row in recipe.rows
         for target in targets
-        # A checkpoint's prompts do not depend on the seed.
-        for seed in seeds[: 1 if row.checkpoint else None]
+        # What is not trained does not depend on the seed.
+        for seed in seeds[: None if row.trains and not row.checkpoint else 1]
     ]
 
 
@@ -71,16 +72,19 @@ def _cell(
     if isinstance(own, str):
         return Cell(row.name, target, seed, excluded=own)
     case = case_of(target, recipe.protocol, row.protocol)
-    sources = [_source(name, suite) for name in case.source or row.source or recipe.source]
+    common = [*suite.overrides, *_replaced(own, suite)]
+    test = joined(common, _replaced([*row.test, *case.test], suite), changes.overrides)
+    if not row.trains:
+        return Cell(row.name, target, seed, test=test)
+    names = case.source or row.source or recipe.source
+    sources = list(dict.fromkeys(_source(name, suite) for name in names))
     if target in sources:
         return Cell(row.name, target, seed, excluded="it is trained on")
     epoch = case.epoch or row.epoch
-    common = [*suite.overrides, *_replaced(own, suite)]
-    test = joined(common, _replaced([*row.test, *case.test], suite), changes.overrides)
     if row.checkpoint is not None:
         path = row.checkpoint.format(source="+".join(sources), epoch=epoch)
         return Cell(row.name, target, seed, checkpoint=path, epoch=epoch, test=test)
-    own_train = [*suite.train, *_replaced(row.train, suite)]
+    own_train = [*suite.train, *_replaced([*row.train, *case.train], suite)]
     typed = [*changes.overrides, *changes.train, f"dataset@source=[{','.join(sources)}]"]
     return Cell(row.name, target, seed, joined(common, own_train, typed), epoch=epoch, test=test)
 

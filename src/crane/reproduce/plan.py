@@ -108,10 +108,16 @@ class Test:
     """Without the checkpoint's model."""
     dataset: DataSet
     training: Training | None
-    """Whose prompts are tested; None for a checkpoint of the authors."""
+    """Whose prompts are tested; None for a checkpoint of the authors, and for methods that train
+    nothing."""
     epoch: int
     checkpoint: Path | None
-    """A checkpoint of the authors."""
+    """A checkpoint of the authors; None if one is trained here, and for methods that train
+    nothing."""
+
+    def learned(self, folder: Path | None) -> Path | None:
+        """The file of what is tested, with the folder of its training if there is one."""
+        return self.checkpoint if folder is None else prompts_of(folder, self.epoch)
 
     @property
     def missing(self) -> tuple[Missing, ...]:
@@ -125,6 +131,11 @@ class Test:
     def num_images(self) -> int:
         """Images tested; 0 if unknown."""
         return self.dataset.num_images or 0
+
+
+def prompts_of(folder: Path, epoch: int) -> Path:
+    """The prompts of an epoch in a training's folder."""
+    return folder / "prompts" / f"epoch_{epoch}.safetensors"
 
 
 @dataclass

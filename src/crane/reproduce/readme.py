@@ -113,7 +113,8 @@ def _codes(texts: Iterable[str]) -> str:
 def _exception(case: Case) -> str:
     source = f"trained on `{' + '.join(case.source)}`" if case.source else ""
     epoch = f"epoch {case.epoch}" if case.epoch else ""
-    return ", ".join(filter(None, (source, epoch, _codes(case.test))))
+    train = f"{_codes(case.train)} in training" if case.train else ""
+    return ", ".join(filter(None, (source, train, epoch, _codes(case.test))))
 
 
 def _described(row: RecipeRow) -> str:
@@ -121,7 +122,8 @@ def _described(row: RecipeRow) -> str:
     parts += [f"trained on `{' + '.join(row.source)}`"] if row.source else []
     parts += [f"`{one}` in training" for one in row.train]
     parts += [f"`{one}` in testing" for one in row.test]
-    parts += [f"prompts `{row.checkpoint}`"] if row.checkpoint else []
+    parts += [f"checkpoint `{row.checkpoint}`"] if row.checkpoint else []
+    parts += [] if row.trains else ["nothing is trained"]
     parts += [f"on {', '.join(case.targets)}: {_exception(case)}" for case in row.protocol]
     return "; ".join(parts) or "as published"
 

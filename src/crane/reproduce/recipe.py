@@ -111,6 +111,8 @@ class Case:
     """Data sets trained on for them; None for those of the row or recipe."""
     epoch: PositiveInt | None = None
     """Epoch whose prompts are tested; None for that of the row."""
+    train: Overrides = ()
+    """Overrides of the training for them."""
     test: Overrides = ()
     """Overrides of their tests."""
 
@@ -120,7 +122,7 @@ class RecipeRow:
     """One row of a table: a setting, trained and tested.
 
     Raises:
-        ValueError: It names a checkpoint without its epoch, or with overrides of a training.
+        ValueError: It names a checkpoint without its epoch, or says how to train what it does not.
     """
 
     name: Text
@@ -136,6 +138,8 @@ class RecipeRow:
     checkpoint: Annotated[Text, AfterValidator(_check_pattern)] | None = None
     """The authors' prompts, below `checkpoints_dir`, with `{source}` and `{epoch}` in the path;
     such a row trains nothing."""
+    trains: bool = True
+    """Whether it is trained; false for methods that train nothing."""
     epoch: PositiveInt | None = None
     """Epoch whose prompts are tested; None for the last one."""
     published: str | None = None
@@ -151,6 +155,8 @@ class RecipeRow:
     def __post_init__(self) -> None:
         if self.checkpoint is not None and (self.train or self.epoch is None):
             raise ValueError("a row with a checkpoint needs an epoch and no overrides in train")
+        if not self.trains and (self.train or self.source or self.checkpoint or self.epoch):
+            raise ValueError("a row with trains: false has no train, source, checkpoint or epoch")
 
 
 def _check_names(rows: tuple[RecipeRow, ...]) -> tuple[RecipeRow, ...]:
@@ -209,6 +215,8 @@ class Recipe:
     """Allowed difference from published values, in points."""
     protocol: tuple[Case, ...] = ()
     """Exceptions for some data sets in every row."""
+    suite_seeds: Mapping[str, Seeds] = field(default_factory=dict)
+    """Suite to the seeds that replace `seeds` there."""
 
     def __post_init__(self) -> None:
         if self.baseline is not None:
@@ -226,6 +234,8 @@ class Recipe:
                 one_of(row.published, methods, "method", f"published of row {row.name!r}")
             for name in row.suites:
                 one_of(name, suites(), "suite", f"suites of row {row.name!r}")
+        for name in self.suite_seeds:
+            one_of(name, suites(), "suite", "suite_seeds")
         for case in (*self.protocol, *(case for row in self.rows for case in row.protocol)):
             for name in case.targets:
                 one_of(name, targets, "target", "targets of a protocol")
@@ -254,7 +264,7 @@ def case_of(target: str, *protocols: Sequence[Case]) -> Case:
     """Combine what protocols say about one target.
 
     The first case of each protocol that names the target counts; later protocols override source
-    and epoch of earlier ones, and their test overrides come last.
+    and epoch of earlier ones, and their overrides come last.
 
     >>> mvtec = Case(("mvtec",), source=("visa",))
     >>> late = Case(("mvtec", "dagm"), epoch=1)
@@ -265,8 +275,9 @@ def case_of(target: str, *protocols: Sequence[Case]) -> Case:
     for protocol in protocols:
         case = next((case for case in protocol if target in case.targets), whole)
         if case is not whole:
-            test = (*whole.test, *case.test)
-            whole = Case((target,), case.source or whole.source, case.epoch or whole.epoch, test)
+            source, epoch = case.source or whole.source, case.epoch or whole.epoch
+            train, test = (*whole.train, *case.train), (*whole.test, *case.test)
+            whole = Case((target,), source, epoch, train, test)
     return whole
 
 

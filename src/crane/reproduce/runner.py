@@ -17,7 +17,7 @@ from crane.config import plain
 from crane.files import sha256
 from crane.identity import OPTIONS, setting_of
 from crane.methods import PromptCheckpoint, adopt_config, read_checkpoint
-from crane.reproduce.plan import Plan, Planner, Setting, Test, Training
+from crane.reproduce.plan import Plan, Planner, Setting, Test, Training, prompts_of
 from crane.reproduce.resources import why_missing
 from crane.runs import DatasetResult, StoredRun, finished_runs, store_run
 from crane.runs.store import FINISHED, StoredPlace
@@ -65,7 +65,7 @@ class Runner:
         for run in reversed(finished_runs(store)):
             self._finished[_key(run.setting, run.seed, run.data, run.weights)] = run.place
         self._checkpoints: dict[Path, PromptCheckpoint] = {}
-        self._configs: dict[tuple[Test, Path], tuple[DictConfig, str]] = {}
+        self._configs: dict[tuple[Test, Path | None], tuple[DictConfig, str]] = {}
 
     def _find(
         self, name: str, seed: int, data: Mapping[str, str], setting: Setting
@@ -78,15 +78,16 @@ class Runner:
         """Folder of a training that finished before; None if it has to run."""
         place = self._find(wanted.setting.name, wanted.seed, _data(wanted), wanted.setting)
         folder = None if place is None else Path(place.folder)
-        if folder is None or not _prompts(folder, wanted.num_epochs).is_file():
+        if folder is None or not prompts_of(folder, wanted.num_epochs).is_file():
             return None
         return folder
 
     def tested(self, wanted: Test) -> StoredPlace | None:
         """Run of a test that finished before; None if it has to run."""
         folder = None if wanted.training is None else self.trained(wanted.training)
-        path = wanted.checkpoint if folder is None else _prompts(folder, wanted.epoch)
-        if path is None or not path.is_file() or wanted.dataset.missing is not None:
+        path = wanted.learned(folder)
+        is_there = wanted.training is None if path is None else path.is_file()
+        if not is_there or wanted.dataset.missing is not None:
             return None
         _, name = self._ready(wanted, path)
         return self._find(name, wanted.seed, _data(wanted), wanted.setting)
@@ -122,31 +123,31 @@ class Runner:
         if why is not None:
             outcomes.missing[test] = f"weights, as fetching them failed ({why})"
             return
-        path = test.checkpoint
+        folder = None
         if test.training is not None:
             folder = self.trained(test.training)
             if folder is None:
                 folder = self._train(test.training, label)
                 outcomes.num_runs += 1
-            path = _prompts(folder, test.epoch)
-        assert path is not None
-        config, name = self._ready(test, path)
+        config, name = self._ready(test, test.learned(folder))
         place = self._find(name, test.seed, _data(test), test.setting)
         if place is None:
             place = self._test(test, config, name, label)
             outcomes.num_runs += 1
         outcomes.done[test] = place.run_id
 
-    def _ready(self, test: Test, path: Path) -> tuple[DictConfig, str]:
+    def _ready(self, test: Test, path: Path | None) -> tuple[DictConfig, str]:
         """A test's configuration with the checkpoint's model in it, and its setting."""
-        if path not in self._checkpoints:
-            self._checkpoints[path] = read_checkpoint(path)
         if (test, path) not in self._configs:
-            config = test.setting.of(test.seed, test.dataset.name)
-            config = adopt_config(config, self._checkpoints[path], test.overrides)
+            config, digest = test.setting.of(test.seed, test.dataset.name), None
+            if path is not None:
+                if path not in self._checkpoints:
+                    self._checkpoints[path] = read_checkpoint(path)
+                config = adopt_config(config, self._checkpoints[path], test.overrides)
+                digest = sha256(path)
             with open_dict(config):
-                config.checkpoint = str(path)
-            name = setting_of({**plain(config), "checkpoint": sha256(path)}, "test")
+                config.checkpoint = None if path is None else str(path)
+            name = setting_of({**plain(config), "checkpoint": digest}, "test")
             self._configs[test, path] = config, name
         return self._configs[test, path]
 
@@ -176,7 +177,8 @@ class Runner:
         with open_dict(config):
             config.run_dir = str(self.folder / "tests" / f"{name}-{wanted.seed}")
         started = time.monotonic()
-        summary = training.test(config, self._checkpoints[Path(config.checkpoint)])
+        path = config.checkpoint
+        summary = training.test(config, None if path is None else self._checkpoints[Path(path)])
         place = self._keep(config, "test", wanted.overrides, name, summary.results)
         self._end(f"{label}: tested", started)
         return place
@@ -225,10 +227,6 @@ def _data(wanted: Training | Test) -> dict[str, str]:
     if isinstance(wanted, Test):
         return {f"targets.{wanted.dataset.name}": str(wanted.dataset.fingerprint)}
     return {f"source.{one.name}": str(one.fingerprint) for one in wanted.sources}
-
-
-def _prompts(folder: Path, epoch: int) -> Path:
-    return folder / "prompts" / f"epoch_{epoch}.safetensors"
 
 
 def _key(setting: str, seed: int, data: Mapping[str, str], weights: Mapping[str, str]) -> Key:

@@ -209,8 +209,8 @@ def test_what_is_no_recipe(tmp_path, text):
 
 
 def test_later_protocols_come_first_and_tests_add_up():
-    early = [Case(("a", "b"), source=("x",), epoch=5, test=("one=1",))]
+    early = [Case(("a", "b"), source=("x",), epoch=5, train=("t=0",), test=("one=1",))]
     late = [Case(("b",), epoch=1, test=("two=2",))]
-    assert case_of("a", early, late) == Case(("a",), ("x",), 5, ("one=1",))
-    assert case_of("b", early, late) == Case(("b",), ("x",), 1, ("one=1", "two=2"))
+    assert case_of("a", early, late) == Case(("a",), ("x",), 5, ("t=0",), ("one=1",))
+    assert case_of("b", early, late) == Case(("b",), ("x",), 1, ("t=0",), ("one=1", "two=2"))
     assert case_of("c", early, late) == Case(("c",))
