@@ -79,8 +79,11 @@ def write_bytes(path: Path, content: bytes, *, durable: bool = False) -> Path:
 
 
 def write_text(path: Path, text: str, *, durable: bool = False) -> Path:
-    """Write a text file as UTF-8, whole or not at all, and return its path."""
-    return write_bytes(path, text.encode(), durable=durable)
+    r"""Write a text file as UTF-8, whole or not at all, and return its path.
+
+    Bytes of file names that are not UTF-8 become escapes such as `\udcff`, which JSON reads back.
+    """
+    return write_bytes(path, text.encode("utf-8", "backslashreplace"), durable=durable)
 
 
 def write_json(path: Path, content: Mapping[str, object], *, durable: bool = False) -> Path:

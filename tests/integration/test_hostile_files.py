@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import pickle
 import shutil
 import tarfile
@@ -358,3 +359,16 @@ def test_the_code_of_a_guide_that_fails_is_an_error(crane, tiny, tmp_path, code)
     own += ["guide.features.repo_dir=clone", "guide.features.entry=vit"]
     own += ["guide.features.weights=random", "source=[embedded_parts]", "targets=[]"]
     refused(crane("train", *tiny, *own, "results_store=null"), HUBCONF[code])
+
+
+def test_names_that_are_not_utf_8_cost_nothing(crane, here):
+    for kind, number in (("good", 0), ("bad", 1)):
+        for letter in (b"\xff", b"\xfe"):
+            folder = os.fsencode(Path("odd") / kind)
+            Path(os.fsdecode(folder)).mkdir(parents=True, exist_ok=True)
+            shutil.copy(f"photos/{number}.png", os.fsdecode(folder + b"/" + letter + b".png"))
+    typed = ["test", f"checkpoint={CHECKPOINT}", "targets=[folder]", "targets.folder.root=odd"]
+    typed += ["trainer=cpu", "data.num_workers=0", "image_size=56", "results_store=null"]
+    outcome = crane(*typed, "run_dir=tested", "overlay.tile=60")
+    assert outcome.code == 0, outcome.err
+    assert "\\udcff.png" in Path("tested/scores.csv").read_text()

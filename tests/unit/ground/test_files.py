@@ -1,5 +1,7 @@
 """Files that are written whole or not at all."""
 
+import csv
+import io
 import json
 import os
 from pathlib import Path
@@ -10,11 +12,14 @@ from hypothesis import strategies as st
 
 from crane.files import (
     MAX_NAME_BYTES,
+    cell,
+    csv_text,
     file_name,
     file_names,
     replacing,
     sha256,
     shown_path,
+    uncell,
     write_bytes,
     write_json,
     write_text,
@@ -89,3 +94,22 @@ def test_names_that_are_plain_stay_as_they_are() -> None:
     assert list(file_names(names).values()) == names
     assert file_name("b" * 300) != file_name("b" * 301)
     assert file_name("\udcff.png") == "_.png"
+
+
+def test_names_that_are_not_utf_8_are_written_with_escapes(tmp_path: Path) -> None:
+    name = os.fsdecode(b"\xff.png")
+    assert write_text(tmp_path / "a.csv", name).read_bytes() == b"\\udcff.png"
+    path = write_json(tmp_path / "a.json", {"image": name})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"image": name}
+
+
+@given(st.text(max_size=20).filter(lambda text: "\r" not in text))
+def test_text_of_a_csv_is_harmless_and_read_back(text: str) -> None:
+    assert uncell(cell(text)) == text
+    (row,) = csv.reader(io.StringIO(csv_text([["x", text, "y"]]), newline=""))
+    assert uncell(row[1]) == text
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "'=1"])
+def test_formulas_are_quoted(text: str) -> None:
+    assert cell(text) == f"'{text}"
