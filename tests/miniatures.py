@@ -250,7 +250,7 @@ def wrong(masks: str, truths: str, images: str, truncated: str, folder: tuple[st
     }
 
 
-LACKING, UNPAIRED = "mask .*without a mask", "layout .*masks without an image"
+LACKING, UNPAIRED = "mask .*without a mask", "layout .*masks? without an image"
 COUNT, REPEATED = "count .*images, not", "repeated .*the same images in two folders"
 BESIDE = "remark images that are not part of it"
 NO_CLASS = "count .*copy is not one of its classes"
@@ -317,8 +317,8 @@ MINIATURES = {
             "pcb1/Data/Images/Normal/0003.JPG",
             ("pcb1", "pcb1 copy"),
             (
-                "layout .*files listed in .*1cls.csv are missing: .*001.png",
-                "layout .*files listed in .* are missing: .*000.png",
+                "layout .*files? listed in .*1cls.csv (is|are) missing: .*001.png",
+                "layout .*files? listed in .* (is|are) missing: .*000.png",
                 "layout .*not listed in .*: 777.JPG",
                 BESIDE,
             ),
@@ -353,7 +353,7 @@ MINIATURES = {
     "headct": Miniature(
         headct, "headct", {"test": (4, 4)}, "zip", 0, ("brain",),
         {
-            "shifted names": (shift("head_ct/head_ct/*.png"), "layout .*are missing: .*000.png"),
+            "shifted names": (shift("head_ct/head_ct/*.png"), "layout .*(is|are) missing: .*000.png"),
             "extra file": (extra("head_ct/head_ct/777.png"), "layout .*not listed in .*: 777.png"),
             "truncated image": (cut_short("head_ct/head_ct/003.png"), "unreadable "),
             "duplicate folder": (copied("head_ct/head_ct", "head_ct/copy"), BESIDE),

@@ -353,7 +353,7 @@ def test_ones_own_folder_is_verified_alike(crane, raw, tmp_path):
     (own / "ground_truth" / "broken" / "001_mask.png").unlink()
     done = crane("data", "verify", "folder", f"targets.folder.root={own}")
     assert done.code == 0
-    assert "1 anomalous images without a mask count in image metrics only" in done.out
+    assert "1 anomalous image without a mask counts in image metrics only" in done.out
 
 
 def test_statistics_are_a_table_and_a_picture(crane, raw, tmp_path):

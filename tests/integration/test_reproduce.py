@@ -32,13 +32,15 @@ NAMES = {"ksdd_anomalyclip": "ksdd", "cvc_colondb": "cvc-colondb", "cvc_clinicdb
 
 @pytest.fixture
 def table1(tmp_path):
-    """A folder with the recipe of table 1 for the tiny backbone and guide, all its data sets in
-    miniature, and checkpoints in the authors' format."""
+    """A folder with the rows of Crane in table 1 for the tiny backbone and guide, all its data sets
+    in miniature, and checkpoints in the authors' format."""
     root = tmp_path
     folder = root / "table1_zero_shot"
     folder.mkdir()
     shutil.copy(EXPERIMENTS / "table1_zero_shot" / "published.csv", folder)
     content = yaml.safe_load((EXPERIMENTS / "table1_zero_shot" / "recipe.yaml").read_text())
+    content["metrics"].remove("aupro")  # which is not published
+    content["rows"] = [row for row in content["rows"] if row["name"].startswith("Crane")]
     for row in content["rows"]:
         if "method=crane_plus" in row["overrides"]:
             row["overrides"].append("guide=tiny")
@@ -185,7 +187,9 @@ def test_what_is_not_here_is_missing_with_its_reason(crane, tmp_path):
     assert "VisA_20220922.tar" in outcome.out  # where to get it
     assert "missing checkpoint trained_on_visa_crane/epoch_5.pth" in outcome.out
     numbers = read_numbers(folder / "results.csv")
-    assert {number.state for number in numbers} == {"missing"}
+    # Some published averages are not those of the published lines, and left out.
+    others = {n.state for n in numbers if not n.dataset.startswith("average")}
+    assert others == {"missing"}
     assert all(number.reason and number.percent is None for number in numbers)
     of_btad = {n.reason for n in numbers if n.dataset == "btad" and n.row == "Crane, trained here"}
     assert of_btad == {"data mvtec + btad, weights ViT-L-14-336/openai"}

@@ -114,7 +114,7 @@ def test_a_failed_seed_is_named_and_its_training_resumes_as_if_it_had_not_failed
     assert outcome.code == 1
     reason = "seed 2 failed: RuntimeError: no memory"
     assert reason in outcome.out
-    assert "\n1 runs; tests that failed: 1; " in outcome.out  # the test after it
+    assert "\n1 run; tests that failed: 1; " in outcome.out  # the test after it
     numbers = numbers_of(world / EXPERIMENT)
     states = {row: number.state for (row, _), number in numbers.items()}
     assert states == {"0.07": "failed", "0.2": "measured"}

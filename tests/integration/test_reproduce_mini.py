@@ -39,14 +39,17 @@ def check(found, tmp_path):
 
 def test_recipes_run_in_small_and_share_what_they_can(crane, tmp_path):
     names = ["ablation_prompts", "ablation_region_size", "table1_zero_shot"]
-    found = reproduce(crane, tmp_path, names, *SHORT)
+    found = reproduce(crane, tmp_path, names, *SHORT, "seeds=[111]")
     check(found, tmp_path)
     runs = runs_of(tmp_path / "runs" / "store")
-    # Five prompt modes of Crane, one of them table 1's, and Crane+; each test once.
-    assert runs["command"].value_counts().to_dict() == {"test": 9 + 1, "train": 5 + 1}
+    # Five prompt modes of Crane, one of them table 1's, and Crane+; three methods that train and
+    # three that do not; each test once.
+    expected = {"test": 9 + 1 + 3 + 3, "train": 5 + 1 + 3}
+    assert runs["command"].value_counts().to_dict() == expected
     assert not runs.duplicated(["setting", "seed"]).any()
     passed = [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
-    assert 0 < len(passed) <= 2 * 2 * 2  # two vision settings, source and target, towers and guide
+    # Vision settings: Crane's, Crane+'s and those of the six methods; a source and a target each.
+    assert 0 < len(passed) <= (2 + 6) * 2 * 2
     by_row = {n.row: n for n in found["table1_zero_shot"] if n.metric == "aupro_200"}
     assert "ViT-L/14 only" in by_row["Crane+, official checkpoints"].reason
     assert 0 < by_row["Crane+, trained here"].percent < 100
@@ -56,5 +59,5 @@ def test_recipes_run_in_small_and_share_what_they_can(crane, tmp_path):
 @pytest.mark.timeout(1800)
 def test_the_whole_suite_runs(crane, tmp_path):
     found = reproduce(crane, tmp_path, ALL)
-    assert len(found) == 13
+    assert len(found) == 14
     check(found, tmp_path)
