@@ -1,6 +1,7 @@
 """What a user's own folders and lists make of commands: read right, or refused in one sentence."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -96,35 +97,51 @@ def test_two_own_folders_in_one_run(crane, tmp_path, tiny):
     assert "9 of 9 images scored" in again.out
 
 
-@pytest.mark.parametrize("package", ["conformal_clip_data", "elpv_dataset"])
-def test_real_photographs_as_folders_and_as_a_list(crane, tmp_path, tiny, package):
-    """Up to eight images of each label, in a folder layout and by a CSV."""
-    module = pytest.importorskip(package)
-    root = Path(str(module.__file__)).parent
-    found = sorted(p for p in root.rglob("*") if p.suffix.lower() in (".png", ".jpg", ".jpeg"))[:16]
+def textile() -> dict[str, list[Path]]:
+    """Photographs of a textile (MIT): as woven, and with defects in one place or everywhere."""
+    package = pytest.importorskip("conformal_clip_data")
+    folders = {"nominal": package.nominal_dir, "local": package.local_dir}
+    folders["global"] = package.global_dir
+    return {name: sorted(folder().glob("*.jpg"))[:8] for name, folder in folders.items()}
+
+
+def solar_cells() -> dict[str, list[Path]]:
+    """Photographs of solar cells (CC BY-NC-SA): without a defect, and surely with one."""
+    package = pytest.importorskip("elpv_dataset")
+    root = Path(package.__file__).parent / "data"
+    rows = [line.split() for line in (root / "labels.csv").read_text().splitlines()]
+    labels = {"ok": "0.0", "defective": "1.0"}
+    return {
+        name: [root / path for path, probability, _ in rows if probability == wanted][:8]
+        for name, wanted in labels.items()
+    }
+
+
+@pytest.mark.parametrize(("photographs", "normal"), [(textile, "nominal"), (solar_cells, "ok")])
+def test_real_photographs_as_folders_and_as_a_list(crane, tmp_path, tiny, photographs, normal):
     lines = ["path,label"]
-    for number, path in enumerate(found):
-        label = "normal" if number % 2 else "scratch"
-        place = tmp_path / "own" / label / f"{number}.png"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        Image.open(path).save(place)
-        lines.append(f"{place.relative_to(tmp_path / 'own')},{label}")
+    for label, images in photographs().items():
+        (tmp_path / "own" / label).mkdir(parents=True)
+        for image in images:
+            shutil.copy(image, tmp_path / "own" / label)
+            lines.append(f"{label}/{image.name},{label}")
     (tmp_path / "own" / "labels.csv").write_text("\n".join(lines))
+    num_images, num_anomalous = len(lines) - 1, len(lines) - 9
     keys = [
         f"source.folder.root={tmp_path / 'own'}",
+        f"targets.table.root={tmp_path / 'own'}",
         f"targets.table.file={tmp_path / 'own/labels.csv'}",
     ]
     done = crane("train", "source=[folder]", "targets=[table]", *keys, *tiny, "run_dir=out")
     assert done.code == 0, done.err
-    assert "8 normal (good in labels.csv)" in done.out + done.err
+    said = done.out + done.err
+    assert f"8 normal ({normal}), {num_anomalous} anomalous" in said
+    assert f"table: own: 8 normal (good in labels.csv), {num_anomalous} anomalous" in said
+    assert "the source has no masks" in said
     done = crane(
-        *(
-            "predict",
-            "checkpoint=out/prompts/epoch_1.safetensors",
-            f"input={tmp_path / 'own/scratch'}",
-        ),
-        *(f"calibration.input={own / 'normal'}", "calibration.false_alarm_rate=0.2"),
+        *("predict", "checkpoint=out/prompts/epoch_1.safetensors", f"input={tmp_path / 'own'}"),
+        *(f"calibration.input={tmp_path / 'own' / normal}", "calibration.false_alarm_rate=0.2"),
         *("accelerator=cpu", "num_workers=0", "output=seen"),
     )
     assert done.code == 0, done.err
-    assert "8 of 8 images scored" in done.out
+    assert f"{num_images} of {num_images} images scored" in done.out
