@@ -353,7 +353,7 @@ MINIATURES = {
     "headct": Miniature(
         headct, "headct", {"test": (4, 4)}, "zip", 0, ("brain",),
         {
-            "shifted names": (shift("head_ct/head_ct/*.png"), "layout .*(is|are) missing: .*000.png"),
+            "shifted names": (shift("head_ct/head_ct/*.png"), "layout .*is missing: .*000.png"),
             "extra file": (extra("head_ct/head_ct/777.png"), "layout .*not listed in .*: 777.png"),
             "truncated image": (cut_short("head_ct/head_ct/003.png"), "unreadable "),
             "duplicate folder": (copied("head_ct/head_ct", "head_ct/copy"), BESIDE),
