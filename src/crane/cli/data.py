@@ -223,16 +223,16 @@ def _unpack(config: DictConfig, console: Console, reader: Reader) -> None:
     known: dict[str, Any] = {
         k: keywords.get(k) for k in ("name", "split", "layouts", "card", "fetch")
     }
-    check: Callable[[Path], None] = lambda folder: None  # noqa: E731
+    checks: dict[str, Any] = {}
     if "layouts" in keywords:
-        check = partial(check_is_set, **known)
+        checks["check"] = partial(check_is_set, **known)
     elif reader.func not in (index_folder, index_meta_json):
         raise UsageError(f"{keywords['name']} has no archive", key="archive")
     names = keywords.get("folders") or [keywords["name"]]
     place = keywords.get("root") or Path(keywords["datasets_dir"]) / names[0]
     folder, archive = Path(place).expanduser(), Path(config.archive).expanduser()
     with _quiet(), _progress(console) as advance:
-        is_new = unpack(archive, folder, lambda a, b: advance("MB", a >> 20, b >> 20), check)
+        is_new = unpack(archive, folder, lambda a, b: advance("MB", a >> 20, b >> 20), **checks)
     state = "unpacked" if is_new else "already unpacked"
     console.print(f"{escape(shown_path(folder))} {state}", soft_wrap=True)
 

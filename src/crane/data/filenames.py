@@ -62,14 +62,16 @@ def list_images(folder: Path) -> list[Path]:
         if is_image(path) and entry.is_file():
             found.append(path)
         elif may_be_image(path):
-            others.append(entry.name if entry.is_file() else f"{entry.name} (no regular file)")
-    if others:
-        logger.warning(
-            "%s: left out %s: %s",
-            *(folder, counted(len(others), "file that is no image", "files that are no images")),
-            first_few(others),
-        )
+            others.append(entry.name if entry.is_file() else f"{entry.name} (not a regular file)")
+    warn_of_other_files(folder, others)
     return found
+
+
+def warn_of_other_files(folder: object, others: Sequence[str]) -> None:
+    """Say which files beside images are left out, if there are any."""
+    if others:
+        number = counted(len(others), "file that is not an image", "files that are not images")
+        logger.warning("%s: left out %s: %s", folder, number, first_few(others))
 
 
 def list_folders(folder: Path) -> list[Path]:

@@ -42,7 +42,7 @@ _UNREADABLE = (
     struct.error,
     zlib.error,
 )
-"""What PIL's decoders raise on truncated files and on files that are no images."""
+"""What PIL's decoders raise on truncated files and on files that are not images."""
 
 
 def read_rgb(
@@ -220,7 +220,7 @@ def _naming(path: str | Path, kind: str) -> Iterator[None]:
     """Turn whatever fails while a file is opened into an error that names it."""
     try:
         if Path(path).exists() and not Path(path).is_file():  # a pipe would block
-            raise UsageError(f"{kind} {path} is no regular file")
+            raise UsageError(f"{kind} {path} is not a regular file")
         yield
     except UsageError:
         raise

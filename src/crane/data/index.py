@@ -305,11 +305,15 @@ def sorted_samples(samples: Iterable[Sample]) -> tuple[Sample, ...]:
     return tuple(sorted(samples, key=place))
 
 
+UNMASKED = "%s: %d of %d anomalous images have no mask and count in the image metrics only: %s"
+"""The warning about anomalous images without masks in a data set that has masks."""
+
+
 def _warn_of_missing_masks(index: Index) -> None:
     lacking = [s.image for s in index.samples if s.label == ANOMALOUS and s.mask is None]
     if lacking and index.has_masks:
         logger.warning(
-            "%s: %d of %d anomalous images have no mask and count in the image metrics only: %s",
+            UNMASKED,
             index.name,
             len(lacking),
             index.num_anomalous,

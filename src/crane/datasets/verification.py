@@ -11,7 +11,7 @@ from pathlib import Path
 
 from crane.data.doubts import Doubt, class_lines, image_doubt, mask_doubt, remarks
 from crane.data.filenames import first_few, may_be_image
-from crane.data.index import Index, MissingClassError, MissingSplitError
+from crane.data.index import UNMASKED, Index, MissingClassError, MissingSplitError
 from crane.datasets.card import Card
 from crane.errors import UsageError, counted
 from crane.samples import ANOMALOUS, NORMAL, Sample
@@ -142,14 +142,9 @@ def _read(
 
 @contextmanager
 def _hearing() -> Iterator[list[str]]:
-    """Collect the warnings of `crane.data`, such as what was left out, instead of logging them.
-
-    That anomalous images lack masks is told elsewhere.
-    """
+    """Collect the warnings of `crane.data`, such as what was left out, instead of logging them."""
     heard: list[str] = []
-    logger = logging.getLogger("crane.data")
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
+    logger, handler = logging.getLogger("crane.data"), _Collecting(heard)
     propagate, logger.propagate = logger.propagate, False
     logger.addHandler(handler)
     try:
@@ -157,7 +152,18 @@ def _hearing() -> Iterator[list[str]]:
     finally:
         logger.removeHandler(handler)
         logger.propagate = propagate
-        heard[:] = [text for text in heard if "count in the image metrics only" not in text]
+
+
+class _Collecting(logging.Handler):
+    """Keeps warnings, but for those about missing masks, which are told by class."""
+
+    def __init__(self, heard: list[str]) -> None:
+        super().__init__(logging.WARNING)
+        self.heard = heard
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.msg != UNMASKED:
+            self.heard.append(record.getMessage())
 
 
 def _error_of(read: ReadIndex, split: str, class_name: str) -> str:

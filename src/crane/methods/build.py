@@ -253,6 +253,9 @@ def _shown(model: Mapping[str, Any]) -> str:
 def load_model(path: str | Path, overrides: Sequence[str] = ()) -> Any:
     """Load the model of a checkpoint, ready to predict.
 
+    Called with images of another size than the checkpoint's, or of values outside [0, 1], it raises
+    a `UsageError`; `load_model(path, ["image_size=336"])` chooses another size.
+
     Args:
         path: Prompts of `crane train`, or of the official code.
         overrides: Changes to its configuration, as on the command line; an official checkpoint
@@ -262,7 +265,8 @@ def load_model(path: str | Path, overrides: Sequence[str] = ()) -> Any:
         UsageError: The file is no checkpoint, does not fit, or weights are missing.
     """
     checkpoint = read_checkpoint(path)
-    config = compose("test", overrides)
-    model = build_model(adopt_config(config, checkpoint, overrides))
+    config = adopt_config(compose("test", overrides), checkpoint, overrides)
+    model = build_model(config)
     model.load_learned(checkpoint.prompts)
+    model.image_size = config.image_size
     return model

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from crane.errors import UsageError
-from crane.types import Prediction, Truth, VisionTokens
+from crane.types import Prediction, Truth, VisionTokens, check_images
 
 Features = TypeVar("Features", bound=tuple[Any, ...])
 Text = TypeVar("Text")
@@ -41,6 +41,9 @@ class Detector(nn.Module, ABC, Generic[Features, Text]):
 
     LEARNED: ClassVar[str] = "learned"
     """Name of the submodule that is trained, saved and loaded; everything else is frozen."""
+
+    image_size: int | None = None
+    """Height and width that `forward` takes, in pixels; None for any. `load_model` sets it."""
 
     @property
     def trained(self) -> nn.Module:
@@ -179,17 +182,23 @@ class Detector(nn.Module, ABC, Generic[Features, Text]):
 
     def forward(
         self,
-        images: Float[Tensor, "B 3 H W"],
+        images: Tensor,
         class_names: Sequence[str] = OBJECT,
         class_id: Int[Tensor, " B"] | None = None,
     ) -> Prediction:
         """Score images (RGB in [0, 1]) and their pixels.
 
         Args:
-            images: The images.
+            images: The images, of shape (B, 3, H, W) and a float type.
             class_names: The classes that occur.
             class_id: Class of each image; all are of the first one unless given.
+
+        Raises:
+            UsageError: The model has an `image_size`, and the images are not of that size, not RGB
+                or not in [0, 1].
         """
+        if self.image_size is not None:
+            check_images(images, self.image_size)
         if class_id is None:
             class_id = torch.zeros(len(images), dtype=torch.int64, device=images.device)
         text = self.encode_classes(class_names)

@@ -12,7 +12,7 @@ from pathlib import Path
 from crane.checks import shown
 from crane.data import IMAGE_SUFFIXES, is_image
 from crane.data.doubts import MAX_LOOKED_AT, image_doubt, remarks
-from crane.data.filenames import first_few, may_be_image, unreadable
+from crane.data.filenames import first_few, may_be_image, unreadable, warn_of_other_files
 from crane.data.roles import Roles
 from crane.errors import UsageError, counted
 from crane.files import cut_name
@@ -235,9 +235,7 @@ def _walk(folder: Path) -> Iterator[Path]:
     if own:
         number = counted(sum(own.values()), "image")
         logger.warning("%s: left out %s that crane wrote: %s", folder, number, first_few(own))
-    if others:
-        number = counted(len(others), "file that is no image", "files that are no images")
-        logger.warning("%s: left out %s: %s", folder, number, first_few(others))
+    warn_of_other_files(folder, others)
 
 
 def _is_output(names: Collection[str]) -> bool:

@@ -44,7 +44,7 @@ TYPES: Mapping[str, str] = {
 """The columns of the table with their types; every file has the same."""
 
 ABOUT = ("setting", "seed", "status", "time", "run_id", "folder", "data", "weights")
-"""The columns that identify the run of a file and what it was made from."""
+"""The columns that say which run wrote a file, and with which data and weights."""
 
 SUFFIX = ".parquet"
 

@@ -287,7 +287,7 @@ def test_what_is_no_image_is_counted_and_named(mvtec_root, caplog):
     (good / "a.gif").write_bytes(b"x")
     (good / "notes.txt").write_text("x")
     assert read(mvtec_root, classes="bottle").num_normal == 4
-    assert "left out 3 files that are no images: a.gif, lost.png" in caplog.text
+    assert "left out 3 files that are not images: a.gif, lost.png" in caplog.text
 
 
 def test_a_folder_of_masks_is_no_folder_of_images(tmp_path, write):

@@ -121,6 +121,25 @@ def test_load_model_takes_overrides(saved, model):
     assert not torch.equal(predicted(changed).map, predicted(model).map)
 
 
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        (torch.rand(1, 3, 112, 112), "must be 56 x 56 pixels, not 112 x 112"),
+        (torch.rand(1, 1, 56, 56), "must be RGB of shape"),
+        (torch.zeros(1, 3, 56, 56, dtype=torch.uint8), "divide by 255"),
+        (255 * torch.rand(1, 3, 56, 56), "divide by 255"),
+        (torch.full((1, 3, 56, 56), torch.nan), "must have values from 0 to 1"),
+    ],
+)
+def test_a_loaded_model_refuses_what_it_was_not_made_for(saved, images, said):
+    with pytest.raises(UsageError, match=said):
+        load_model(saved)(images)
+
+
+def test_another_size_is_taken_if_it_is_typed(saved):
+    assert load_model(saved, ["image_size=112"])(torch.rand(1, 3, 112, 112)).map.shape[-1] == 112
+
+
 class Evil:
     """A pickle of this would create a file when it is loaded."""
 
