@@ -109,9 +109,13 @@ def csv_text(rows: Iterable[Iterable[object]]) -> str:
     '=cmd.png,-0.5
     """
     text = io.StringIO(newline="")
-    table = csv.writer(text, lineterminator="\n")
-    table.writerows([cell(one) if isinstance(one, str) else one for one in row] for row in rows)
-    return text.getvalue()
+    table = csv.writer(text, lineterminator="\r\n")  # quotes cells that hold either
+    lines = []
+    for row in rows:
+        table.writerow([cell(one) if isinstance(one, str) else one for one in row])
+        lines.append(text.getvalue().removesuffix("\r\n"))
+        text.seek(0), text.truncate()
+    return "".join(f"{line}\n" for line in lines)
 
 
 def cell(text: str) -> str:

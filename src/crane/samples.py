@@ -1,6 +1,7 @@
 """Labelled image files and masks, apart from `crane.types` so that listing them needs no torch."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,17 @@ class Sample:
     box: tuple[int, int, int, int] | None = None
     """The part of both files that is the image, in pixels of the upright file: left, top, right and
     bottom; None for all of it."""
+    more_masks: tuple[Path, ...] = ()
+    """Further masks of the same image, such as one a region, which are united with the first."""
+
+    @property
+    def masks(self) -> tuple[Path, ...]:
+        """All mask files."""
+        return self.more_masks if self.mask is None else (self.mask, *self.more_masks)
+
+    def masked(self, masks: Sequence[Path]) -> "Sample":
+        """The same sample with these masks."""
+        return replace(self, mask=masks[0] if masks else None, more_masks=tuple(masks[1:]))
 
 
 def label_regions(mask: Bool[np.ndarray, "H W"]) -> Int32[np.ndarray, "H W"]:

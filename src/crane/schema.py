@@ -10,6 +10,8 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from annotated_types import Len
+
 from crane.checks import (
     Fraction,
     Ge,
@@ -18,6 +20,7 @@ from crane.checks import (
     NonNegativeFloat,
     NonNegativeInt,
     PathText,
+    PositiveFloat,
     PositiveInt,
     Seed,
     Text,
@@ -28,6 +31,11 @@ Auto = Literal["auto"]
 StoredType = Literal["float32", "float16", "bfloat16"]
 When = Literal["never", "pays", "always"]
 Paths = PathText | Annotated[list[PathText], MinLen(1), "a list of paths"]
+Betas = Annotated[
+    list[Annotated[float, Interval(ge=0, lt=1)]],
+    Len(2, 2),
+    "a list of two numbers from 0 to below 1",
+]
 Entries = Annotated[list[Text], MinLen(1)]
 
 TYPES: Mapping[str, Any] = {
@@ -54,6 +62,10 @@ TYPES: Mapping[str, Any] = {
     "trainer.max_steps": Annotated[int, Ge(-1)],
     "trainer.gradient_clip_val": NonNegativeFloat | None,
     "trainer.limit_test_batches": Annotated[None, "null: every image is tested"],
+    "optimizer.lr": PositiveFloat,
+    "optimizer.betas": Betas,
+    "optimizer.eps": NonNegativeFloat,
+    "optimizer.weight_decay": NonNegativeFloat,
     "method.name": Text,
     "backbone.image_size": PositiveInt,
     "backbone.num_attention_blocks": NonNegativeInt,

@@ -38,12 +38,12 @@ CASES = {  # folders of images, folder of masks, key, what is said
     "masks by key": ("good bad", "x", "masks=[x]", "masks of 3 of 3 from x"),
     "masks as images": ("good bad", "wahr", "", "look like masks"),
     "left out by key": ("good bad old", "", "anomalous=[bad]", "left out, 3 images lie in no"),
-    "MVTec AD 2": (AD_2, "", "", "only train, test_public"),
+    "MVTec AD 2": (AD_2, "", "", "no masks, split test_public"),
     "its test split": (AD_2, "", "split=test_public", "c: 3 normal (good), 3 anomalous (bad)"),
     "inverted": ("good bad", "mask/bad", "mask_invert=true", "look inverted"),
 }
 
-REFUSED = ("true and false", "0 and 1", "fine or bad", "masks as images", "MVTec AD 2")
+REFUSED = ("true and false", "0 and 1", "fine or bad", "masks as images")
 """Cases in which it is unclear what counts; all others can be used."""
 
 

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, open_dict
 
 from crane.cli.launch import alone_in
-from crane.cli.validation import check_columns, optimises
+from crane.cli.validation import optimises
 from crane.config import overridden, plain
 from crane.data import CraneDataModule
 from crane.errors import UsageError, unwritable, usage_error
@@ -76,10 +76,8 @@ class Recording:
         """Check before the work that its numbers can be shown and stored.
 
         Raises:
-            UsageError: No metric fills a column, another run is writing to the folder, or the store
-                cannot be written.
+            UsageError: Another run is writing to the folder, or the store cannot be written.
         """
-        check_columns(self.config)
         if _is_first_process():
             folder = Path(self.config.run_dir)
             self._held.enter_context(alone_in(folder, "run_dir or hydra.run.dir"))

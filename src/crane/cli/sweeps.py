@@ -18,7 +18,7 @@ from rich.table import Table
 
 from crane.checks import shown
 from crane.cli.launch import alone_in
-from crane.cli.validation import check_objective
+from crane.cli.validation import check_metrics
 from crane.errors import UsageError
 from crane.runs import (
     HEADINGS,
@@ -47,12 +47,11 @@ def start(config: DictConfig) -> None:
     """Lock the folder of a multirun, and remove what an earlier one left there about its jobs.
 
     Raises:
-        SystemExit: With 2 if an optimising sweeper has no objective, or another multirun uses the
-            folder.
+        SystemExit: With 2 if a metric does not exist, or another multirun uses the folder.
     """
     held = ExitStack()
     try:
-        check_objective(config)
+        check_metrics(config)
         held.enter_context(alone_in(Path(config.hydra.sweep.dir), "hydra.sweep.dir"))
     except UsageError as error:
         _leave(error)

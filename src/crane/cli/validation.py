@@ -261,7 +261,7 @@ def _siblings(config: DictConfig, key: str) -> str:
 
 
 def check_configuration(config: DictConfig, command: str) -> None:
-    """Check the composed configuration: required values, interpolations, declared types.
+    """Check the composed configuration: required values, interpolations, types, names of metrics.
 
     Args:
         config: The configuration of a command.
@@ -277,6 +277,7 @@ def check_configuration(config: DictConfig, command: str) -> None:
         keys = " and ".join(missing)
         raise UsageError(f"{keys} {verb} required: crane {command} {typed}", key=missing[0])
     schema.check(command, flat(resolved(config, "")))
+    check_metrics(config)
 
 
 def removed_key(error: BaseException, overrides: Iterable[str]) -> UsageError | None:
@@ -293,39 +294,30 @@ def removed_key(error: BaseException, overrides: Iterable[str]) -> UsageError | 
     return UsageError(f"{key} is required; leave {' '.join(removed)} out", key=key)
 
 
-def check_columns(config: DictConfig) -> None:
-    """Refuse columns of tables that no metric fills.
+def check_metrics(config: DictConfig) -> None:
+    """Refuse metrics that nothing measures: columns of tables, what a sweep or training maximises.
 
     Args:
-        config: The configuration of a command that measures.
+        config: The configuration of a command; one that measures nothing passes.
 
     Raises:
         UsageError: Lists the metrics.
     """
+    if "metrics" not in config:
+        return
+    metrics = [*config.metrics.image_measures, *config.metrics.pixel_measures]
     for column in config.table_columns:
-        one_of(str(column).removesuffix("_threshold"), _metrics(config), "metric", "table_columns")
-
-
-def check_objective(config: DictConfig) -> None:
-    """Refuse an objective that no job of an optimising sweeper will measure.
-
-    Args:
-        config: The configuration of the multirun, Hydra's own part included.
-
-    Raises:
-        UsageError: Lists the metrics.
-    """
-    if "objective" in config and optimises(config.hydra.sweeper):
-        one_of(config.objective, _metrics(config), "metric", "objective")
+        one_of(str(column).removesuffix("_threshold"), metrics, "metric", "table_columns")
+    if "objective" in config:
+        one_of(config.objective, metrics, "metric", "objective")
+    if "monitor" in config:
+        values = [f"val/{name}" for name in ("mean", *metrics)]
+        one_of(config.monitor, values, "validation value", "monitor")
 
 
 def optimises(sweeper: DictConfig) -> bool:
     """Whether a sweeper looks at what the jobs measure, as Optuna does."""
     return "BasicSweeper" not in sweeper._target_
-
-
-def _metrics(config: DictConfig) -> list[str]:
-    return [*config.metrics.image_measures, *config.metrics.pixel_measures]
 
 
 def check_files(config: DictConfig, command: str) -> None:

@@ -102,10 +102,11 @@ class IndexDataset(Dataset[Item]):
         """Read a mask that must be as wide and as high as its image."""
         mask = self.index.read_mask(sample)
         if mask.shape[::-1] != image_size:
+            is_turned = mask.shape == image_size
+            way = "turn it like its image, which is read upright" if is_turned else "make it anew"
             raise UsageError(
                 f"mask {sample.mask} is {mask.shape[1]} x {mask.shape[0]} pixels, but its image "
-                f"{sample.image} {image_size[0]} x {image_size[1]} (turned upright by its EXIF "
-                "orientation)"
+                f"{sample.image} {image_size[0]} x {image_size[1]}; {way}"
             )
         if sample.label == ANOMALOUS and not mask.any():
             logger.warning(

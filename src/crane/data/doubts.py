@@ -63,13 +63,15 @@ def class_lines(index: Index, areas: dict[str, float] | None = None) -> list[str
             kinds.append(f"{len(found)} {word}" + (f" ({shown})" if found else ""))
         masked = [s for s in by_class[class_name] if s.mask is not None]
         num_anomalous = sum(s.label == ANOMALOUS for s in by_class[class_name])
+        parts = {same_name(p) for s in by_class[class_name] for p in index.folders_of(s.image)}
+        split = ", split test_public" if "test_public" in parts else ""
         masks = "no masks"
         if masked:
             places = dict.fromkeys(_mask_place(s, index, class_name) for s in masked)
             masks = f"masks of {len(masked)} of {num_anomalous} {first_few(places, limit=2)}"
         area = (areas or {}).get(class_name)
         share = "" if area is None or not masked else f", {100 * area:.3g} % of pixels anomalous"
-        lines.append(f"{class_name}: {', '.join([*kinds, masks])}{share}")
+        lines.append(f"{class_name}: {', '.join([*kinds, masks])}{share}{split}")
     return lines
 
 
@@ -129,10 +131,10 @@ def mask_doubt(sample: Sample, index: Index) -> Doubt | None:
     """
     from crane.data.images import mask_levels
 
-    if sample.mask is None or sample.label != ANOMALOUS or sample.mask.is_dir():
+    if sample.mask is None or sample.label != ANOMALOUS:
         return None
     threshold = index.mask_threshold
-    levels = mask_levels(sample.mask, sample.box, index.mask_values)
+    levels = mask_levels(sample.masks, sample.box, index.mask_values, invert=index.mask_invert)
     mask = (levels > threshold) != index.mask_invert
     if not mask.any():
         return _empty(sample, index)
@@ -168,10 +170,9 @@ def _empty(sample: Sample, index: Index) -> Doubt:
     from crane.data.images import mask_levels
 
     kind = f"are empty: no pixel exceeds mask_threshold {index.mask_threshold}"
-    assert sample.mask is not None
     for values in ("brightest", "alpha", "index"):
         try:
-            levels = mask_levels(sample.mask, sample.box, values)
+            levels = mask_levels(sample.masks, sample.box, values, invert=index.mask_invert)
         except UsageError:
             continue
         above = levels > index.mask_threshold

@@ -4,7 +4,7 @@ import logging
 import os
 import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -26,7 +26,10 @@ _DOCUMENTS = frozenset(
     )
 )
 """Endings of files beside images that need no remark: texts, tables, residue of file managers."""
-_MASK_ENDING = re.compile(r"[_-](masks?|labels?|gt|segmentation|seg|anno|annotation)$", re.I)
+_MASK_ENDING = re.compile(
+    r"([_-](masks?|labels?|gt|segmentation|seg|anno|annotation))+(?P<number>[_-]?\d+)?$", re.I
+)
+_NUMBER = re.compile(r"[_-]\d+$")
 _LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 
 
@@ -140,10 +143,18 @@ def first_few(items: Iterable[object], limit: int = 5) -> str:
 def mask_stem(path: Path) -> str:
     """The stem of a mask's name without the ending that marks it as a mask.
 
-    >>> [mask_stem(Path(name)) for name in ("000_mask.png", "Part3_label.bmp", "7.png")]
-    ['000', 'Part3', '7']
+    >>> names = ("000_mask.png", "Part3_label.bmp", "7.png", "7_mask_1.png")
+    >>> [mask_stem(Path(name)) for name in names]
+    ['000', 'Part3', '7', '7']
     """
     return _MASK_ENDING.sub("", _stem(path))
+
+
+def _is_numbered(mask: Path, image: Path) -> bool:
+    """Whether a mask is one of several of its image: `7_mask_0.png` or `7_0.png` of `7.jpg`."""
+    ending = _MASK_ENDING.search(_stem(mask))
+    number = ending["number"] if ending else _NUMBER.search(_stem(mask))
+    return number is not None and loose_stem(mask.stem) != loose_stem(image.stem)
 
 
 def loose_stem(stem: str) -> str:
@@ -170,7 +181,7 @@ def masks_beside(files: Sequence[Path]) -> dict[Path, Path]:
         Mask to image; empty if any pair is unclear.
     """
     stems = _groups(files, _stem)
-    found: dict[Path, Path] = {}
+    found: dict[Path, Path] = {}  # mask to image
     for file in files:
         owners = [f for f in stems.get(mask_stem(file), []) if f != file]
         twins = [f for f in stems[_stem(file)] if f != file]
@@ -178,7 +189,9 @@ def masks_beside(files: Sequence[Path]) -> dict[Path, Path]:
             found[file] = owners[0]
         elif len(twins) == 1 and is_lossless(file) and not is_lossless(twins[0]):
             found[file] = twins[0]
-    return found if len(set(found.values())) == len(found) else {}
+    images = Counter(found.values())
+    is_clear = all(images[i] == 1 or _is_numbered(mask, i) for mask, i in found.items())
+    return found if is_clear else {}
 
 
 def is_lossless(path: Path) -> bool:
@@ -188,12 +201,13 @@ def is_lossless(path: Path) -> bool:
 
 def pair_masks(
     images: Sequence[Path], masks: Sequence[Path], where: str, others: Sequence[Path] = ()
-) -> dict[Path, Path]:
-    """Find each image's mask by name, never by order.
+) -> dict[Path, tuple[Path, ...]]:
+    """Find each image's masks by name, never by order.
 
     A mask belongs to the image with its stem, or with its stem less an ending such as `_mask`. The
     remaining masks are paired if their names differ from an image's in zero padding or letter case
-    only, and only if there is one candidate.
+    only, and only if there is one candidate. Several masks of one image are numbered, as in
+    `7_mask_0.png` and `7_mask_1.png`, or `7_0.png` and `7_1.png`.
 
     Args:
         images: The anomalous images of one defect.
@@ -202,11 +216,11 @@ def pair_masks(
         others: Normal images, whose masks are left out.
 
     Returns:
-        The mask of every image that has one.
+        The masks of every image that has any.
 
     Raises:
-        UsageError: Two images share a stem, an image has two masks or a mask two images, or a mask
-            has no image (as in a copy whose names are shifted).
+        UsageError: Two images share a stem, an image has two masks that are not numbered or a mask
+            two images, or a mask has no image (as in a copy whose names are shifted).
     """
     check_unique_stems(images, where)
     by_stem = {_stem(image): image for image in images}
@@ -219,10 +233,13 @@ def pair_masks(
         image = by_stem.get(_stem(mask)) or by_stem.get(mask_stem(mask))
         key = loose_stem(mask_stem(mask))
         candidates = [image] if image else by_loose_stem.get(key, [])
+        if not candidates and not elsewhere.isdisjoint((key, loose_stem(mask.stem))):
+            continue
+        candidates = candidates or by_loose_stem.get(_NUMBER.sub("", key), [])
+        similar = {mask_stem(other) for other in similar_masks[key]}
         if not candidates:
-            if elsewhere.isdisjoint((key, loose_stem(mask.stem))):
-                unpaired.append(mask)
-        elif image is None and (len(candidates) > 1 or len(similar_masks[key]) > 1):
+            unpaired.append(mask)
+        elif image is None and (len(candidates) > 1 or len(similar) > 1):
             raise UsageError(
                 f"it is unclear which mask belongs to which image in {where}: "
                 f"masks {first_few(similar_masks[key])} for images {first_few(candidates)}"
@@ -235,9 +252,9 @@ def pair_masks(
             "masks are paired by name, so an image is missing or was renamed"
         )
     for image, several in found.items():
-        if len(several) > 1:
+        if len(several) > 1 and not all(_is_numbered(mask, image) for mask in several):
             raise UsageError(f"several masks of {image.name} in {where}: {first_few(several)}")
-    return {image: mask for image, (mask,) in found.items()}
+    return {image: tuple(several) for image, several in found.items()}
 
 
 def check_unique_stems(images: Sequence[Path], where: str) -> None:

@@ -6,7 +6,7 @@ Published numbers rest on PIL: images are resized bicubically with its antialias
 
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
-from crane.data.filenames import list_images
+from crane.data.filenames import first_few
 from crane.errors import UsageError
 from crane.files import stand_in
 from crane.samples import label_regions as label_regions
@@ -84,7 +84,7 @@ def read_rgb(
 
 
 def read_mask(
-    path: str | Path,
+    path: str | Path | Sequence[Path],
     threshold: int,
     box: Box | None = None,
     *,
@@ -98,7 +98,7 @@ def read_mask(
     16-bit masks are compared with 257 times the threshold, float masks with threshold / 255.
 
     Args:
-        path: The mask file, or a folder of several masks of one image, which are united.
+        path: The mask file, or several of one image, which are united.
         threshold: 0 to 254, on the 8-bit scale.
         box: The part to read of the upright mask; None for all.
         values: What is compared with the threshold (`crane.data.index.MaskValues`).
@@ -111,16 +111,25 @@ def read_mask(
         UsageError: As in `read_rgb`; or the mask has no such values, or masks of one image differ
             in size.
     """
-    if Path(path).is_dir():
-        masks = [mask_levels(file, box, values) > threshold for file in list_images(Path(path))]
-        if not masks or len({mask.shape for mask in masks}) > 1:
-            raise UsageError(f"the masks in {path} must be of one size, and at least one")
-        return np.logical_or.reduce(masks) != invert
-    return (mask_levels(path, box, values) > threshold) != invert
+    return (mask_levels(path, box, values, invert=invert) > threshold) != invert
 
 
-def mask_levels(path: str | Path, box: Box | None, values: str) -> np.ndarray:
-    """The values of a mask on the scale from 0 to 255; arguments as in `read_mask`."""
+def mask_levels(
+    path: str | Path | Sequence[Path], box: Box | None, values: str, *, invert: bool = False
+) -> np.ndarray:
+    """The values of a mask on the scale from 0 to 255; arguments and errors as in `read_mask`.
+
+    Of several masks, the most anomalous value of each pixel.
+    """
+    if isinstance(path, (str, Path)):
+        return _levels(path, box, values)
+    masks = [_levels(file, box, values) for file in path]
+    if len({mask.shape for mask in masks}) > 1:
+        raise UsageError(f"masks of one image differ in size: {first_few(map(str, path))}")
+    return np.minimum.reduce(masks) if invert else np.maximum.reduce(masks)
+
+
+def _levels(path: str | Path, box: Box | None, values: str) -> np.ndarray:
     with _naming(path, "mask"):
         mask = _upright(path, box)
         if values == "alpha" and not mask.has_transparency_data:

@@ -96,9 +96,8 @@ class Index:
         """The mask of a sample that has one; see `crane.data.images.read_mask`."""
         from crane.data.images import read_mask
 
-        assert sample.mask is not None
         return read_mask(
-            *(sample.mask, self.mask_threshold, sample.box),
+            *(sample.masks, self.mask_threshold, sample.box),
             values=self.mask_values,
             invert=self.mask_invert,
         )
@@ -166,8 +165,8 @@ class Index:
         lines = []
         for sample in self.samples:
             fields = [self.key(sample), str(sample.label), self._size(sample.image)]
-            if sample.mask is not None:
-                fields += [self.relative(sample.mask), self._size(sample.mask)]
+            for mask in sample.masks:
+                fields += [self.relative(mask), self._size(mask)]
             lines.append("\t".join(fields))
         reading = [f"mask_threshold={self.mask_threshold}"]
         reading += [f"mask_values={self.mask_values}"] * (self.mask_values != "luminance")
@@ -178,8 +177,6 @@ class Index:
 
     def _size(self, path: Path) -> str:
         try:
-            if path.is_dir():  # several masks of one image
-                return str(sum(file.stat().st_size for file in path.iterdir()))
             return str(path.stat().st_size)
         except OSError:
             raise UsageError(f"{path} was removed while data set {self.name} was in use") from None
@@ -265,7 +262,7 @@ class Request:
                 f"data set {self.name}: no class may be called {RESERVED!r}, the name of the "
                 f"average over classes; rename its folder under {folder}, or the class in meta.json"
             )
-        files = Counter((path, s.box) for s in samples for path in (s.image, s.mask) if path)
+        files = Counter((path, s.box) for s in samples for path in (s.image, *s.masks))
         repeated = [path for (path, _), number in files.items() if number > 1]
         if repeated:
             raise UsageError(f"data set {self.name} lists files twice: {first_few(repeated)}")

@@ -38,7 +38,7 @@ from crane.data.index import (
     WhiteLevel,
     missing_split,
 )
-from crane.data.roles import SPLITS, Names, Roles, is_level, plain_name, same_name
+from crane.data.roles import SPLITS, Names, Roles, is_level, plain_name, same_name, split_of
 from crane.errors import UsageError, counted
 from crane.samples import ANOMALOUS, NORMAL, Sample
 
@@ -209,7 +209,7 @@ def _read_class(
     """Read one class: label its images, then pair the masks."""
     present = {place.split for place in places if place.split and not place.is_mask} or {"test"}
     has_splits = any(place.split and not place.is_mask for place in places)
-    wanted = SPLITS.get(same_name(split), split)
+    wanted = split_of(split, present)
     if wanted not in present:
         base = root / class_name if (class_name,) in tree else root
         known = [one for one in dict.fromkeys(SPLITS.values()) if one in present]
@@ -240,7 +240,7 @@ def _read_class(
         label = NORMAL if roles.is_normal(found.label_name) else ANOMALOUS
         defect = "good" if label == NORMAL else found.label_name
         samples += [
-            Sample(image, label, class_name, defect, pairs.get(image) if label else None)
+            Sample(image, label, class_name, defect).masked(pairs.get(image, ()) if label else ())
             for image in found.files
         ]
     return samples
@@ -285,23 +285,28 @@ def _check_labels(
         logger.warning("%s/%s: left out, %s", name, class_name, text)
 
 
-def _pair_beside(images: list[_Folder], roles: Roles) -> dict[Path, Path]:
+def _pair_beside(images: list[_Folder], roles: Roles) -> dict[Path, tuple[Path, ...]]:
     """Take masks that lie beside their images out of the images, and pair them."""
     from crane.data.doubts import looks_like_mask
 
-    pairs: dict[Path, Path] = {}
+    pairs: dict[Path, tuple[Path, ...]] = {}
     for found in images:
         masks = {} if roles.masks == () else masks_beside(found.files)
         first = list(masks)[:3]
         if not first or not all(map(looks_like_mask, first)) or looks_like_mask(masks[first[0]]):
             continue
         found.files[:] = [file for file in found.files if file not in masks]
-        pairs |= {image: mask for mask, image in masks.items()}
+        for mask, image in masks.items():
+            pairs[image] = (*pairs.get(image, ()), mask)
     return pairs
 
 
 def _pair_masks(
-    name: str, images: list[_Folder], masks: list[_Folder], roles: Roles, pairs: dict[Path, Path]
+    name: str,
+    images: list[_Folder],
+    masks: list[_Folder],
+    roles: Roles,
+    pairs: dict[Path, tuple[Path, ...]],
 ) -> None:
     """Add the masks that lie in folders of their own; masks of normal images are left out."""
     num_normal = sum(
@@ -315,21 +320,21 @@ def _pair_masks(
             near = [f for f in near if plain_name(f.label_name) == label] or near
         anomalous = [i for f in near if not roles.is_normal(f.label_name) for i in f.files]
         normal = [i for f in near if roles.is_normal(f.label_name) for i in f.files]
-        found: dict[Path, Path] = {}
+        found: dict[Path, tuple[Path, ...]] = {}
         if near or not mask.names:
             found = pair_masks(anomalous, mask.files, str(mask.path), normal)
         elif owner := _owner(mask, of_split):
-            found = {owner: mask.path}
+            found = {owner: tuple(mask.files)}
         elif roles.says(mask.names[0]) != NORMAL:
             pair_masks([], mask.files, str(mask.path))
         twice = [image for image in found if image in pairs]
         if twice:
             raise UsageError(
-                f"several masks of {twice[0].name} in {mask.path} and {pairs[twice[0]].parent}; "
+                f"several masks of {twice[0].name} in {mask.path} and {pairs[twice[0]][0].parent}; "
                 "name the folders that count with masks=[NAME]"
             )
         pairs |= found
-        num_normal += 0 if mask.path in found.values() else len(mask.files) - len(found)
+        num_normal += len(mask.files) - sum(map(len, found.values()))
     if num_normal:
         logger.warning("%s: left out %s of normal images", name, counted(num_normal, "mask"))
 

@@ -82,7 +82,7 @@ def read_listing(path: Path) -> Listing:
             raise UsageError(f"{path} is too large for a list of images")
         if path.suffix.lower() == ".parquet":
             return _of_rows(_parquet(path), path)
-        text = path.read_text(encoding="utf-8-sig")
+        text = path.read_bytes().decode("utf-8-sig")  # a name may hold a line's end
         if path.suffix.lower() in TABLES:
             return _of_rows(_table(text, path), path)
         return _of_json(_json(text, path), path)
@@ -116,7 +116,7 @@ def _json(text: str, path: Path) -> Any:
             raise UsageError(f"{path} holds {twice!r} twice in one object; join or rename them")
         return found
 
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in text.split("\n") if line.strip()]
     try:
         return json.loads(text, object_pairs_hook=unique)
     except json.JSONDecodeError:
@@ -126,9 +126,10 @@ def _json(text: str, path: Path) -> Any:
 
 
 def _table(text: str, path: Path) -> list[dict[str, str]]:
-    header = text.partition("\n")[0]
-    separator = max(",;\t|", key=header.count)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    lines = io.StringIO(text, newline="")  # which ends lines at \r, too, without changing it
+    separator = max(",;\t|", key=lines.readline().count)
+    lines.seek(0)
+    reader = csv.DictReader(lines, delimiter=separator, strict=True)
     rows = []
     try:
         for row in reader:

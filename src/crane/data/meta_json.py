@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from crane.checks import PathText
-from crane.data.filenames import first_few, loose_stem, mask_stem
+from crane.data.filenames import first_few, list_images, loose_stem, mask_stem
 from crane.data.index import (
     ClassNames,
     Index,
@@ -33,7 +33,7 @@ from crane.data.index import (
     missing_split,
 )
 from crane.data.lists import COLUMNS, Listing, Row, column, read_listing
-from crane.data.roles import DOUBTFUL, SPLITS, Names, Roles, label_of, same_name
+from crane.data.roles import DOUBTFUL, Names, Roles, label_of, same_name, split_of
 from crane.errors import UsageError, counted
 from crane.samples import NORMAL, Sample
 
@@ -105,7 +105,7 @@ def listed(name: str, root: Path, split: str, *, file: str) -> Readers | None:
 def _readers(name: str, root: Path, path: Path, split: str, roles: Roles) -> Readers:
     listing = read_listing(path)
     splits = {s: [row for row in rows if _has_path(row)] for s, rows in listing.splits.items()}
-    wanted = split if split in splits else SPLITS.get(same_name(split), split)
+    wanted = split if split in splits else split_of(split, splits)
     if not splits.get(wanted):
         num_empty = len(listing.splits.get(wanted, ()))
         note = f" (no entry of {wanted} has a path)" if num_empty else ""
@@ -182,7 +182,7 @@ def _read_class(
     """Find the files of one class; one error names all that are missing."""
     samples, missing, num_left, num_normal_masks = [], [], 0, 0
     for row in rows:
-        image_text = _text(path, row, "image")
+        image_text = "".join(_texts(path, row, "image"))
         if not image_text:
             shown = ", ".join(map(str, row.values)) or "none"
             raise _wrong(path, row, f"no column of paths ({COLUMNS['image'][0]}), only {shown}")
@@ -190,18 +190,16 @@ def _read_class(
         if label is None:
             num_left += 1
             continue
-        mask_text = _text(path, row, "mask")
         image = _find(root, path, listing.prefix + image_text)
-        mask = _find(root, path, listing.prefix + mask_text) if label and mask_text else None
-        num_normal_masks += bool(mask_text and not label)
+        texts = _texts(path, row, "mask", several=True)
+        num_normal_masks += 0 if label else len(texts)
+        masks = [_find(root, path, listing.prefix + text) for text in texts if label]
         if image is None or not image.is_file():
             missing.append(image_text)
             continue
-        if label and mask_text and mask is None:
-            missing.append(mask_text)
-        if mask is not None and mask.is_dir() and loose_stem(mask.name) != loose_stem(image.stem):
-            mask = None
-        samples.append(Sample(image, label, class_name, defect, mask, _box(path, row)))
+        missing += [text for text, mask in zip(texts, masks, strict=False) if mask is None]
+        files = [file for mask in masks if mask for file in _mask_files(mask, image)]
+        samples.append(Sample(image, label, class_name, defect, box=_box(path, row)).masked(files))
     if missing:
         raise UsageError(
             f"data set {name}: "
@@ -217,14 +215,22 @@ def _read_class(
     return samples
 
 
-def _text(path: Path, row: Row, kind: str) -> str:
+def _texts(path: Path, row: Row, kind: str, *, several: bool = False) -> list[str]:
+    """The paths in a cell, at most one unless there may be several."""
     named = column(row.values, kind)
     value = row.values[named] if named else None
-    if value is None or value == "":
-        return ""
-    if not isinstance(value, str) or "\0" in value:
-        raise _wrong(path, row, f"{named}: must be a path, not {value!r}")
-    return value.strip()
+    values = value if several and isinstance(value, list) else [value]
+    for one in values:
+        if one is not None and (not isinstance(one, str) or "\0" in one):
+            raise _wrong(path, row, f"{named}: must be a path, not {one!r}")
+    return [text for one in values if one and (text := one.strip())]
+
+
+def _mask_files(mask: Path, image: Path) -> list[Path]:
+    """The files of a mask; a folder holds some only if it is named after the image."""
+    if not mask.is_dir():
+        return [mask]
+    return list_images(mask) if loose_stem(mask.name) == loose_stem(image.stem) else []
 
 
 def _label(path: Path, name: str, row: Row, roles: Roles) -> tuple[int | None, str]:
@@ -293,13 +299,12 @@ def _check_names_agree(samples: Sequence[Sample]) -> None:
     """
     groups: dict[str, list[tuple[Path, Path]]] = defaultdict(list)
     for sample in samples:
-        if sample.mask is not None:
-            groups[sample.defect].append((sample.image, sample.mask))
+        groups[sample.defect] += [(sample.image, mask) for mask in sample.masks]
     for pairs in groups.values():
         owners = {loose_stem(image.stem): image for image, _ in pairs}
         for image, mask in pairs:
-            names = (loose_stem(mask.stem), loose_stem(mask_stem(mask)))
-            others = [owners[n] for n in names if n in owners]
+            names = [loose_stem(t) for t in (mask.stem, mask_stem(mask), mask.parent.name)]
+            others = [owners[n] for n in names[:2] if n in owners]
             if loose_stem(image.stem) not in names and others:
                 raise UsageError(
                     f"{image} is listed with the mask {mask.name}, which bears the name of "

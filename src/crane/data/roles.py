@@ -6,7 +6,7 @@ Images`, `normal_images` and `0_normal` are one name.
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 
 from crane.errors import UsageError
@@ -21,6 +21,19 @@ SPLITS = {
     "test_private_mixed": "test_private_mixed",
 }
 """Names of folders that hold a split, and the split: MVTec AD's, MVTec AD 2's and usual others."""
+
+
+def split_of(wanted: str, present: Container[str]) -> str:
+    """The split that a name asks for; `test` is the public test split of MVTec AD 2.
+
+    Its private splits have no labels.
+
+    >>> split_of("Testing", ["train", "test"]), split_of("test", ["train", "test_public"])
+    ('test', 'test_public')
+    """
+    split = SPLITS.get(same_name(wanted), wanted)
+    is_public = split == "test" and split not in present and "test_public" in present
+    return "test_public" if is_public else split
 
 
 def _set(*texts: str) -> frozenset[str]:

@@ -44,7 +44,7 @@ def as_meta(indices: Mapping[str, Index]) -> dict[str, dict[str, list[dict[str, 
         for sample in index.samples:
             entry = {
                 "img_path": index.relative(sample.image),
-                "mask_path": index.relative(sample.mask) if sample.mask else "",
+                "mask_path": _mask_paths(index, sample),
                 "cls_name": sample.class_name,
                 "specie_name": sample.defect,
                 "anomaly": sample.label,
@@ -52,6 +52,12 @@ def as_meta(indices: Mapping[str, Index]) -> dict[str, dict[str, list[dict[str, 
             }
             meta.setdefault(split, {}).setdefault(sample.class_name, []).append(entry)
     return meta
+
+
+def _mask_paths(index: Index, sample: Sample) -> str | list[str]:
+    """The path of a sample's mask, or a list if there are several."""
+    paths = list(map(index.relative, sample.masks))
+    return paths if len(paths) > 1 else "".join(paths)
 
 
 def write_meta(indices: Mapping[str, Index], path: Path, *, overwrite: bool) -> bool:

@@ -202,10 +202,10 @@ def _count(index: Index, split: str, card: Card | None, found: Verification) -> 
 
 def _find_unused_files(index: Index, indices: Iterable[Index], found: Verification) -> None:
     """Remark on files under the root that are not part of the data set; texts are not counted."""
-    used = {path for i in indices for s in i.samples for path in (s.image, s.mask)}
+    used = {path for i in indices for s in i.samples for path in (s.image, *s.masks)}
     unused: Counter[str] = Counter()
     for path in sorted(index.root.rglob("*")):
-        if path.parent in used or path in used or path.is_dir() or not may_be_image(path):
+        if path in used or path.is_dir() or not may_be_image(path):
             continue
         unused[path.parent.relative_to(index.root).as_posix()] += 1
     if unused:

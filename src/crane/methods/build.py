@@ -23,7 +23,7 @@ from crane.methods.checkpoint import PromptCheckpoint, read_checkpoint
 from crane.methods.crane import Crane
 from crane.methods.detector import Detector
 from crane.methods.vision import VisionEncoder
-from crane.weights import HUB_REPOS, RANDOM, describe, published_name
+from crane.weights import HUB_REPOS, RANDOM, check_image_size, describe, published_name
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +68,10 @@ def build_model(
     7168
     """
     if clip_state_dict is None:
+        check_image_size(
+            OmegaConf.select(config, "backbone.model.architecture"),
+            OmegaConf.select(config, "image_size"),
+        )
         clip: Clip = build(_part(config, "backbone.model"), "backbone.model")
     else:
         quick_gelu = _part(config, "backbone.model.quick_gelu")

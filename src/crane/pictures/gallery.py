@@ -87,10 +87,13 @@ class Gallery:
     Args:
         dataset: Name of the data set.
         options: Which images are shown, and how.
+        white_level: The white of 16-bit images, as the model sees them; see `read_rgb`.
     """
 
-    def __init__(self, dataset: str, options: OverlayOptions) -> None:
-        self.dataset, self.options = dataset, options
+    def __init__(
+        self, dataset: str, options: OverlayOptions, *, white_level: int | None = None
+    ) -> None:
+        self.dataset, self.options, self.white_level = dataset, options, white_level
         self.room = {choice: _room(options, choice) for choice in RANKS}
         self._kept: dict[tuple[str, str, int], list[tuple[float, str, int, Sample, Panel]]] = {}
         self._serial = count()
@@ -124,7 +127,7 @@ class Gallery:
         if not wanted:
             return
         try:
-            image = read_rgb(sample.image, sample.box)
+            image = read_rgb(sample.image, sample.box, white_level=self.white_level)
         except UsageError as error:
             logger.warning("no picture of %s: %s", sample.image, error)
             return
@@ -158,8 +161,8 @@ class Gallery:
 
         Args:
             overlays: Folder for `CLASS/NN_DEFECT_NAME.png`, and `gallery.png` with all of them.
-            gallery: Folder for pictures without captions, `DATASET/NNNN.webp`; an image that is
-                chosen twice is one file.
+            gallery: Folder of this data set for pictures without captions, `NNNN.webp`, in the
+                folder of `write_gallery`; an image that is chosen twice is one file.
         """
         shown, extra = self.overlays(), self.options.gallery
         entries = {
@@ -172,8 +175,8 @@ class Gallery:
         for panel in {**strips, **{id(one.panel): one.panel for one in shown}}.values():
             tiles = draw_tiles(panel, self.options)
             if id(panel) in strips:
-                file = f"{file_name(self.dataset)}/{len(files):04d}.webp"
-                if _save(strip(panel, tiles), gallery / file):
+                file = f"{gallery.name}/{len(files):04d}.webp"
+                if _save(strip(panel, tiles), gallery.parent / file):
                     files[id(panel)] = file
             if (path := paths.get(id(panel))) is not None:
                 sheets[path] = panel_sheet(panel, tiles, self.options)

@@ -176,7 +176,9 @@ class WriteTestResults(Callback):
 
     def __init__(self, folder: Path, targets: Mapping[str, Index], options: OverlayOptions) -> None:
         self.folder, self.targets, self.options = folder, dict(targets), options
-        self.galleries = [Gallery(name, options) for name in targets]
+        self.galleries = [
+            Gallery(name, options, white_level=index.white_level) for name, index in targets.items()
+        ]
         self.files: list[Path] = []
         """The overlays written."""
         self.panels: dict[str, list[Panel]] = {}
@@ -235,8 +237,8 @@ class WriteTestResults(Callback):
         folders = file_names(self.targets)
         pictures: list[Picture] = []
         for gallery in self.galleries:
-            overlays = self.folder / "overlays" / folders[gallery.dataset]
-            written = gallery.write(overlays, self.folder / GALLERY)
+            places = [self.folder / top / folders[gallery.dataset] for top in ("overlays", GALLERY)]
+            written = gallery.write(*places)
             self.files += written.overlays
             pictures += written.pictures
         write_gallery(pictures, self.options.scale, self.folder / GALLERY)

@@ -18,7 +18,11 @@ from crane.weights.locate import (
     weight_status,
     weights_needed,
 )
-from crane.weights.open_clip_model import load_open_clip, open_clip_from_state_dict
+from crane.weights.open_clip_model import (
+    check_image_size,
+    load_open_clip,
+    open_clip_from_state_dict,
+)
 from crane.weights.state_dict import (
     is_torchscript,
     load_state_dict,
@@ -35,6 +39,7 @@ __all__ = [
     "WRONG_CHECKSUM",
     "WeightFile",
     "WeightStatus",
+    "check_image_size",
     "describe",
     "find_hub_code",
     "find_weights",

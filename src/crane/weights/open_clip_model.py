@@ -70,6 +70,28 @@ def load_open_clip(
     return model
 
 
+def check_image_size(architecture: str | Mapping[str, Any] | None, size: int | None) -> None:
+    """Refuse images that are no whole number of patches, before any weights are read.
+
+    Args:
+        architecture: As in `load_open_clip`; None if it is not known.
+        size: Side of the images in pixels; None if it is not known.
+
+    >>> check_image_size("ViT-L-14-336", 500)
+    Traceback (most recent call last):
+    crane.errors.UsageError: image_size must be a multiple of the patch of 14 px, such as 504, ...
+    """
+    if architecture is None or size is None:
+        return
+    patch = _configuration(architecture)["vision_cfg"].get("patch_size")
+    if isinstance(patch, int) and patch > 0 and size % patch:
+        near = max(1, round(size / patch)) * patch
+        raise UsageError(
+            f"must be a multiple of the patch of {patch} px, such as {near}, not {size}",
+            key="image_size",
+        )
+
+
 def open_clip_from_state_dict(
     state_dict: Mapping[str, Tensor], *, quick_gelu: bool = True
 ) -> nn.Module:

@@ -6,9 +6,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from crane.cli.validation import (
-    check_columns,
     check_configuration,
-    check_objective,
+    check_metrics,
     groups,
     options,
 )
@@ -155,22 +154,21 @@ def test_missing_keys_are_all_named():
     check_configuration(OmegaConf.create({"b": {"d": 1}, "e": "${b.d}"}), "train")
 
 
-def test_an_objective_that_nothing_measures_is_refused_before_any_job():
-    config = compose("train", ["objective=aupr"])
-    OmegaConf.set_struct(config, False)
-    config.hydra = {"sweeper": {"_target_": "hydra_optuna_sweeper.OptunaSweeper"}}
-    with pytest.raises(UsageError, match=r"objective: unknown metric 'aupr'; did you mean aupro?"):
-        check_objective(config)
-    config.objective = "aupro"
-    check_objective(config)
-    config.objective, config.hydra.sweeper._target_ = "aupr", "core_plugins.BasicSweeper"
-    check_objective(config)
+@pytest.mark.parametrize("key", ["objective", "monitor", "table_columns"])
+def test_metrics_that_nothing_measures_are_refused_before_any_work(key):
+    def typed(name):
+        value = f"val/{name}" if key == "monitor" else name
+        return compose(
+            "train", [f"{key}=[{value}]" if key == "table_columns" else f"{key}={value}"]
+        )
+
+    check_configuration(typed("aupro"), "train")
+    with pytest.raises(UsageError, match=rf"{key}: unknown .*aupr'; did you mean .*aupro"):
+        check_configuration(typed("aupr"), "train")
 
 
-def test_columns_that_no_metric_fills_are_refused():
-    check_columns(compose("train", ["table_columns=[aupro,pixel_f1max_threshold]"]))
-    with pytest.raises(UsageError, match="table_columns: unknown metric 'auprro'; did you mean"):
-        check_columns(compose("train", ["table_columns=[aupro,auprro]"]))
+def test_thresholds_are_columns_and_the_mean_is_monitored():
+    check_metrics(compose("train", ["table_columns=[pixel_f1max_threshold]", "monitor=val/mean"]))
 
 
 def test_groups_and_options_are_those_on_disk():

@@ -11,7 +11,7 @@ from crane.errors import UsageError
 
 def pairs(images: list[str], masks: list[str]) -> dict[str, str]:
     found = pair_masks([Path(i) for i in images], [Path(m) for m in masks], "folder")
-    return {image.name: mask.name for image, mask in found.items()}
+    return {image.name: " ".join(mask.name for mask in masks) for image, masks in found.items()}
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,22 @@ def test_a_name_that_ends_like_a_mask_is_still_a_name():
     assert pairs(names, names) == {"a.png": "a.png", "a_gt.png": "a_gt.png"}
 
 
+@pytest.mark.parametrize("form", ["{:02d}_mask_{}", "{}_{}", "{}-mask{}", "{:03d}_GT-{}", "{}-{}"])
+def test_several_masks_of_one_image_are_numbered(form):
+    seven, eight = ([f"{form.format(i, number)}.png" for number in range(2)] for i in (7, 8))
+    found = pairs(["7.jpg", "8.jpg"], [*eight, *seven])
+    assert found == {"7.jpg": " ".join(seven), "8.jpg": " ".join(eight)}
+
+
+def test_a_mask_with_a_number_belongs_to_the_image_of_that_name_first():
+    assert pairs(["7.png", "7_1.png"], ["7_1.png", "7_0.png"]) == {
+        "7.png": "7_0.png",
+        "7_1.png": "7_1.png",
+    }
+    found = pair_masks([Path("7.png")], [Path("7_1.png")], "folder", [Path("7_1.png")])
+    assert found == {}
+
+
 def test_an_image_may_lack_a_mask():
     assert pairs(["0.png", "1.png"], ["1.png"]) == {"1.png": "1.png"}
 
@@ -56,6 +72,7 @@ def test_inner_zeros_count():
     [
         (["0.png", "1.png"], ["1_mask.png", "2_mask.png"], r"2_mask\.png"),
         (["0.png"], ["0.png", "0_mask.png"], r"0\.png, 0_mask\.png"),
+        (["0.png"], ["0.png", "0_mask_1.png"], r"0\.png, 0_mask_1\.png"),
         (["0.png", "0.jpg"], ["0_mask.png"], r"0\.png, 0\.jpg"),
         (["1.png", "01.png"], ["001.png"], r"001\.png for images 1\.png, 01\.png"),
         (["1.png"], ["01.png", "001.png"], r"01\.png, 001\.png for images 1\.png"),

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image, ImageOps
 
 from crane.data import index_folder, index_meta_json
+from crane.data.doubts import examine
 from crane.data.filenames import pair_masks
 from crane.errors import UsageError
 from crane.runs import MEAN
@@ -235,20 +237,38 @@ def test_masks_beside_images(tmp_path, write, caplog):
     assert "left out 4 masks of normal images" in caplog.text
 
 
-def test_several_masks_of_one_image(tmp_path, write):
-    """MVTec LOCO AD: ground_truth/DEFECT/NNN/NNN.png."""
+SEVERAL = {
+    "folders, as MVTec LOCO AD": "box/ground_truth/logical/00{image}/00{part}.png",
+    "numbered": "box/ground_truth/logical/00{image}_mask_{part}.png",
+    "numbered only": "box/ground_truth/logical/00{image}_{part}.png",
+    "flat": "box/ground_truth/{image}_mask{part}.png",
+    "beside": "box/test/logical/00{image}_mask_{part}.png",
+}
+
+
+@pytest.mark.parametrize("form", SEVERAL.values(), ids=SEVERAL)
+@pytest.mark.parametrize("invert", [False, True])
+def test_several_masks_of_one_image(tmp_path, write, form, invert):
     for i in range(2):
         write.image(tmp_path / "box/test/good" / f"{i}.png")
         write.image(tmp_path / "box/test/logical" / f"00{i}.png")
         for part in range(2):
-            truth = tmp_path / "box/ground_truth/logical" / f"00{i}" / f"00{part}.png"
-            write.mask(truth, box=(2 + 8 * part, 2, 6 + 8 * part, 6))
-    index = read(tmp_path)
+            path = tmp_path / form.format(image=i, part=part)
+            write.mask(path, box=(2 + 8 * part, 2, 6 + 8 * part, 6))
+            if invert:
+                ImageOps.invert(Image.open(path)).save(path)
+    index = read(tmp_path, mask_invert=invert)
+    assert [len(s.masks) for s in index.samples] == [0, 0, 2, 2]
     masks = [index.read_mask(s) for s in index.samples if s.mask]
     assert [int(mask.sum()) for mask in masks] == [32, 32]
+    assert not examine(index, "")
     before = index.fingerprint()
-    write.mask(tmp_path / "box/ground_truth/logical/000/007.png")
-    assert read(tmp_path).fingerprint() != before
+    write.mask(tmp_path / form.format(image=0, part=7))
+    assert read(tmp_path, mask_invert=invert).fingerprint() != before
+    write.mask(tmp_path / form.format(image=1, part=7), size=(5, 5))
+    index = read(tmp_path, mask_invert=invert)
+    with pytest.raises(UsageError, match=r"masks of one image differ in size: .*7\.png"):
+        index.read_mask(index.samples[-1])
 
 
 @pytest.mark.parametrize(
@@ -325,4 +345,4 @@ def test_masks_pair_in_either_unicode_form(stems, form, ending):
     images = [Path(f"{stem}.png") for stem in composed]
     masks = [Path(unicodedata.normalize(form, f"{stem}{ending}.png")) for stem in composed]
     pairs = pair_masks(images, masks, "folder")
-    assert pairs == dict(zip(images, masks, strict=True))
+    assert pairs == {i: (m,) for i, m in zip(images, masks, strict=True)}

@@ -63,6 +63,25 @@ def test_tables(root, separator, names, normal, bad):
     assert index.listed_in == "list.csv"
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_names_may_hold_the_ends_of_lines(tmp_path, write, end):
+    names = ["a\rb.png", "c\nd.png", "e\u2028f.png"]
+    for name in names:
+        write.image(tmp_path / name)
+    lines = ["path,label", *(f'"{name}",{place % 2}' for place, name in enumerate(names))]
+    (tmp_path / "ends.csv").write_bytes(end.join(lines).encode())
+    assert [s.image.name for s in read(tmp_path, "ends.csv").samples] == [
+        names[0],
+        names[2],
+        names[1],
+    ]
+    rows = [
+        json.dumps({"path": n, "label": i % 2}, ensure_ascii=False) for i, n in enumerate(names)
+    ]
+    (tmp_path / "ends.jsonl").write_bytes("\n".join(rows).encode())
+    assert len(read(tmp_path, "ends.jsonl").samples) == 3
+
+
 def test_parquet_and_json_lines(root):
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -4,6 +4,7 @@ import logging
 import pytest
 
 from crane.data import index_meta_json
+from crane.datasets.preparation import as_meta
 from crane.errors import UsageError
 
 
@@ -49,6 +50,25 @@ def test_anomalous_image_without_mask(mvtec_root, write, caplog):
         index = read(mvtec_root)
     assert [s.mask is None for s in index.samples if s.label] == [True, True, False]
     assert "2 of 3 anomalous images have no mask" in caplog.text
+
+
+def test_an_image_may_have_a_list_or_a_folder_of_masks(mvtec_root, write):
+    listed = rows(num=2)
+    truth = mvtec_root / "bottle/ground_truth/broken"
+    write.mask(truth / "000_more.png", box=(14, 4, 16, 6))
+    (truth / "001").mkdir()
+    (truth / "001_mask.png").rename(truth / "001/0.png")
+    write.mask(truth / "001/1.png", box=(14, 4, 16, 6))
+    listed[2] = (listed[2][0], [listed[2][1], "bottle/ground_truth/broken/000_more.png"], 1)
+    listed[3] = (listed[3][0], "bottle/ground_truth/broken/001", 1)
+    write.meta(mvtec_root, {"bottle": listed})
+    index = read(mvtec_root)
+    assert [int(index.read_mask(s).sum()) for s in index.samples if s.label] == [68, 68]
+    meta = as_meta({"test": index})["test"]["bottle"]
+    write.meta(
+        mvtec_root, {"bottle": [(r["img_path"], r["mask_path"], r["anomaly"]) for r in meta]}
+    )
+    assert read(mvtec_root).fingerprint() == index.fingerprint()
 
 
 def test_masks_of_normal_images_are_left_out(mvtec_root, write):

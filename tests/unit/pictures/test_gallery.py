@@ -59,7 +59,7 @@ def fill(kept: Gallery, samples: Samples) -> Gallery:
 
 
 def write(kept: Gallery, folder: Path) -> Written:
-    return kept.write(folder / "overlays" / kept.dataset, folder / "gallery")
+    return kept.write(folder / "overlays" / kept.dataset, folder / "gallery" / kept.dataset)
 
 
 def chosen(kept: Gallery) -> list[tuple[str, int, str, int]]:
@@ -130,6 +130,18 @@ def test_what_is_not_kept_is_not_opened(make_options: MakeOptions, tmp_path: Pat
     assert kept.overlays() == []
     assert write(kept, tmp_path) == Written([], [])
     assert not list(tmp_path.iterdir())
+
+
+def test_16_bit_images_are_shown_as_the_model_sees_them(
+    make_options: MakeOptions, tmp_path: Path
+) -> None:
+    Image.fromarray(np.full((30, 30), 4095, np.uint16)).save(tmp_path / "deep.png")
+    sample = Sample(tmp_path / "deep.png", ANOMALOUS, "nut", "bent")
+    for white_level, wanted in ((None, 16), (4095, 255)):
+        kept = Gallery("parts", make_options(), white_level=white_level)
+        kept.add(sample, 0.5, torch.zeros(20, 20))
+        ((_, panel, _),) = kept.overlays()
+        assert int(panel.image.max()) == wanted
 
 
 def test_what_is_kept_is_small(make_options: MakeOptions, samples: Samples) -> None:

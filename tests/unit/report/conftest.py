@@ -55,7 +55,7 @@ def pictures(folder: Path, dataset: str, vmax: float) -> None:
         label = number % 2
         sample = Sample(path, label, "bolt", "bent" if label else "good")
         kept.add(sample, number / 4, torch.full((8, 8), number / 4), torch.zeros(8, 8).int())
-    written = kept.write(folder / "overlays", folder / "gallery")
+    written = kept.write(folder / "overlays", folder / "gallery" / dataset)
     write_gallery(written.pictures, scale, folder / "gallery")
 
 

@@ -88,7 +88,9 @@ def pairs(
         image_folder, mask_folder = present[split]
         images = list_images(image_folder)
         masks = pair_masks(images, list_images(mask_folder), str(mask_folder))
-        return [Sample(i, ANOMALOUS, class_name, "anomalous", masks.get(i)) for i in images]
+        return [
+            Sample(i, ANOMALOUS, class_name, "anomalous").masked(masks.get(i, ())) for i in images
+        ]
 
     return {class_name: read}
 
@@ -158,7 +160,7 @@ def _parts(root: Path) -> list[Path]:
 def _read_ksdd(parts: Sequence[Path], class_name: str, cut: Cut) -> list[Sample]:
     from crane.data.images import read_mask
 
-    files: list[tuple[Path, Path]] = []
+    files: list[tuple[Path, tuple[Path, ...]]] = []
     for part in parts:
         labels = [f for f in list_images(part) if _LABEL.search(f.stem)]
         images = [f for f in list_images(part) if f not in labels]
@@ -170,12 +172,12 @@ def _read_ksdd(parts: Sequence[Path], class_name: str, cut: Cut) -> list[Sample]
     with ThreadPoolExecutor() as pool:
         masks = pool.map(lambda pair: read_mask(pair[1], 0), files)
         samples = []
-        for (image, label), mask in zip(files, masks, strict=True):
+        for (image, truth), mask in zip(files, masks, strict=True):
             for box in cut(mask.shape[1], mask.shape[0]):
                 left, top, right, bottom = box or (0, 0, mask.shape[1], mask.shape[0])
                 sample = Sample(image, NORMAL, class_name, box=box)
                 if mask[top:bottom, left:right].any():
-                    sample = Sample(image, ANOMALOUS, class_name, "defect", label, box)
+                    sample = Sample(image, ANOMALOUS, class_name, "defect", box=box).masked(truth)
                 samples.append(sample)
     return samples
 

@@ -145,7 +145,7 @@ def _read_dagm(folder: Path, class_name: str) -> list[Sample]:
     masks = pair_masks(images, list_images(labels), str(labels))
     _check_dagm_table(labels / "Labels.txt", {i.name for i in images}, {i.name for i in masks})
     return [
-        Sample(i, ANOMALOUS, class_name, "defect", masks[i])
+        Sample(i, ANOMALOUS, class_name, "defect").masked(masks[i])
         if i in masks
         else Sample(i, NORMAL, class_name)
         for i in images
