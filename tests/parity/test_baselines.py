@@ -14,8 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
+from crane.config import compose
+from crane.data.images import image_to_tensor, resize_mask
 from crane.gate import build
 from crane.methods import build_model
 from crane.methods.adaclip import AdaClip, from_authors
@@ -207,7 +210,7 @@ def test_anomalyclip(path: Path) -> None:
         learned[name] = draw(name, (length, width), 0.02, golden.seed).half().float()
     model = golden.detector(
         *("method=anomalyclip", f"method.detector.taps={taps}"),
-        *(f"attention.num_blocks={depth - 5}", f"prompt.num_words={words}"),
+        *("attention.num_blocks=19", f"prompt.num_words={words}"),
         *(f"prompt.depth={config['depth']}", f"prompt.num_deep={length}"),
         learned=learned,
     )
@@ -221,15 +224,15 @@ def test_anomalyclip(path: Path) -> None:
     golden.compare("blurred", prediction.map * len(asked), MAPS)  # theirs is the sum over taps
     golden.compare("score", prediction.score, EMBEDDINGS)
 
-    # lambda is 4 in the code of 2025 (one tap) and absent in that of 2024 (four equal taps).
-    rest = 4.0 / copies if are_views else 4.0
+    # The code of 2025 weighs the parts by 4; that of 2024 adds them up over its equal taps.
+    weight = float(copies if are_views else 4)
 
     def once(step: int) -> list[Tensor]:
         outputs = model.training_outputs(features, text, class_id, golden.size)
         losses = loss_of(golden, "anomalyclip", outputs)
-        pixels = [copies * losses.focal, copies * losses.dice, copies * losses.dice_normal]
-        assert rest * copies == 4.0 or not are_views
-        return [*pixels, losses.image, losses.total]
+        pixels = [losses.focal, losses.dice, losses.dice_normal]
+        total = losses.total + (weight - 4) * sum(pixels)  # the configuration's weights are 4
+        return [*(copies * one for one in pixels), losses.image, total]
 
     def theirs(name: str) -> str:
         return {"words.normal": "ctx_pos", "words.anomalous": "ctx_neg"}.get(name, name)
@@ -382,7 +385,7 @@ def adaclip_parts(golden: Golden) -> dict[str, Tensor]:
                 name = f"{which}_prompter.static_prompts.{j}"
                 shape = (config["length"], width)
                 out[name] = draw(name, shape, 0.02, golden.seed).half().float()
-        if letter in config["branch"] and "D" in config["kind"]:
+        if "D" in config["kind"]:  # of both towers, whichever has prompts
             for j in range(config["length"]):
                 linear(f"dynamic_{which}_prompt_generator.head.{j}", width, joint)
     for i in range(len(config["taps"])):
@@ -391,18 +394,18 @@ def adaclip_parts(golden: Golden) -> dict[str, Tensor]:
     return out
 
 
-def test_preprocessing_equals_the_published_transforms() -> None:
-    """One image through our reading: bicubic, as all but AnoVL, which resizes bilinearly."""
-    from PIL import Image
-
-    from crane.data.images import image_to_tensor
-
+@pytest.mark.parametrize(("method", "name"), [("vand", "bicubic"), ("anovl", "bilinear_anovl")])
+def test_preprocessing_equals_the_published_transforms(method: str, name: str) -> None:
+    """One image as `crane test method=…` reads it, and its mask."""
     golden = read(FOLDER / "preprocessing.npz")
     mean = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(3, 1, 1)
     std = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(3, 1, 1)
-    pixels = golden.arrays["rgb"].numpy()
-    ours = image_to_tensor(Image.fromarray(pixels), golden.config["image_size"], "pil")
-    assert furthest((ours - mean) / std, golden.arrays["bicubic"]) < 1e-6
+    size, pixels = golden.config["image_size"], golden.arrays["rgb"].numpy()
+    resizer = compose("test", [f"method={method}"]).data.resizer
+    ours = image_to_tensor(Image.fromarray(pixels), size, resizer)
+    assert furthest((ours - mean) / std, golden.arrays[name]) < 1e-6
+    mask = resize_mask(golden.arrays["mask_pixels"].numpy() > 0, size, size)
+    assert torch.equal(torch.from_numpy(mask), golden.arrays["mask"][0] > 0.5)
 
 
 def test_every_golden_has_a_test() -> None:

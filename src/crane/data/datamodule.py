@@ -85,7 +85,7 @@ class CraneDataModule(LightningDataModule):
         mosaic_rate: Fraction,
         mosaic_anomalous_rate: Fraction,
         drop_last: bool,
-        resizer: Literal["pil", "torch"],
+        resizer: Literal["pil", "pil_bilinear", "torch"],
         strict: bool,
     ) -> None:
         super().__init__()

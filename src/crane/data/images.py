@@ -8,6 +8,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -171,7 +172,7 @@ def upright_size(path: str | Path, box: Box | None = None) -> tuple[int, int]:
 def image_to_tensor(
     image: Image.Image, size: int, resizer: str = EXACT
 ) -> Float[Tensor, "3 {size} {size}"]:
-    """Resize an RGB image to a square, bicubic and antialiased, and scale it to [0, 1].
+    """Resize an RGB image to a square, antialiased, and scale it to [0, 1].
 
     With PIL, the result equals that of torchvision's `Resize` and `ToTensor` on a PIL image.
     Torch's resizing of 8-bit images is much faster and differs by at most two of 255 levels
@@ -188,8 +189,10 @@ def image_to_tensor(
     return RESIZERS[resizer](image, size).float() / 255
 
 
-def _resized_by_pil(image: Image.Image, size: int) -> UInt8[Tensor, "3 {size} {size}"]:
-    resized = image.resize((size, size), Image.Resampling.BICUBIC)
+def _resized_by_pil(
+    image: Image.Image, size: int, kernel: Image.Resampling = Image.Resampling.BICUBIC
+) -> UInt8[Tensor, "3 {size} {size}"]:
+    resized = image.resize((size, size), kernel)
     return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous()
 
 
@@ -200,9 +203,13 @@ def _resized_by_torch(image: Image.Image, size: int) -> UInt8[Tensor, "3 {size} 
 
 
 RESIZERS: Mapping[str, Callable[[Image.Image, int], Tensor]] = MappingProxyType(
-    {EXACT: _resized_by_pil, "torch": _resized_by_torch}
+    {
+        EXACT: _resized_by_pil,
+        "pil_bilinear": partial(_resized_by_pil, kernel=Image.Resampling.BILINEAR),
+        "torch": _resized_by_torch,
+    }
 )
-"""Ways to resize images, by name; published numbers rest on the first."""
+"""Ways to resize images, by name; published numbers rest on the first, AnoVL's on the second."""
 
 
 def resize_mask(

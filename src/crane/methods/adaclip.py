@@ -71,21 +71,27 @@ class Prompter(nn.Module):
     Args:
         width: Width of the tower's tokens.
         joint: Width of the image's embedding, from which dynamic prompts are made.
-        depth: Blocks whose input holds static prompts, the first included.
+        blocks: Blocks, counted from 0, whose input holds prompts. Published checkpoints have a
+            static set for blocks before them too, and generators for a tower without any; these
+            stay as they are.
         length: Prompts in a set.
         kind: `S` static, `D` dynamic, `SD` both.
         init_std: Standard deviation of static prompts before training.
     """
 
     def __init__(
-        self, width: int, joint: int, depth: int, length: int, kind: str, init_std: float
+        self, width: int, joint: int, blocks: range, length: int, kind: str, init_std: float
     ) -> None:
         super().__init__()
-        self.depth, self.length, self.width = depth, length, width
-        sets = [nn.Parameter(init_std * torch.randn(length, width)) for _ in range(depth)]
+        self.blocks, self.length, self.width = blocks, length, width
+        sets = [
+            nn.Parameter(init_std * torch.randn(length, width), requires_grad=number in blocks)
+            for number in range(blocks.stop)
+        ]
         self.static = nn.ParameterList(sets if "S" in kind else [])
         heads = [nn.Linear(joint, width) for _ in range(length)]
         self.generators = nn.ModuleList(heads if "D" in kind else [])
+        self.generators.requires_grad_(len(blocks) > 0)
 
     def dynamic(self, global_: Float[Tensor, "B E"]) -> Float[Tensor, "B K W"]:
         """The dynamic prompts of images; zeros without generators."""
@@ -158,15 +164,16 @@ class AdaClip(Detector[PlainFeatures, Sentences]):
                 f"({text_width})",
                 key="backbone",
             )
-        sizes = (joint, depth, length, kind, init_std)
-        parts: dict[str, nn.Module] = {
+        parts = {
             "taps": nn.ModuleList(nn.Linear(width, joint) for _ in taps),
             "image": nn.Linear(joint, joint),
         }
-        if "V" in branch:
-            parts["vision_prompts"] = Prompter(width, *sizes)
-        if "L" in branch:
-            parts["text_prompts"] = Prompter(text_width, *sizes)
+        for part, tower, own, first in (
+            ("vision_prompts", "V", width, 0),
+            ("text_prompts", "L", text_width, 1),
+        ):
+            blocks = range(first, depth if tower in branch else 0)
+            parts[part] = Prompter(own, joint, blocks, length, kind, init_std)
         self.learned = nn.ModuleDict(parts)
         self.freeze()
 
@@ -231,10 +238,10 @@ class AdaClip(Detector[PlainFeatures, Sentences]):
         """The prompted vision tower: prompts stand behind the patches, replaced block by block."""
         prompter = self._prompter("vision_prompts")
         num_tokens, h = features.tokens.shape[1], features.tokens
-        dynamic = None if prompter is None else prompter.dynamic(features.global_)
+        dynamic = prompter.dynamic(features.global_)
         tapped = []
         for number, block in enumerate(self.vision.blocks):
-            if prompter is not None and dynamic is not None and number < prompter.depth:
+            if number in prompter.blocks:
                 prompts = rounded(prompter.at(number, dynamic))
                 h = torch.cat([h[:, :num_tokens], prompts], dim=1)
             h = block(h)
@@ -248,23 +255,22 @@ class AdaClip(Detector[PlainFeatures, Sentences]):
     def _read(self, text: Sentences, class_id: int, image: Float[Tensor, " E"]) -> Tensor:
         """The prompted text tower for one image: prompts overwrite words 1 to K from block 1 on."""
         prompter = self._prompter("text_prompts")
+        dynamic = prompter.dynamic(image.unsqueeze(0))
         pair = []
         for rows, ends in zip(text.rows[class_id], text.ends[class_id], strict=True):
-            deep = None
-            if prompter is not None:
-                dynamic = prompter.dynamic(image.unsqueeze(0))
-                sets = [
-                    rounded(prompter.at(j, dynamic).expand(len(rows), -1, -1))
-                    for j in range(1, prompter.depth)
-                ]
-                deep = torch.stack(sets) if sets else None
+            sets = [
+                rounded(prompter.at(j, dynamic).expand(len(rows), -1, -1))
+                for j in prompter.blocks
+            ]
+            deep = torch.stack(sets) if sets else None
             embedded = F.normalize(self.text(rows, ends, deep), dim=-1)
             pair.append(F.normalize(embedded.mean(dim=0), dim=-1))
         return torch.stack(pair)
 
-    def _prompter(self, name: str) -> Prompter | None:
-        part = dict(self.learned.items()).get(name)
-        return part if isinstance(part, Prompter) else None
+    def _prompter(self, name: str) -> Prompter:
+        part = self.learned[name]
+        assert isinstance(part, Prompter)
+        return part
 
     def patch_logits(self, judged: Judged) -> Float[Tensor, "M B N 2"]:
         """Logits of each patch of each tap."""

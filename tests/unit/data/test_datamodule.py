@@ -257,7 +257,7 @@ def test_three_processes_share_the_images(mvtec):
 
 
 def test_resizer_and_counts_are_keys(mvtec, caplog):
-    with pytest.raises(UsageError, match=r"resizer must be pil or torch, not 'cv2'"):
+    with pytest.raises(UsageError, match=r"resizer must be pil, pil_bilinear or torch, not 'cv2'"):
         module({"mvtec": mvtec}, resizer="cv2")
     exact, fast = (module({"mvtec": mvtec}, resizer=r) for r in ("pil", "torch"))
     batches = [next(iter(data.train_dataloader())) for data in (exact, fast)]
