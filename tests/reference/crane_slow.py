@@ -145,7 +145,11 @@ class Vision(NamedTuple):
     grid: Grid
 
 
-def embed_image(state: State, image: Tensor) -> tuple[Tensor, Grid]:
+def embed_image(
+    state: State,
+    image: Tensor,
+    matrix: Callable[[int, int], np.ndarray] = bilinear_matrix,
+) -> tuple[Tensor, Grid]:
     """Tokens (1 + N, D) of an image (3, H, W) before the first block, and the grid of patches."""
     kernel = state["visual.conv1.weight"]
     size = kernel.shape[-1]
@@ -157,7 +161,7 @@ def embed_image(state: State, image: Tensor) -> tuple[Tensor, Grid]:
             rows.append(kernel.flatten(1) @ window.flatten())
     positions = state["visual.positional_embedding"]
     side = math.isqrt(len(positions) - 1)
-    positions = torch.cat([positions[:1], resize(positions[1:], (side, side), grid)])
+    positions = torch.cat([positions[:1], resize(positions[1:], (side, side), grid, matrix)])
     tokens = torch.stack([state["visual.class_embedding"], *rows]) + positions
     return norm(state, "visual.ln_pre", tokens), grid
 
@@ -300,6 +304,18 @@ def encode_sentence(
     activation: Callable = quick_gelu,
 ) -> Tensor:
     """Unit-norm embedding (E,) of one sentence; deep[j] enters before block j + 1 (from 0)."""
+    return unit(raw_sentence(state, rows, end, deep, round_deep, activation))
+
+
+def raw_sentence(
+    state: State,
+    rows: Tensor,
+    end: int,
+    deep: Sequence[Tensor],
+    round_deep: bool,
+    activation: Callable,
+) -> Tensor:
+    """The same before it is brought to unit length."""
     length = len(rows)
     future = torch.ones(length, length, dtype=torch.bool).triu(1)
     x = rows + state["positional_embedding"][:length]
@@ -317,7 +333,7 @@ def encode_sentence(
             outputs.append(softmax(scores) @ v)
         x = x + project(state, block, outputs)
         x = x + feed_forward(state, block, x, activation)
-    return unit(norm(state, "ln_final", x[end]) @ state["text_projection"])
+    return norm(state, "ln_final", x[end]) @ state["text_projection"]
 
 
 def text(

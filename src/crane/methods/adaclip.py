@@ -259,8 +259,7 @@ class AdaClip(Detector[PlainFeatures, Sentences]):
         pair = []
         for rows, ends in zip(text.rows[class_id], text.ends[class_id], strict=True):
             sets = [
-                rounded(prompter.at(j, dynamic).expand(len(rows), -1, -1))
-                for j in prompter.blocks
+                rounded(prompter.at(j, dynamic).expand(len(rows), -1, -1)) for j in prompter.blocks
             ]
             deep = torch.stack(sets) if sets else None
             embedded = F.normalize(self.text(rows, ends, deep), dim=-1)

@@ -67,7 +67,8 @@ class PixelLoss:
     ) -> PixelLosses:
         """The losses of a batch; images without a mask count in the image's loss only."""
         image = self._image(outputs.image, label)
-        focal = dice = dice_normal = image.new_zeros(())
+        # 0 where no mask is known, with gradients of 0: whatever is learned always has some.
+        focal = dice = dice_normal = 0.0 * outputs.pixels[:, ~has_mask].sum()
         if bool(has_mask.any()):
             truth = mask[has_mask] > 0
             for pixels in outputs.pixels[:, has_mask]:

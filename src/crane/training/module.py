@@ -100,6 +100,12 @@ class CraneModule(LightningModule):
     def on_fit_start(self) -> None:
         """Warn if there are no masks to learn locations from."""
         if not self._data.has_masks:
+            if getattr(self.loss, "image_weight", 1.0) == 0.0:
+                raise UsageError(
+                    "the source has no masks, and this loss has no term without them; choose a "
+                    "source with masks, or a loss.image_weight above 0 if images are learned from",
+                    key="source",
+                )
             logger.warning(
                 "the source has no masks: the focal and Dice losses are off, and only the image "
                 "loss trains the prompts; maps will localise less well"

@@ -85,6 +85,30 @@ def test_without_masks_only_the_image_loss_trains(trained, logged, tmp_path, cap
     assert all(torch.isfinite(value).all() for value in prompts.values())
 
 
+def test_a_loss_of_masks_alone_refuses_a_source_without(trained):
+    with pytest.raises(UsageError, match="the source has no masks, and this loss has no term"):
+        trained("run", "test=false", "method=vand", source="plain")
+
+
+@pytest.mark.parametrize("method", ["vand", "adaclip", "anomalyclip"])
+def test_a_batch_without_masks_has_gradients(method):
+    """Of 0 in losses of pixels, so that a step after it, or of another process, goes on."""
+    made = module(f"method={method}")
+    features = made.model.encode(torch.rand(2, 3, 56, 56))
+    truth = {
+        "mask": torch.zeros(2, 56, 56, dtype=torch.int32),
+        "has_mask": torch.tensor([False, False]),
+        "label": torch.tensor([0, 1]),
+        "class_id": torch.tensor([0, 0]),
+    }
+    text = made.model.training_text(["bolt"])
+    losses = made.model.losses(made.loss, features, text, truth, torch.Generator())
+    losses.total.backward()
+    assert (losses.focal, losses.dice, losses.dice_normal) == (0.0, 0.0, 0.0)
+    for name, parameter in made.model.trained.named_parameters():
+        assert (parameter.grad is None) != parameter.requires_grad, name
+
+
 def test_with_masks_nothing_is_warned_of(trained, logged, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         trained("run", "test=false")
