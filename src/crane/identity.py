@@ -59,6 +59,7 @@ KEYS: tuple[Key, ...] = (
     *_rows(Effect.DISPLAY, "*.card.*", "*.fetch"),
     # The model.
     *_rows(Effect.PROMPTS, "image_size", in_checkpoint=True),
+    *_rows(Effect.DISPLAY, "method.checkpoints"),
     *_rows(
         Effect.PROMPTS,
         *("method.*", "backbone.*", "guide.*", "attention", "attention.*"),

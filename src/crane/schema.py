@@ -67,6 +67,8 @@ TYPES: Mapping[str, Any] = {
     "optimizer.eps": NonNegativeFloat,
     "optimizer.weight_decay": NonNegativeFloat,
     "method.name": Text,
+    "method.checkpoints": Text,
+    "data.resizer": Literal["pil", "pil_bilinear", "torch"],
     "backbone.image_size": PositiveInt,
     "backbone.num_attention_blocks": NonNegativeInt,
     "backbone.taps": list[PositiveInt],

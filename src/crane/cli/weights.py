@@ -1,4 +1,7 @@
-"""`crane weights`: the weight files that a configuration needs, and which of them are present."""
+"""`crane weights`: the weight files that a configuration needs, and which of them are present.
+
+Where its method's authors publish checkpoints is said too.
+"""
 
 from omegaconf import DictConfig
 from rich.console import Console
@@ -26,6 +29,8 @@ def weights(config: DictConfig) -> None:
     """
     names = weights_needed(plain(config))
     console = Console(highlight=False)
+    published = config.method.get("checkpoints", "not known")
+    console.print(f"[bold]checkpoint[/bold]: {escape(published)}", soft_wrap=True)
     if not names:
         console.print("This configuration needs no weight files; all its weights are random.")
         return

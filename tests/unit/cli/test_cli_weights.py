@@ -3,8 +3,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
-from crane.weights import CATALOGUE
+from crane.cli.validation import options
+from crane.config import compose, conf_dir, plain
+from crane.weights import CATALOGUE, is_hub_code, weights_needed
 
 
 def test_missing_files_are_listed_with_source_and_checksum(crane, tmp_path, monkeypatch):
@@ -33,6 +36,22 @@ def test_a_random_configuration_needs_none(crane):
     outcome = crane("weights", "backbone=tiny", "guide=tiny")
     assert (outcome.code, outcome.err) == (0, "")
     assert "all its weights are random" in outcome.out
+
+
+@pytest.mark.parametrize("method", options(conf_dir() / "method"))
+def test_every_method_names_its_files_and_its_authors_checkpoints(crane, tmp_path, method):
+    """Of each file and checkpoint where it is; a method without any says that none is needed."""
+    config = compose("test", [f"method={method}"])
+    outcome = crane("weights", f"method={method}", f"weights_dir={tmp_path}")
+    said = " ".join(outcome.out.split())
+    needed = weights_needed(plain(config))
+    assert needed, "no published method runs on random weights"
+    for name in needed:
+        assert f"{name}: " in said
+        assert is_hub_code(name) or CATALOGUE[name].source in said
+    is_trained = OmegaConf.is_missing(config, "checkpoint")
+    assert ("checkpoint: none is needed" in said) != is_trained
+    assert ("checkpoint: github.com/" in said) == is_trained
 
 
 @pytest.mark.parametrize("is_whole", [True, False])
