@@ -1,5 +1,8 @@
 """Whatever the documentation shows, runs: its commands compose, and the tour is taken."""
 
+import importlib.util
+import inspect
+import math
 import os
 import re
 import shlex
@@ -105,3 +108,26 @@ def test_every_test_that_a_promise_cites_exists(page):
     for file, name in (one for row in cited for one in row):
         (path,) = (ROOT / "tests").rglob(file)
         assert f"def {name}(" in path.read_text(encoding="utf-8"), f"{file}::{name}"
+
+
+def num_cases(path: Path) -> int:
+    """Cases of the tests of a file that type commands: the values they are parametrised with."""
+    spec = importlib.util.spec_from_file_location(f"cases_of_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    tests = [test for name, test in vars(module).items() if name.startswith("test_")]
+    marks = [
+        [mark.args[1] for mark in getattr(test, "pytestmark", ()) if mark.name == "parametrize"]
+        for test in tests
+        if "crane" in inspect.signature(test).parameters
+    ]
+    return sum(math.prod(map(len, values)) for values in marks)
+
+
+def test_the_number_of_cases_is_at_least_what_the_page_says():
+    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    files = {file for file, _ in re.findall(r"`(test_\w+\.py)::(test_\w+)`", page)}
+    paths = [path for file in files for path in (ROOT / "tests").rglob(file)]
+    told = int(re.search(r"(\d+) cases of commands", page)[1])
+    counts = {path.name: num_cases(path) for path in paths}
+    assert 120 <= told <= sum(counts.values()), counts

@@ -132,7 +132,6 @@ def test_real_photographs_as_folders_and_as_a_list(crane, tmp_path, tiny, photog
     num_images, num_anomalous = len(lines) - 1, len(lines) - 9
     keys = [
         f"source.folder.root={tmp_path / 'own'}",
-        f"targets.table.root={tmp_path / 'own'}",
         f"targets.table.file={tmp_path / 'own/labels.csv'}",
     ]
     done = crane("train", "source=[folder]", "targets=[table]", *keys, *tiny, "run_dir=out")

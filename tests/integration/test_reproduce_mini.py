@@ -55,6 +55,25 @@ def test_recipes_run_in_small_and_share_what_they_can(crane, tmp_path):
     assert 0 < by_row["Crane+, trained here"].percent < 100
 
 
+SAME = 2.0
+"""Points by which trained rows may differ on another machine (docs/reproduce.md)."""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_committed_table_is_measured_again(crane, tmp_path):
+    name = "ablation_region_size"
+    committed = {
+        (n.row, n.dataset, n.metric): n.percent
+        for n in read_numbers(EXPERIMENTS / name / "results_mini.csv")
+    }
+    (numbers,) = reproduce(crane, tmp_path, [name]).values()
+    found = {(n.row, n.dataset, n.metric): n.percent for n in numbers}
+    assert set(committed) <= set(found)
+    for place, percent in committed.items():
+        assert found[place] == pytest.approx(percent, abs=SAME), place
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_whole_suite_runs(crane, tmp_path):

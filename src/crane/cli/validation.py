@@ -369,6 +369,9 @@ def _check_data_sets(config: DictConfig) -> None:
         if not str(node.get(TARGET)).startswith(("crane.data.", "crane.datasets.")):
             continue
         root, folders = node.get("root"), node.get("folders") or [str(name)]
+        if root is None and "file" in node:  # a table, which lies beside its images
+            existing_file(node.file, f"{role}.{name}.file", "a list of images and labels")
+            continue
         if root is None:
             top = Path(node.get("datasets_dir") or config.datasets_dir)
             if candidate_folders(top, folders):

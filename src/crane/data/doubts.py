@@ -92,7 +92,7 @@ def _mask_place(sample: Sample, index: Index, class_name: str) -> str:
     if sample.mask.parent == sample.image.parent:
         return "beside the images"
     parts = index.folders_of(sample.mask)
-    known = [p for p in parts if p not in (class_name, sample.defect)]
+    known = [p for p in parts if p not in (class_name, sample.defect, sample.image.stem)]
     return f"from {'/'.join(known[:2]) or sample.mask.parent.name}"
 
 

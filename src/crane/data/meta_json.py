@@ -240,6 +240,8 @@ def _label(path: Path, name: str, row: Row, roles: Roles) -> tuple[int | None, s
         names = ", ".join(map(str, row.values))
         raise _wrong(path, row, f"no column of labels ({', '.join(COLUMNS['label'])}) in {names}")
     value = row.values[named]
+    if isinstance(value, (list, dict)):
+        raise _wrong(path, row, f"{named}: must be one label, not {value!r}")
     label = label_of(value, named, roles)
     is_left_out = roles.anomalous is not None and roles.label(str(value)) is None
     if label is None and not is_left_out:

@@ -14,10 +14,13 @@ from tempfile import TemporaryFile
 from types import MappingProxyType
 from typing import IO
 
+import torch
+
 from crane.errors import UsageError, counted
 from crane.files import csv_text, replacing, uncell
 from crane.prediction.calibration import Threshold
 from crane.prediction.image_scoring import ImageScore
+from crane.runs import processor_name
 
 Row = dict[str, str | float | int | None]
 """A row by column; what does not apply is None."""
@@ -280,6 +283,8 @@ def _write_json(summary: PredictSummary, skipped: "_JsonArray", rows: "_JsonArra
         "num_skipped": summary.num_skipped,
         "num_anomalous": summary.num_anomalous,
         "threshold": None if threshold is None else asdict(threshold),
+        "processor": processor_name(),  # with the threads, decides the last bits of scores
+        "threads": torch.get_num_threads(),
     }
     with _replaced(summary.output / "scores.json") as file:
         file.write(json.dumps(head, indent=2, ensure_ascii=False)[:-2].encode())

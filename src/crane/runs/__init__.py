@@ -11,7 +11,7 @@ from crane.runs.frame import (
     paired,
     spreads,
 )
-from crane.runs.record import RunRecord, StoredRun, begin_record, write_record
+from crane.runs.record import RunRecord, StoredRun, begin_record, processor_name, write_record
 from crane.runs.results import (
     MEAN,
     DatasetResult,
@@ -48,6 +48,7 @@ __all__ = [
     "mean_table",
     "measurements",
     "paired",
+    "processor_name",
     "read_measurements",
     "read_results_json",
     "read_store",

@@ -143,7 +143,7 @@ def read_store(folder: Path | str, run_ids: Iterable[str] | None = None) -> "pd.
         no store yet.
 
     Raises:
-        UsageError: A file in the folder is not of a store, or a run is not in it.
+        UsageError: A run that is asked for is not in the folder.
     """
     frame: pd.DataFrame = _read_runs(folder, run_ids).to_pandas()
     return frame.sort_values(["time", "run_id"], kind="stable", ignore_index=True)
@@ -161,7 +161,7 @@ def read_measurements(
         class_name: Only this class, or `MEAN`; None for all.
 
     Raises:
-        UsageError: A file in the folder is not of a store, or a run is not in it.
+        UsageError: A run that is asked for is not in the folder.
     """
     pairs = list(runs)
     table = _read_runs(folder, dict.fromkeys(run_id for run_id, _ in pairs))
@@ -209,26 +209,25 @@ def finished_runs(
         setting: What they computed; None for any.
         seed: Their seed, of one setting; None for any.
 
-    Raises:
-        UsageError: A file in the folder is not of a store.
     """
     asked = {"setting": setting, "seed": seed, "status": FINISHED}
     wanted = {name: value for name, value in asked.items() if value is not None}
     named = [] if setting is None else [setting] if seed is None else [setting, seed]
     paths = _paths(Path(folder), "".join(f"{part}-" for part in named))
-    rows = [row for path in paths if (row := _first_row(path)) is not None]
-    rows = [row for row in rows if wanted.items() <= row.items()]
-    rows.sort(key=lambda row: row["time"], reverse=True)
-    return [
-        FinishedRun(
-            StoredPlace(row["run_id"], row["folder"]),
-            json.loads(row["data"]),
-            json.loads(row["weights"]),
-            row["setting"],
-            row["seed"],
-        )
-        for row in rows
-    ]
+    rows = [(path, row) for path in paths if (row := _first_row(path)) is not None]
+    rows = [(path, row) for path, row in rows if wanted.items() <= row.items()]
+    rows.sort(key=lambda item: str(item[1]["time"]), reverse=True)
+    return [run for path, row in rows if (run := _finished(path, row)) is not None]
+
+
+def _finished(path: Path, row: Mapping[str, Any]) -> FinishedRun | None:
+    try:
+        files = json.loads(row["data"]), json.loads(row["weights"])
+    except (TypeError, ValueError) as error:
+        _leave_out(path, error)
+        return None
+    place = StoredPlace(row["run_id"], row["folder"])
+    return FinishedRun(place, *files, row["setting"], row["seed"])
 
 
 def stored_folder(folder: Path | str, run_id: str) -> Path | None:
@@ -278,7 +277,7 @@ def _cached_row(path: Path, *state: int) -> dict[str, Any] | None:
 def _read(
     path: Path, columns: Sequence[str] = tuple(TYPES), *, is_first_row: bool = False
 ) -> "pa.Table | None":
-    """Some columns of a file; None, with a warning that names the file, if it is broken.
+    """Some columns of a file; None, with a warning that names it, if it is broken or foreign.
 
     One file at a time: a look-up in 10,000 runs by pyarrow.dataset opens every file and takes
     13 s, and all first rows 77 s and 4.5 GB, against 0.1 s and 24 s by name and first row.
@@ -289,7 +288,7 @@ def _read(
     try:
         with parquet.ParquetFile(path) as file:
             if not set(columns) <= set(file.schema_arrow.names):
-                raise _foreign(path)
+                raise pa.ArrowInvalid("it has other columns")
             if is_first_row:
                 batches = file.iter_batches(batch_size=1, columns=list(columns))
                 table = pa.Table.from_batches([next(batches)])
@@ -299,17 +298,15 @@ def _read(
         problem = f"there is no run {_run_id(path)} in {path.parent}"
         raise UsageError(problem, key="results_store") from error
     except (pa.ArrowException, OSError, StopIteration) as error:
-        why = str(error).partition("\n")[0]
-        logger.warning("%s is broken and left out; it may be deleted (%s)", path, why)
+        _leave_out(path, error)
         return None
     try:
         return table.select(columns).cast(pa.schema([schema().field(name) for name in columns]))
     except pa.ArrowException as error:
-        raise _foreign(path) from error
+        _leave_out(path, error)
+        return None
 
 
-def _foreign(path: Path) -> UsageError:
-    return UsageError(
-        f"{path} is not a file of a results store; results_store must name a folder of its own",
-        key="results_store",
-    )
+def _leave_out(path: Path, why: object) -> None:
+    reason = str(why).partition("\n")[0]
+    logger.warning("%s is left out: it is broken, or not of a results store (%s)", path, reason)

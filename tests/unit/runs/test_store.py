@@ -167,13 +167,12 @@ def test_some_runs_can_be_read(tmp_path):
         read_store(tmp_path, ["run9"])
 
 
-def test_a_file_of_someone_else_is_refused_by_name(tmp_path):
+def test_a_file_of_someone_else_is_named_and_left_out(tmp_path, caplog):
     pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "theirs.parquet")
     for read in (read_store, lambda store: finished_runs(store, "s", 1)):
-        with pytest.raises(
-            UsageError, match=r"theirs\.parquet is not .* a results store; results_store"
-        ):
-            read(tmp_path)
+        caplog.clear()
+        assert not len(read(tmp_path))
+        assert caplog.text.count("theirs.parquet is left out") == 1
 
 
 def test_a_broken_file_is_named_and_left_out(tmp_path, caplog):
