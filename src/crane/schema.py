@@ -64,7 +64,6 @@ TYPES: Mapping[str, Any] = {
     "trainer.limit_test_batches": Annotated[None, "null: every image is tested"],
     "optimizer.lr": PositiveFloat,
     "optimizer.betas": Betas,
-    "optimizer.eps": NonNegativeFloat,
     "optimizer.weight_decay": NonNegativeFloat,
     "method.name": Text,
     "method.checkpoints": Text,

@@ -247,6 +247,9 @@ def test_the_examples_of_the_page_run():
     names = {}
     for example in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL):
         exec(example, names)
+    for temperature, found in names["saturated"].items():
+        shown = " | ".join(f"{100 * value:.1f}" for value in found)
+        assert f"| {temperature} | {shown} |" in page
     exact = float(names["aupro"](names["maps"], names["masks"]))
     assert 0 < exact < 1
     assert abs(names["value"].value - exact) <= names["value"].error + 1e-7
