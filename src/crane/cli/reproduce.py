@@ -71,7 +71,9 @@ def reproduce(config: DictConfig) -> None:
         numbers, provenance = collect(recipe, plan, outcomes, store)
         write_results(recipe.folder / suite.results, numbers, provenance)
         write_text(recipe.folder / "README.md", readme(recipe, read_results(recipe)))
-        tables = section(recipe, SuiteResults(suite, numbers, provenance))
+        found = SuiteResults(suite, numbers, provenance)
+        found.draw_sizes(recipe.folder)
+        tables = section(recipe, found)
         console.print(escape(f"\n# {recipe.title}\n\n{tables}"), soft_wrap=True)
         states |= {number.state for number in numbers}
     failed = f"tests that failed: {len(outcomes.failed)}; " if outcomes.failed else ""

@@ -180,13 +180,43 @@ def _classes(
     return _bar_figure(bars, groups, colours, (width, 1.5))
 
 
+def write_sizes(rows: Sequence[TableRow], path: Path) -> bool:
+    """Write the figure of AUPRO by region size, a plot for each data set.
+
+    Args:
+        rows: The numbers.
+        path: The file; its suffix is the format.
+
+    Returns:
+        Whether there was any value to draw.
+    """
+    with (
+        mpl.rc_context(STYLE),
+        drawing_text([text for row in rows for text in (row.setting, row.dataset)]),
+    ):
+        figure = _sizes(rows, setting_colours(rows))
+        if figure is not None:
+            with replacing(path) as part:
+                figure.savefig(part, dpi=110, format=path.suffix[1:])
+    return figure is not None
+
+
 def _sizes(rows: Sequence[TableRow], colours: Mapping[str, str]) -> Figure | None:
-    """A bar for each region size and setting."""
+    """A bar for each region size and setting, in one plot per data set."""
     names = {size: size.removeprefix("aupro_") for size in SIZES}
     own = [row for row in rows if row.class_name == MEAN and row.num_seeds]
-    bars = [(row.setting, name, row.spread(size)) for row in own for size, name in names.items()]
-    width = max(3.5, 0.09 * len(bars))
-    return _bar_figure({"AUPRO": bars}, list(names.values()), colours, (width, 2))
+    datasets = dict.fromkeys(row.dataset for row in own)
+    bars = {
+        "AUPRO" if len(datasets) == 1 else f"AUPRO, {dataset}": [
+            (row.setting, name, row.spread(size))
+            for row in own
+            for size, name in names.items()
+            if row.dataset == dataset
+        ]
+        for dataset in datasets
+    }
+    width = max([3.5, *(0.09 * len(one) for one in bars.values())])
+    return _bar_figure(bars, list(names.values()), colours, (width, 2))
 
 
 def _bar_figure(

@@ -3,12 +3,13 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from crane.errors import counted
-from crane.report.markup import heading, markdown_table
+from crane.report.markup import TableRow, heading, markdown_table
 from crane.reproduce.numbers import (
     FAILED,
     LEFT_OUT,
@@ -22,6 +23,7 @@ from crane.reproduce.numbers import (
 )
 from crane.reproduce.recipe import Case, Recipe, RecipeRow
 from crane.reproduce.suite import PAPER, Suite, suites
+from crane.runs import MEAN, SIZES, Spread
 
 NOT_RUN = "not run"
 GAINED = Number("", "", "", NOT_RUN, reason="added to the recipe after these results")
@@ -42,6 +44,29 @@ class SuiteResults(NamedTuple):
     """Its numbers."""
     provenance: Mapping[str, Any]
     """Where they come from: see `read_provenance`."""
+
+    @property
+    def picture(self) -> str:
+        """Name of the picture of AUPRO by region size."""
+        return self.suite.results.replace("results", "sizes").replace(".csv", ".png")
+
+    @property
+    def has_sizes(self) -> bool:
+        """Whether that picture has anything to show: a row with every size measured."""
+        measured = {n.metric for n in self.numbers if n.percent is not None}
+        return measured.issuperset(SIZES)
+
+    def draw_sizes(self, folder: Path) -> None:
+        """Draw the picture, if it has anything to show."""
+        from crane.report.figures import write_sizes  # imports matplotlib
+
+        found: dict[tuple[str, str], dict[str, Spread]] = {}
+        for n in self.numbers:
+            if n.percent is not None and n.metric in SIZES:
+                found.setdefault((n.row, n.dataset), {})[n.metric] = Spread((n.percent / 100,))
+        if self.has_sizes:
+            rows = [TableRow(*place, MEAN, values, 1) for place, values in found.items()]
+            write_sizes(rows, folder / self.picture)
 
 
 class Footnotes:
@@ -101,7 +126,10 @@ def readme(recipe: Recipe, results: Sequence[SuiteResults]) -> str:
         recipe=recipe,
         exceptions=[f"{_codes(case.targets)}: {_exception(case)}" for case in recipe.protocol],
         rows=markdown_table(["row", "setting"], rows, numbers=False),
-        sections=[section(recipe, one) for one in results],
+        sections=[
+            section(recipe, one) + f"\n\n![AUPRO by region size]({one.picture})" * one.has_sizes
+            for one in results
+        ],
         basis=suites()[PAPER].basis,
     )
 

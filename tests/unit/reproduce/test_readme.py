@@ -2,8 +2,10 @@
 
 import re
 from dataclasses import replace
+from itertools import product
 
 import pytest
+from PIL import Image
 
 from crane.reproduce import Number, Suite, SuiteResults, read_recipe, readme
 from crane.reproduce.numbers import (
@@ -154,3 +156,30 @@ def test_a_recipe_that_was_never_run_has_a_page(recipe):
     assert len([line for line in lines_of(page) if not line.startswith("| ---")]) == 1 + len(
         recipe.rows
     )
+
+
+def test_recipes_of_region_sizes_draw_them(tmp_path):
+    sizes = ("aupro_small", "aupro_medium", "aupro_large")
+    numbers = [
+        Number(row, dataset, metric, MEASURED, 10.0 + 5 * place)
+        for place, (row, dataset, metric) in enumerate(
+            product(("Crane", "VAND"), ("visa", "btad"), ("aupro", *sizes))
+        )
+    ]
+    numbers.append(Number("WinCLIP", "visa", sizes[0], MISSING, reason="data visa"))
+    recipe = read_recipe(EXPERIMENTS / "ablation_region_size")
+    found = results(numbers)
+    found.draw_sizes(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["sizes.png"]
+    with Image.open(tmp_path / "sizes.png") as picture:
+        assert picture.height > picture.width / 2, "a plot for each data set"
+    assert "![AUPRO by region size](sizes.png)" in readme(recipe, [found])
+    without = results([one for one in numbers if one.metric != sizes[2]])
+    without.draw_sizes(tmp_path / "no folder")
+    assert "![AUPRO" not in readme(recipe, [without])
+
+
+def test_a_picture_stands_beside_every_page_that_shows_one():
+    for page in EXPERIMENTS.glob("*/README.md"):
+        for name in re.findall(r"!\[.*?\]\((.*?)\)", page.read_text()):
+            assert (page.parent / name).is_file(), f"{page}: {name}"

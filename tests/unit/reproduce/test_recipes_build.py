@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
+from open_clip import get_model_config
 
 from crane.config import compose, plain
 from crane.gate import build
@@ -98,13 +99,14 @@ def tiny_guide() -> DictConfig:
 
 
 def narrow(config: DictConfig) -> DictConfig:
-    """The same configuration on a backbone of as many blocks and next to no width, and with a small
-    guide."""
+    """The same configuration on a backbone of as many blocks, of patches as large and next to no
+    width, and with a small guide."""
     blocks = BLOCKS.get(config.backbone.model.architecture, 24)
+    patch = get_model_config(config.backbone.model.architecture)["vision_cfg"]["patch_size"]
     config.backbone.model.architecture = {
         "embed_dim": 8,
         "vision_cfg": {
-            **{"image_size": 28, "patch_size": 14, "layers": blocks},
+            **{"image_size": 2 * patch, "patch_size": patch, "layers": blocks},
             **{"width": 8, "head_width": 8},
         },
         "text_cfg": {
