@@ -20,11 +20,14 @@ $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 		{ rm -rf $(VENV); echo "Python's venv module is missing; on Debian: apt install python3-venv"; exit 1; }
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	@echo "installing crane and what it needs (about 6 GB with PyTorch, some minutes)"
+ifdef CPU
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch torchvision --index-url https://download.pytorch.org/whl/cpu
+endif
+	@echo "installing crane and what it needs (with PyTorch about 6 GB, or 1.5 GB with CPU=1; some minutes)"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev
 	@touch $@
 
-setup: $(READY)  ## Set up the environment
+setup: $(READY)  ## Set up the environment; CPU=1 takes PyTorch's build without CUDA
 
 demo: $(READY)  ## Train Crane and Crane+ on one domain, test on others, draw heat maps (no downloads)
 	$(BIN)/crane demo

@@ -10,8 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from crane.cli.arguments import Arguments
 from crane.cli.main import COMMANDS
@@ -82,6 +84,29 @@ def test_the_tour_runs_as_written(tmp_path):
     assert len(predictions.read_text().splitlines()) == 1 + 34  # brick: 16 normal, 18 anomalous
     assert len(list((tmp_path / "runs").glob("train/*_sweep/*/results.json"))) == 2
     assert load_as_documented(run / "prompts" / "epoch_1.safetensors") == (2, (2, 112, 112))
+
+
+PYTHON = [ROOT / "README.md", ROOT / "docs" / "python.md"]
+
+
+@pytest.mark.parametrize("page", PYTHON, ids=[page.name for page in PYTHON])
+def test_python_runs_as_written(page, tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    for folder, names in (("known_good", range(19)), ("photos", ("part", "other"))):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            pixels = rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / folder / f"{name}.png")
+    monkeypatch.chdir(tmp_path)
+    section = (
+        page.read_text(encoding="utf-8").partition("From Python\n")[2].split("\n## What is")[0]
+    )
+    blocks = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
+    names = {"images": torch.rand(2, 3, 112, 112)}
+    for block in blocks:
+        exec(block, names)
+    assert blocks
+    assert (tmp_path / "my_parts.safetensors").is_file()
 
 
 def load_as_documented(checkpoint: Path) -> tuple[int, tuple[int, ...]]:

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import re
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -186,6 +187,15 @@ PREDICTIONS: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: write("out/calibration.json", '{"threshold": 0.5}'),
         "calibration.json",
     ),
+    "calibration: text for a score": (
+        lambda: write(
+            "out/calibration.json",
+            re.sub(
+                r'"scores": \[\s*[\d.]+', '"scores": ["x"', Path("out/calibration.json").read_text()
+            ),
+        ),
+        "calibration.json",
+    ),
     "calibration: bytes": (lambda: write("out/calibration.json", b"\xff\xfe"), "calibration.json"),
     "settings: a list": (lambda: write("out/settings.json", "[1]"), "settings.json"),
     "settings: bytes": (lambda: write("out/settings.json", b"\x80"), "settings.json"),
@@ -194,7 +204,7 @@ PREDICTIONS: dict[str, tuple[Callable[[], Any], str]] = {
         "settings.json",
     ),
     "part: other images": (
-        lambda: write(part(), part().read_text().replace("photos/1", "photos/9")),
+        lambda: write(part(), part().read_text().replace("1.png", "9.png", 1)),
         "holds rows of other images",
     ),
     "part: one row less": (
@@ -206,7 +216,7 @@ PREDICTIONS: dict[str, tuple[Callable[[], Any], str]] = {
         "cannot be read",
     ),
     "part: text for a score": (
-        lambda: write(part(), part().read_text().replace("photos/1.png,0", "photos/1.png,x")),
+        lambda: write(part(), part().read_text().replace("1.png,0", "1.png,x")),
         "cannot be read",
     ),
     "part: bytes": (lambda: write(part(), b"\xff" * 100), "cannot be read"),

@@ -64,10 +64,10 @@ def test_images_of_all_modes(crane, photos, checkpoint, scores_of, tmp_path):
         assert float(row["score"]) == pytest.approx(float(eight[name]["score"]), abs=1e-5)
         maps = [read_map(tmp_path / f"out_{size}" / row["map"]) for size in (1, 8)]
         np.testing.assert_allclose(*maps, atol=1e-5)
-        image = read_rgb(row["image"])
+        image = read_rgb(photos / row["image"])
         assert maps[0].shape == (image.height, image.width)
         with Image.open(tmp_path / "out_1" / row["overlay"]) as overlay:
-            assert overlay.size == image.size
+            assert overlay.height > image.height, "the verdict stands below"
         with torch.inference_mode():
             wanted = model(image_to_tensor(image, 56)[None]).score.item()
         assert float(row["score"]) == pytest.approx(wanted, abs=1e-6)

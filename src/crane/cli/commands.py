@@ -11,8 +11,14 @@ from crane.cli.launch import share_cores
 from crane.cli.recording import Recording
 from crane.errors import UsageError, counted
 from crane.files import shown_path
-from crane.methods import PromptCheckpoint, adopt_config, read_checkpoint
-from crane.prediction import PredictSummary
+from crane.methods import (
+    AUTO,
+    PromptCheckpoint,
+    adopt_config,
+    default_checkpoint,
+    open_checkpoint,
+)
+from crane.prediction import PredictSummary, Threshold
 from crane.runs import class_table, mean_table
 from crane.training import RunSummary, own_processes
 
@@ -35,21 +41,27 @@ def train(config: DictConfig) -> float | None:
 def test(config: DictConfig) -> float | None:
     """Test a checkpoint on every target."""
     share_cores(config)
-    with Recording(config, "test") as run:
+    checkpoint, config, typed = _read(config)
+    with Recording(typed, "test") as run:
         run.check()
-        checkpoint, config = _read(config)
         run.describe(config, checkpoint)
         if not run.is_done():
             show(config, run.keep(training.test(config, checkpoint)))
     return run.objective
 
 
-def _read(config: DictConfig) -> tuple[PromptCheckpoint | None, DictConfig]:
-    """The checkpoint, and the configuration with its model; none for methods that train nothing."""
+def _read(config: DictConfig) -> tuple[PromptCheckpoint | None, DictConfig, DictConfig]:
+    """The checkpoint, the configuration with its model, and the one typed with its file."""
+    if config.checkpoint == AUTO:
+        config.checkpoint = default_checkpoint(config)
     if config.checkpoint is None:
-        return None, config
-    checkpoint = read_checkpoint(config.checkpoint)
-    return checkpoint, adopt_config(config, checkpoint, HydraConfig.get().overrides.task)
+        return None, config, config
+    checkpoint = open_checkpoint(
+        config.checkpoint, config.weights_dir, allow_download=config.allow_download
+    )
+    config.checkpoint = str(checkpoint.path)
+    overrides = HydraConfig.get().overrides.task
+    return checkpoint, adopt_config(config, checkpoint, overrides), config
 
 
 @rank_zero_only
@@ -73,7 +85,7 @@ def show(config: DictConfig, summary: RunSummary) -> None:
 
 def predict(config: DictConfig) -> None:
     """Score images of the user's own."""
-    checkpoint, config = _read(config)
+    checkpoint, config, _ = _read(config)
     _check_shared_output(config)
     _show_prediction(config, prediction.predict(config, checkpoint))
 
@@ -110,7 +122,36 @@ def _show_prediction(config: DictConfig, summary: PredictSummary) -> None:
         )
     else:
         console.print(f"{summary.num_scored} of {summary.num_images} images scored{called}")
-    console.print(f"scores    {escape(shown_path(summary.scores))}", soft_wrap=True)
-    for name, kind in (("maps", config.maps), ("overlays", config.overlays)):
-        if kind != "none":
-            console.print(f"{name:<9} {escape(shown_path(summary.output / name))}", soft_wrap=True)
+    console.print(_decision(summary.threshold), soft_wrap=True)
+    if summary.label_auroc is not None:
+        value = f"{100 * summary.label_auroc:.1f}"
+        doubt = "[yellow], below chance: normal images score higher[/yellow]"
+        console.print(
+            f"by the names of folders, the image AUROC is {value}"
+            f"{doubt if summary.label_auroc < 0.5 else ''}",
+            soft_wrap=True,
+        )
+    for name, path in (
+        ("page", summary.page),
+        ("scores", summary.scores),
+        ("regions", summary.regions),
+        *((kind, summary.output / kind) for kind in ("maps", "overlays") if config[kind] != "none"),
+    ):
+        if path is not None:
+            console.print(f"{name:<9} {escape(shown_path(path))}", soft_wrap=True)
+
+
+def _decision(threshold: Threshold | None) -> str:
+    """The threshold, and how it was found."""
+    if threshold is None:
+        return (
+            "no threshold: the same command with threshold=0.5, or with calibration.input=FOLDER "
+            "of normal images, decides without scoring again if output=FOLDER stays the same"
+        )
+    if threshold.false_alarm_rate is None:
+        return f"threshold {threshold.value:.6g}, as given"
+    return (
+        f"threshold {threshold.value:.6g}, calibrated on "
+        f"{counted(threshold.num_normals or 0, 'normal image')} for a false-alarm rate of "
+        f"{threshold.false_alarm_rate:g}"
+    )

@@ -19,6 +19,7 @@ from crane.cli.arguments import SHORT_NAMES, Arguments
 from crane.config import compose, conf_dir, flat, plain
 from crane.errors import InvalidValueError, UsageError
 from crane.gate import TARGET, resolved
+from crane.named_prompts import full_name, is_name, last_prompts
 
 FREE = ("source", "targets", "methods")
 """Keys whose entries have names of the user's own."""
@@ -338,7 +339,7 @@ def check_files(config: DictConfig, command: str) -> None:
         )
     if "checkpoint" in config and (config.checkpoint is not None or not trains_nothing):
         check_value(config.checkpoint, PathText, "checkpoint")
-        existing_file(config.checkpoint, "checkpoint", "a checkpoint file")
+        _check_checkpoint(str(config.checkpoint))
     if config.get("resume") is not None:
         existing_file(config.resume, "resume", "the checkpoints/last.ckpt of a training")
     if command == "report":
@@ -357,6 +358,18 @@ def check_files(config: DictConfig, command: str) -> None:
                 if not has_magic(str(entry)) and not Path(entry).expanduser().exists():
                     wanted = "an image, a folder, a glob or a list of paths"
                     raise UsageError(f"{key}: {entry} does not exist; give {wanted}", key=key)
+
+
+def _check_checkpoint(spec: str) -> None:
+    """Check that a checkpoint is a published name, a file, or the folder of a training."""
+    if spec == "auto":
+        return
+    if is_name(spec):
+        full_name(spec)
+    elif Path(spec).expanduser().is_dir():
+        last_prompts(Path(spec).expanduser())
+    else:
+        existing_file(spec, "checkpoint", "a checkpoint file, the folder of a training, or a name")
 
 
 def _check_data_sets(config: DictConfig) -> None:

@@ -70,18 +70,31 @@ def read_rgb(
             the file.
     """
     with _naming(path, "image"):
-        image = _upright(path, box)
-        if _is_deep(image):
-            values: np.ndarray = np.asarray(image)
-            grey = _eight_bits(values, path, white_level or _MAX_16_BIT)
-            if "transparency" in image.info:
-                grey[values == image.info["transparency"]] = 255
-            return _from_grey(grey)
-        if image.has_transparency_data:
-            return _on_white(image)
-        if image.mode == "F":
-            return _from_grey(_eight_bits_of_unit(np.asarray(image), path))
-        return image.convert("RGB")
+        return as_rgb(_upright(path, box), path, white_level)
+
+
+def as_rgb(image: Image.Image, name: str | Path, white_level: int | None = None) -> Image.Image:
+    """Convert an opened, upright image to 8-bit RGB as `read_rgb` does.
+
+    Args:
+        image: Of any mode.
+        name: What to call it in errors.
+        white_level: The 16-bit value that is white, and all above it; None for 65535.
+
+    Raises:
+        UsageError: Its values have no known scale.
+    """
+    if _is_deep(image):
+        values: np.ndarray = np.asarray(image)
+        grey = _eight_bits(values, name, white_level or _MAX_16_BIT)
+        if "transparency" in image.info:
+            grey[values == image.info["transparency"]] = 255
+        return _from_grey(grey)
+    if image.has_transparency_data:
+        return _on_white(image)
+    if image.mode == "F":
+        return _from_grey(_eight_bits_of_unit(np.asarray(image), name))
+    return image.convert("RGB")
 
 
 def read_mask(

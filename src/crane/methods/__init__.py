@@ -19,6 +19,7 @@ from crane.methods.clip import PlainClip
 from crane.methods.crane import Crane, Scoring
 from crane.methods.detector import OBJECT, Detector, Outputs
 from crane.methods.losses import CraneLoss, Losses, dice_loss, focal_loss
+from crane.methods.named import AUTO, default_checkpoint, open_checkpoint
 from crane.methods.official import is_official, prompts_from_official
 from crane.methods.pixel_loss import PixelLoss
 from crane.methods.vand import Vand
@@ -26,6 +27,7 @@ from crane.methods.vision import VisionEncoder
 from crane.methods.winclip import WinClip
 
 __all__ = [
+    "AUTO",
     "OBJECT",
     "AdaClip",
     "AnoVl",
@@ -45,11 +47,13 @@ __all__ = [
     "adopt_config",
     "build_model",
     "compile_towers",
+    "default_checkpoint",
     "dice_loss",
     "focal_loss",
     "is_official",
     "load_model",
     "model_config",
+    "open_checkpoint",
     "prompts_from_official",
     "read_checkpoint",
     "save_prompts",

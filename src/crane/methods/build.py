@@ -19,9 +19,10 @@ from crane.config import compose
 from crane.errors import UsageError
 from crane.gate import TARGET, build, check, from_file
 from crane.identity import MODEL_KEYS
-from crane.methods.checkpoint import PromptCheckpoint, read_checkpoint
+from crane.methods.checkpoint import PromptCheckpoint
 from crane.methods.crane import Crane
 from crane.methods.detector import Detector
+from crane.methods.named import open_checkpoint
 from crane.methods.vision import VisionEncoder
 from crane.weights import HUB_REPOS, RANDOM, check_image_size, describe, published_name
 
@@ -261,15 +262,17 @@ def load_model(path: str | Path, overrides: Sequence[str] = ()) -> Any:
     a `UsageError`; `load_model(path, ["image_size=336"])` chooses another size.
 
     Args:
-        path: Prompts of `crane train`, or of the official code.
+        path: Prompts of `crane train`, the folder of a training, prompts of the official code, or a
+            published name such as `crane_mvtec`.
         overrides: Changes to its configuration, as on the command line; an official checkpoint
-            has none, so give at least `method=crane` or `method=crane_plus`.
+            file has none, so give at least `method=crane` or `method=crane_plus`.
 
     Raises:
         UsageError: The file is no checkpoint, does not fit, or weights are missing.
     """
-    checkpoint = read_checkpoint(path)
-    config = adopt_config(compose("test", overrides), checkpoint, overrides)
+    typed = compose("test", overrides)
+    checkpoint = open_checkpoint(path, typed.weights_dir, allow_download=typed.allow_download)
+    config = adopt_config(typed, checkpoint, overrides)
     model = build_model(config)
     model.load_learned(checkpoint.prompts)
     model.image_size = config.image_size

@@ -46,6 +46,8 @@ class PromptCheckpoint:
     checkpoints, what must not change when the training is resumed."""
     name: str = "the checkpoint"
     """Name of the file, for errors."""
+    path: Path | None = None
+    """The file."""
 
 
 def model_config(config: DictConfig) -> dict[str, Any]:
@@ -121,11 +123,11 @@ def read_checkpoint(path: str | Path, *, key: str = "checkpoint") -> PromptCheck
             return _from_lightning(content, path, key)
         if isinstance(content, dict) and is_official(content):
             check_learned(prompts_from_official(content), key)
-            return PromptCheckpoint(content, None, name=path.name)
+            return PromptCheckpoint(content, None, name=path.name, path=path)
         learned = from_other_authors(content) if isinstance(content, dict) else None
         if learned is not None:
             check_learned(learned, key)
-            return PromptCheckpoint(learned, None, name=path.name)
+            return PromptCheckpoint(learned, None, name=path.name, path=path)
     raise UsageError(
         f"{path} holds no prompts of crane (.safetensors, .ckpt) or of the official code (.pth)",
         key=key,
@@ -143,7 +145,7 @@ def _from_lightning(content: Mapping[str, Any], path: Path, key: str) -> PromptC
     check_learned(own, key)
     training = dict(json.loads(content["crane"].get("training", "{}")))
     config = _stored_config(content["crane"]["config"], path, key)
-    return PromptCheckpoint(own, config, {"training": training}, path.name)
+    return PromptCheckpoint(own, config, {"training": training}, path.name, path)
 
 
 def _read_safetensors(path: Path, key: str) -> PromptCheckpoint:
@@ -165,7 +167,7 @@ def _read_safetensors(path: Path, key: str) -> PromptCheckpoint:
         check_learned(prompts, key)
         info = dict(json.loads(metadata.get("info", "{}")))
         config = _stored_config(metadata["config"], path, key)
-        return PromptCheckpoint(prompts, config, info, path.name)
+        return PromptCheckpoint(prompts, config, info, path.name, path)
 
 
 @contextmanager

@@ -37,6 +37,11 @@ def resize_map(
     return bounded
 
 
+def stored_map(map: Float[np.ndarray, "H W"]) -> Float[np.ndarray, "H W"]:
+    """A map as `read_map` gives it after `save_map` wrote it as PNG."""
+    return (np.rint(map.astype(np.float64) * LEVELS) / LEVELS).astype(np.float32)
+
+
 def save_map(map: Float[np.ndarray, "H W"], path: Path) -> Path:
     """Write a map as 16-bit grey PNG (0 to 65535 stand for 0 to 1) or as float32 `.npy`.
 

@@ -1,38 +1,44 @@
 """Prediction on any images: finding, reading and scoring them, and writing what was found."""
 
+from crane.prediction.anomaly_detector import AnomalyDetector, load
 from crane.prediction.calibration import Calibration, Threshold, calibrate
+from crane.prediction.image_result import ImageResult
 from crane.prediction.image_scoring import (
     Detector,
     DetectorOptions,
     ImageScore,
     LoadOptions,
-    crane_detector,
     find_device,
     score_images,
 )
 from crane.prediction.inputs import ImageList, find_images
 from crane.prediction.outputs import OutputOptions
 from crane.prediction.predictor import predict, write_predictions
+from crane.prediction.regions import Region, find_regions
 from crane.prediction.shards import Shard, find_shard
 from crane.prediction.table import PredictSummary, ScoreTable, read_scores
 
 __all__ = [
+    "AnomalyDetector",
     "Calibration",
     "Detector",
     "DetectorOptions",
     "ImageList",
+    "ImageResult",
     "ImageScore",
     "LoadOptions",
     "OutputOptions",
     "PredictSummary",
+    "Region",
     "ScoreTable",
     "Shard",
     "Threshold",
     "calibrate",
-    "crane_detector",
     "find_device",
     "find_images",
+    "find_regions",
     "find_shard",
+    "load",
     "predict",
     "read_scores",
     "score_images",

@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from crane.checks import Interval, checked
 from crane.errors import UsageError, counted
@@ -26,12 +26,18 @@ class Threshold:
     True
     """
 
+    PIXEL: ClassVar[float] = 0.5
+    """The pixel threshold unless one is calibrated: damage is likelier than not."""
+
     value: float
     """The lowest score that raises an alarm."""
     false_alarm_rate: float | None = None
     """The rate of false alarms it was calibrated for; None for a threshold that was given."""
     num_normals: int | None = None
     """How many normal images it was calibrated on."""
+    pixel_value: float = PIXEL
+    """The lowest probability with which a pixel belongs to an anomalous region; calibrated so that
+    a normal image has such pixels at most as often as false alarms are wanted."""
 
     def is_anomalous(self, score: float) -> bool:
         """Whether a score raises an alarm."""
@@ -59,7 +65,9 @@ class Calibration:
 
 
 @checked
-def calibrate(scores: Sequence[float], false_alarm_rate: Rate) -> Threshold:
+def calibrate(
+    scores: Sequence[float], false_alarm_rate: Rate, peaks: Sequence[float] = ()
+) -> Threshold:
     """Choose a threshold from the scores of normal images.
 
     With n normal images and a wanted rate α, scores above the k-th lowest raise an alarm,
@@ -77,6 +85,8 @@ def calibrate(scores: Sequence[float], false_alarm_rate: Rate) -> Threshold:
     Args:
         scores: Scores of normal images.
         false_alarm_rate: Wanted rate α, above 0 and below 1.
+        peaks: The highest probability in the map of each of the same images; by the same rule
+            they give the pixel threshold. None leaves it at one half.
 
     Returns:
         The threshold: the smallest float above the k-th lowest score.
@@ -108,4 +118,5 @@ def calibrate(scores: Sequence[float], false_alarm_rate: Rate) -> Threshold:
         )
         rank = num_normals
     value = math.nextafter(sorted(scores)[rank - 1], math.inf)
-    return Threshold(value, false_alarm_rate, num_normals)
+    pixel = math.nextafter(sorted(peaks)[rank - 1], math.inf) if peaks else Threshold.PIXEL
+    return Threshold(value, false_alarm_rate, num_normals, pixel)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -15,8 +15,6 @@ from crane.data.images import image_to_tensor, read_rgb
 from crane.data.index import WhiteLevel
 from crane.data.loader import auto_num_workers
 from crane.errors import UsageError
-from crane.methods import OBJECT, compile_towers
-from crane.methods import Detector as Method
 from crane.processes import local_rank
 from crane.transfer import HostCopy
 from crane.types import Prediction
@@ -78,38 +76,6 @@ class DetectorOptions:
         """A context in which the model computes in this precision."""
         dtype = PRECISIONS[self.precision]
         return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
-
-
-def crane_detector(
-    model: Method[Any, Any], options: DetectorOptions, class_name: str = OBJECT[0]
-) -> Detector:
-    """Put a model on its device, ready to score many images.
-
-    The text is encoded once. That happens before anything is compiled, since compiling for a single
-    call would not pay.
-
-    Args:
-        model: The method's detector.
-        options: Where and how it runs.
-        class_name: What the images show, for methods whose sentences name it.
-
-    Raises:
-        UsageError: There is no such mode to compile in.
-    """
-    if options.device.type == "cuda":
-        torch.cuda.set_device(options.device)
-    model.to(options.device).eval()
-    with torch.inference_mode(), options.autocast():
-        text = model.encode_classes([class_name])
-    compile_towers(model, options.compile)
-
-    def detect(images: Float[Tensor, "B 3 S S"]) -> Prediction:
-        with options.autocast():
-            size = (images.shape[-2], images.shape[-1])
-            class_id = torch.zeros(len(images), dtype=torch.int64, device=images.device)
-            return model.predict(model.encode(images), text, class_id, size)
-
-    return detect
 
 
 @checked

@@ -110,6 +110,14 @@ class ImageList:
             digest.update(os.fsencode(path) + b"\0")
         return digest.hexdigest()
 
+    def name(self, path: str) -> str:
+        """The path of an image relative to `root`, with `/` between folders."""
+        return Path(os.path.relpath(path, self.root)).as_posix()
+
+    def names(self) -> Iterator[str]:
+        """The names of the images in their order."""
+        return map(self.name, self.paths)
+
     def output(self, folder: str, path: str, suffix: str) -> Path:
         """Name the output of an image, relative to the folder of all outputs.
 

@@ -3,10 +3,9 @@
 import errno
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -20,19 +19,21 @@ from crane.data.index import WhiteLevel
 from crane.errors import UsageError
 from crane.files import replacing
 from crane.pictures import ColourScale, colour_bar, overlay, resize_map, save_map
+from crane.pictures.maps import read_map, stored_map
+from crane.pictures.verdict import contoured, side_by_side, with_verdict
 from crane.prediction.calibration import Threshold
 from crane.prediction.image_scoring import ImageScore
 from crane.prediction.inputs import ImageList
-from crane.prediction.table import Row, table_row
+from crane.prediction.predictions_page import thumbnail_of
+from crane.prediction.regions import find_regions
+from crane.prediction.table import Row, WrittenImage, table_row
 
 logger = logging.getLogger(__name__)
 
-PictureWriter = Callable[[str, np.ndarray], Path]
-"""Writes a picture from the path of an image and its map at the size of the image; returns the file
-written, relative to the folder of all outputs."""
-
 NUM_WRITERS = 2
 """Threads that resize, compress and write pictures while the model runs."""
+THUMBNAIL = 240
+"""Longer side of each half of a thumbnail in pixels."""
 MAX_PENDING = 16
 """Images waiting to be written, at most: what keeps memory constant when disks are slow."""
 
@@ -72,119 +73,120 @@ class OutputOptions:
         return [kind for kind, format in chosen.items() if format != "none"]
 
 
-def picture_writers(
-    options: OutputOptions, images: ImageList, output: Path
-) -> dict[str, PictureWriter]:
-    """What writes each kind of picture; also writes the colour bar that overlays share.
+@dataclass(frozen=True)
+class OutputWriter:
+    """Writes what belongs to an image: its pictures and its regions."""
 
-    Args:
-        options: What is written.
-        images: The images, whose names those of the pictures follow.
-        output: Folder of all outputs: maps are written to `maps/`, overlays to `overlays/`.
-    """
-    writers: dict[str, PictureWriter] = {}
-    if options.maps != "none":
-        writers["map"] = partial(write_map, options, images, output)
-    if options.overlays != "none":
-        with replacing(output / "overlays_scale.png") as part:
-            colour_bar(options.scale, width=600).save(part)
-        writers["overlay"] = partial(write_overlay, options, images, output)
-    return writers
+    options: OutputOptions
+    """What is written."""
+    images: ImageList
+    """The images, whose names those of the pictures follow."""
+    folder: Path
+    """Folder of all outputs; pictures lie in `maps/`, `overlays/` and `thumbnails/`."""
+    threshold: Threshold | None
+    """What decides, and is drawn into the overlays."""
+    on_error: str
+    """`skip` leaves out a picture that cannot be written, `fail` stops there."""
+    are_maps_there: bool = False
+    """Whether maps were written before, so that only what shows the threshold is written."""
 
+    def write_scale(self) -> None:
+        """Write the colour bar that overlays share."""
+        if self.options.overlays != "none":
+            with replacing(self.folder / "overlays_scale.png") as part:
+                colour_bar(self.options.scale, width=600).save(part)
 
-def write_map(
-    options: OutputOptions,
-    images: ImageList,
-    output: Path,
-    path: str,
-    map: Float[np.ndarray, "H W"],
-) -> Path:
-    """Write a map; a `PictureWriter` once its first arguments are given."""
-    name = images.output("maps", path, f".{options.maps}")
-    save_map(map, output / name)
-    return name
+    def rows(self, images: Iterator[ImageScore]) -> Iterator[WrittenImage]:
+        """Give the row and the regions of each image, in order, once its pictures are on the disk.
 
-
-def write_overlay(
-    options: OutputOptions,
-    images: ImageList,
-    output: Path,
-    path: str,
-    map: Float[np.ndarray, "H W"],
-) -> Path:
-    """Write an overlay, likewise; the image is read again, since keeping it takes more memory."""
-    name = images.output("overlays", path, f".{options.overlays}")
-    rgb = np.asarray(read_rgb(path, white_level=options.white_level))
-    blended = overlay(rgb, map, scale=options.scale, alpha=options.alpha)
-    with replacing(output / name) as part:
-        Image.fromarray(blended).save(part, quality=92)
-    return name
-
-
-def written_rows(
-    images: Iterator[ImageScore],
-    writers: Mapping[str, PictureWriter],
-    threshold: Threshold | None,
-    on_error: str,
-) -> Iterator[Row]:
-    """Give the row of each image, in order, once its pictures are on the disk.
-
-    Args:
-        images: Scored images.
-        writers: Kind of picture to what writes it.
-        threshold: Decides which images are called anomalous.
-        on_error: `skip` leaves out a picture that cannot be written, `fail` stops there.
-
-    Raises:
-        UsageError: There is such a picture, and `on_error` is `fail`.
-        OSError: The disk is full or fails otherwise.
-    """
-    write = partial(_written_row, writers, threshold, on_error)
-    if not writers:
-        yield from map(write, images)
-        return
-    # Rows leave in the order in which images came: too many pending wait for the oldest.
-    pending: deque[Future[Row]] = deque()
-    with ThreadPoolExecutor(NUM_WRITERS, thread_name_prefix="crane-writer") as pool:
-        for image in images:
-            pending.append(pool.submit(write, image))
-            while len(pending) >= MAX_PENDING or (pending and pending[0].done()):
+        Raises:
+            UsageError: A picture cannot be written, and `on_error` is `fail`.
+            OSError: The disk is full or fails otherwise.
+        """
+        if not self.options.pictures:
+            yield from map(self._written, images)
+            return
+        # Rows leave in the order in which images came: too many pending wait for the oldest.
+        pending: deque[Future[WrittenImage]] = deque()
+        with ThreadPoolExecutor(NUM_WRITERS, thread_name_prefix="crane-writer") as pool:
+            for image in images:
+                pending.append(pool.submit(self._written, image))
+                while len(pending) >= MAX_PENDING or (pending and pending[0].done()):
+                    yield pending.popleft().result()
+            while pending:
                 yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
 
+    def scored_before(self, path: str, row: Row) -> ImageScore:
+        """An image as it was scored, with its map from the disk."""
+        score, map = row["score"], row.get("map")
+        if not isinstance(score, float):
+            return ImageScore(path, error=str(row["error"]))
+        size = (int(str(row["height"])), int(str(row["width"])))
+        return ImageScore(
+            *(path, *size, score),
+            None if map is None else read_map(self.folder / str(map)),
+            None if row["error"] is None else str(row["error"]),
+        )
 
-def _written_row(
-    writers: Mapping[str, PictureWriter],
-    threshold: Threshold | None,
-    on_error: str,
-    image: ImageScore,
-) -> Row:
-    written: dict[str, str] = {}
-    problems: list[str] = []
-    if image.map is not None and image.height is not None and image.width is not None:
+    def _written(self, image: ImageScore) -> WrittenImage:
+        name = self.images.name(image.path)
+        if image.map is None or image.height is None or image.width is None:
+            return WrittenImage(table_row(image, name, {}, image.error, self.threshold))
         map = resize_map(image.map, image.height, image.width)
-        for kind, write in writers.items():
-            name, problem = _picture(kind, write, image.path, map, on_error)
-            written |= {} if name is None else {kind: name}
+        if self.options.maps == "png":  # as it is read again, so that regions stay the same
+            map = stored_map(map)
+        pixel = Threshold.PIXEL if self.threshold is None else self.threshold.pixel_value
+        written: dict[str, str] = {}
+        problems: list[str] = []
+        for kind in self.options.pictures:
+            picture, problem = self._picture(kind, image, map, pixel)
+            written |= {} if picture is None else {kind: picture}
             problems += [] if problem is None else [problem]
-    return table_row(image, written, "; ".join(problems) or None, threshold)
+        regions = find_regions(map, pixel)
+        error = "; ".join(problems) or None
+        row = table_row(image, name, written, error, self.threshold, len(regions))
+        return WrittenImage(row, regions)
 
+    def _picture(
+        self, kind: str, image: ImageScore, map: Float[np.ndarray, "H W"], pixel: float
+    ) -> tuple[str | None, str | None]:
+        """Write a picture; returns its name, or why it could not be written."""
+        try:
+            if kind == "map":
+                return self._write_map(image.path, map).as_posix(), None
+            return self._write_overlay(image, map, pixel).as_posix(), None
+        except OSError as error:
+            if error.errno not in OF_THE_IMAGE:
+                raise
+            if self.on_error == "fail":
+                raise UsageError(
+                    f"cannot write the {kind} of {image.path}: {error}; choose another format for "
+                    f"{kind}s, or on_error=skip",
+                    key=f"{kind}s",
+                ) from error
+            logger.warning("no %s of %s: %s", kind, image.path, error)
+            return None, f"no {kind}: {error}"
 
-def _picture(
-    kind: str, write: PictureWriter, path: str, map: Float[np.ndarray, "H W"], on_error: str
-) -> tuple[str | None, str | None]:
-    """Write a picture; returns its name, or why it could not be written."""
-    try:
-        return write(path, map).as_posix(), None
-    except OSError as error:
-        if error.errno not in OF_THE_IMAGE:
-            raise
-        if on_error == "fail":
-            raise UsageError(
-                f"cannot write the {kind} of {path}: {error}; choose another format for {kind}s, "
-                "or on_error=skip",
-                key=f"{kind}s",
-            ) from error
-        logger.warning("no %s of %s: %s", kind, path, error)
-        return None, f"no {kind}: {error}"
+    def _write_map(self, path: str, map: Float[np.ndarray, "H W"]) -> Path:
+        name = self.images.output("maps", path, f".{self.options.maps}")
+        if not self.are_maps_there:
+            save_map(map, self.folder / name)
+        return name
+
+    def _write_overlay(
+        self, image: ImageScore, map: Float[np.ndarray, "H W"], pixel: float
+    ) -> Path:
+        """Draw an image under its map; it is read again, since keeping it takes more memory."""
+        assert image.score is not None
+        options = self.options
+        rgb = np.asarray(read_rgb(image.path, white_level=options.white_level))
+        blended = overlay(rgb, map, scale=options.scale, alpha=options.alpha)
+        drawn = Image.fromarray(contoured(blended, map >= pixel))
+        value = None if self.threshold is None else self.threshold.value
+        name = self.images.output("overlays", image.path, f".{options.overlays}")
+        with replacing(self.folder / name) as part:
+            with_verdict(drawn, image.score, value, options.scale).save(part, quality=92)
+        small = side_by_side(Image.fromarray(rgb), drawn, THUMBNAIL)
+        with replacing(self.folder / thumbnail_of(name.as_posix())) as part:
+            small.save(part, quality=75)
+        return name

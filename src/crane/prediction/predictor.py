@@ -9,7 +9,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -25,27 +25,31 @@ from crane.config import plain
 from crane.errors import DISK, UsageError, counted
 from crane.files import sha256
 from crane.gate import build
-from crane.methods import PromptCheckpoint, build_model, model_config
+from crane.methods import PromptCheckpoint, model_config
 from crane.pictures import OverlayOptions
-from crane.prediction.calibration import Calibration, Threshold, calibrate
+from crane.prediction.anomaly_detector import AnomalyDetector, stored_threshold
+from crane.prediction.calibration import Calibration, Threshold
 from crane.prediction.image_scoring import (
     Detector,
     DetectorOptions,
     ImageScore,
     LoadOptions,
-    crane_detector,
     find_device,
     score_images,
 )
 from crane.prediction.inputs import ImageList, explain, find_images
-from crane.prediction.outputs import OutputOptions, picture_writers, written_rows
-from crane.prediction.resuming import check_settings, settled_threshold, start
+from crane.prediction.joining import join_parts
+from crane.prediction.outputs import OutputOptions, OutputWriter
+from crane.prediction.resuming import check_settings, decided, settled_threshold, start
 from crane.prediction.shards import Shard, find_shard
-from crane.prediction.table import PredictSummary, ScoreTable, join_parts
+from crane.prediction.table import PredictSummary, ScoreTable
 
 logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
+
+LAYOUT = 2
+"""Of the folder of outputs; a prediction of another layout is not resumed."""
 
 CHECKED = ("input", "output", "overwrite", "shard", "threshold", "accelerator")
 """Keys that no constructor checks."""
@@ -76,7 +80,7 @@ def predict(
         white_level=config.white_level,
     )
     options = DetectorOptions(find_device(config.accelerator), config.precision, config.compile)
-    threshold = _threshold(config)
+    threshold = _threshold(config, checkpoint)
     output = Path(config.output).expanduser()
     images = find_images(values["input"], exclude=output)
     explain(images, "input", white_level=config.white_level)
@@ -86,10 +90,7 @@ def predict(
         )
 
     def load_detector() -> Detector:
-        model = build_model(config)
-        if checkpoint is not None:
-            model.load_learned(checkpoint.prompts)
-        return crane_detector(model, options, config.class_name)
+        return AnomalyDetector.from_config(config, checkpoint, options).score_batch
 
     return write_predictions(
         load_detector,
@@ -112,11 +113,14 @@ def predict(
     )
 
 
-def _threshold(config: DictConfig) -> Threshold | Calibration | None:
-    """The threshold given, or what to calibrate it on."""
+def _threshold(
+    config: DictConfig, checkpoint: PromptCheckpoint | None
+) -> Threshold | Calibration | None:
+    """The threshold given, what to calibrate it on, or the checkpoint's own."""
     calibration: Calibration = build(config.calibration, "calibration")
     if config.threshold is None:
-        return None if calibration.input is None else calibration
+        own = stored_threshold(checkpoint)
+        return own if calibration.input is None else calibration
     if calibration.input is not None:
         raise UsageError("give either threshold or calibration.input, not both", key="threshold")
     return Threshold(float(config.threshold))
@@ -158,8 +162,13 @@ def write_predictions(
             other settings; or as in `score_images`.
     """
     settings = _settings(images, made_of, outputs, threshold)
-    if not overwrite:
-        check_settings(output, settings)
+    is_undecided = not overwrite and check_settings(output, settings)
+    if is_undecided and outputs.overlays != "none" and outputs.maps == "none":
+        raise UsageError(
+            f"the overlays in {output} show another threshold and need the maps, which were not "
+            "kept, to be drawn again; choose another output, or overwrite=true to start again",
+            key="threshold",
+        )
     table = ScoreTable(
         output / "scores",
         scores=outputs.scores,
@@ -172,20 +181,44 @@ def write_predictions(
     load_once = cache(load_detector)
     if missing:
         load_once()  # first, so that an error in it leaves the folder as it was
+    if missing or is_undecided:
         start(output, settings, overwrite=overwrite)
 
     scorer = _Scorer(load_once, loading, device, show_progress)
-    settled = settled_threshold(output, threshold, scorer.calibrated)
+    settled = settled_threshold(output, threshold, scorer.normals)
     summary = PredictSummary(output, table.folder, len(images), settled)
+    writer = OutputWriter(outputs, images, output, settled, loading.on_error)
     with _keeping_parts(output):
+        if is_undecided:
+            _decide_again(table, writer, show_progress=show_progress)
+            decided(output, settings)
         if missing:
-            scorer.write_parts(missing, table, images, outputs, summary)
+            scorer.write_parts(missing, table, writer, summary)
         absent = {*range(table.num_parts)} - table.present()
         summary.num_missing = sum(map(table.size, absent))
         if not absent:
-            summary = join_parts(table, images, output, settled)
+            summary = join_parts(table, images, output, settled, outputs.scale)
     _warn_of_skipped(summary)
     return summary
+
+
+def _decide_again(table: ScoreTable, outputs: OutputWriter, *, show_progress: bool) -> None:
+    """Decide the parts that are there by another threshold, without the model.
+
+    Overlays are drawn again from the maps on the disk; scores stay as they are.
+    """
+    outputs, paths = replace(outputs, are_maps_there=True), iter(outputs.images)
+    numbers = sorted(table.present())
+    parts = _tracked(numbers, len(numbers), "deciding again", show_progress=show_progress)
+    position = 0
+    for number in parts:
+        skip = number * table.part_size - position
+        own = list(islice(paths, skip, skip + table.size(number)))
+        position = number * table.part_size + table.size(number)
+        names = list(map(outputs.images.name, own))
+        rows, _ = table.read(number, names, is_undecided=True)
+        scored = (outputs.scored_before(*pair) for pair in zip(own, rows, strict=True))
+        table.write(number, list(outputs.rows(scored)))
 
 
 @dataclass(frozen=True)
@@ -203,37 +236,37 @@ class _Scorer:
             self.load(), batches, self.options, device=self.device, with_maps=with_maps
         )
 
-    def calibrated(self, wanted: Calibration) -> Threshold:
-        """Calibrate a threshold; images that cannot be read are left out with a warning."""
+    def normals(self, wanted: Calibration) -> tuple[list[float], list[float]]:
+        """Scores of normal images and the peaks of their maps; unreadable ones are warned of."""
         batches = _batches(iter(wanted.normals), self.options.batch_size)
         scored = _tracked(
-            self.scored(batches, with_maps=False),
+            self.scored(batches, with_maps=True),
             len(wanted.normals),
             "calibrating",
             show_progress=self.show_progress,
         )
-        scores = []
+        scores, peaks = [], []
         for image in scored:
-            if image.score is None:
+            if image.score is None or image.map is None:
                 logger.warning("skipped %s: %s", image.path, image.error)
             else:
                 scores.append(image.score)
-        return calibrate(scores, wanted.false_alarm_rate)
+                peaks.append(float(image.map.max()))
+        return scores, peaks
 
     def write_parts(
         self,
         parts: Collection[int],
         table: ScoreTable,
-        images: ImageList,
-        outputs: OutputOptions,
+        outputs: OutputWriter,
         summary: PredictSummary,
     ) -> None:
         """Score the images of some parts, and write their pictures and their rows."""
-        writers = picture_writers(outputs, images, summary.output)
-        batches = part_batches(images, table, parts, self.options.batch_size)
-        scored = self.scored(batches, with_maps=bool(writers))
+        outputs.write_scale()
+        batches = part_batches(outputs.images, table, parts, self.options.batch_size)
+        scored = self.scored(batches, with_maps=bool(outputs.options.pictures))
         rows = _tracked(
-            written_rows(scored, writers, summary.threshold, self.options.on_error),
+            outputs.rows(scored),
             sum(map(table.size, parts)),
             "predicting",
             show_progress=self.show_progress,
@@ -241,7 +274,7 @@ class _Scorer:
         for number in parts:  # rows come in the order of parts, once their pictures are written
             part = list(islice(rows, table.size(number)))
             table.write(number, part)
-            summary.count(part)
+            summary.count([one.row for one in part])
             del part  # so that no two parts are in memory
         next(rows, None)  # there is none: lets the progress bar reach its end
 
@@ -257,7 +290,8 @@ def _settings(
         "input": [len(images), images.fingerprint()],
         **made_of,
         **{key: getattr(outputs, key) for key in ("maps", "overlays", "scores", "part_size")},
-        "threshold": threshold.value if isinstance(threshold, Threshold) else None,
+        "layout": LAYOUT,
+        "threshold": asdict(threshold) if isinstance(threshold, Threshold) else None,
         "calibration": None,
     }
     if outputs.overlays != "none":

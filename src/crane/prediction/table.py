@@ -2,25 +2,18 @@
 
 import csv
 import io
-import json
 import re
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
-from itertools import islice
+from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryFile
 from types import MappingProxyType
-from typing import IO
-
-import torch
+from typing import NamedTuple
 
 from crane.errors import UsageError, counted
-from crane.files import csv_text, replacing, uncell
+from crane.files import csv_text, replacing, uncell, write_text
 from crane.prediction.calibration import Threshold
 from crane.prediction.image_scoring import ImageScore
-from crane.runs import processor_name
+from crane.prediction.regions import Region
 
 Row = dict[str, str | float | int | None]
 """A row by column; what does not apply is None."""
@@ -30,6 +23,7 @@ COLUMNS: Mapping[str, tuple[str, type]] = MappingProxyType(
         "image": ("string", str),
         "score": ("float64", float),
         "anomalous": ("int8", int),
+        "regions": ("int32", int),
         "height": ("int32", int),
         "width": ("int32", int),
         "map": ("string", str),
@@ -39,25 +33,43 @@ COLUMNS: Mapping[str, tuple[str, type]] = MappingProxyType(
 )
 """Columns that a table may have, in their order, with their types in Parquet and in Python."""
 
+REGION_COLUMNS = ("image", "left", "top", "right", "bottom", "area", "peak")
+"""Columns of `regions.csv`: pixels, and the highest probability of the region."""
+
 MAX_SHOWN = 10
 """Unreadable images named in a summary, at most; the files name all."""
-MAX_JSON_ROWS = 100_000
-"""With more images, `scores.json` holds the counts and what was skipped, but not every score."""
+
+
+class WrittenImage(NamedTuple):
+    """An image whose pictures are on the disk."""
+
+    row: Row
+    """Its row of the table."""
+    regions: tuple[Region, ...] = ()
+    """Its anomalous regions."""
 
 
 def table_row(
-    image: ImageScore, pictures: Mapping[str, str], error: str | None, threshold: Threshold | None
+    image: ImageScore,
+    name: str,
+    pictures: Mapping[str, str],
+    error: str | None,
+    threshold: Threshold | None,
+    num_regions: int | None = None,
 ) -> Row:
     """The row of an image.
 
     Args:
         image: The scored image.
+        name: Its path relative to the root of the input.
         pictures: Kind of picture to the file written, relative to the folder of all outputs.
         error: Why a picture could not be written.
         threshold: Decides whether the image is called anomalous; None decides nothing.
+        num_regions: Its anomalous regions; None without a map.
     """
     row: Row = {"score": image.score, "height": image.height, "width": image.width}
-    for column, text in (("image", image.path), ("error", image.error or error), *pictures.items()):
+    row["regions"] = num_regions
+    for column, text in (("image", name), ("error", image.error or error), *pictures.items()):
         row[column] = None if text is None else _printable(text)
     if threshold is not None and image.score is not None:
         row["anomalous"] = int(threshold.is_anomalous(image.score))
@@ -74,8 +86,9 @@ class ScoreTable:
 
     Which images are in which part depends on nothing but the list, so that parts written by several
     processes, on several machines or at several times make the same table. Columns: image, score,
-    anomalous (only with a threshold), height, width, one for each kind of picture, error. Scores
-    have full precision.
+    anomalous (only with a threshold), height, width, regions and one for each kind of picture (only
+    with pictures), error. Scores have full precision. The regions themselves lie beside, in
+    `regions/`.
 
     Args:
         folder: Folder of the parts.
@@ -98,8 +111,10 @@ class ScoreTable:
     ) -> None:
         self.folder, self.format, self.part_size = folder, scores, part_size
         self.num_images = num_images
-        left_out = {"map", "overlay", "anomalous"} - {*pictures}
+        self.has_regions = bool(pictures)
+        left_out = {"map", "overlay", "anomalous", "regions"} - {*pictures}
         left_out -= {"anomalous"} if with_decision else set()
+        left_out -= {"regions"} if self.has_regions else set()
         self.columns = [name for name in COLUMNS if name not in left_out]
         self.num_parts = -(-num_images // part_size)
 
@@ -118,9 +133,20 @@ class ScoreTable:
         found = (name.fullmatch(file.name) for file in files)
         return {int(match[1]) for match in found if match}
 
-    def write(self, number: int, rows: Sequence[Row]) -> None:
+    def regions_path(self, number: int) -> Path:
+        """File of the regions of a part."""
+        return self.folder.parent / "regions" / f"part-{number:08d}.csv"
+
+    def write(self, number: int, images: Sequence[WrittenImage]) -> None:
         """Write a part; it is whole and on the disk when this returns."""
-        ordered = [{column: row.get(column) for column in self.columns} for row in rows]
+        ordered = [{column: one.row.get(column) for column in self.columns} for one in images]
+        if self.has_regions:
+            cells = [
+                [one.row["image"], *region.box, region.area, region.peak]
+                for one in images
+                for region in one.regions
+            ]
+            write_text(self.regions_path(number), csv_text([REGION_COLUMNS, *cells]), durable=True)
         with replacing(self.path(number), durable=True, suffix="") as part:
             if self.format == "csv":
                 lines = [[*row.values()] for row in ordered]
@@ -128,12 +154,15 @@ class ScoreTable:
             else:
                 _write_parquet(part, self.columns, ordered)
 
-    def read(self, number: int, images: Sequence[str]) -> tuple[list[Row], bytes]:
+    def read(
+        self, number: int, names: Sequence[str], *, is_undecided: bool = False
+    ) -> tuple[list[Row], bytes]:
         """Read a part.
 
         Args:
             number: Which.
-            images: Paths of its images.
+            names: Names of its images.
+            is_undecided: Whether it may have been written with or without a threshold.
 
         Returns:
             Its rows, and the content of its file.
@@ -147,9 +176,12 @@ class ScoreTable:
             rows = list(_parsed(content)) if self.format == "csv" else _read_parquet(content)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise _damaged(path, f"cannot be read ({error})") from error
-        if len(rows) != self.size(number) or list(rows[0]) != self.columns:
+        columns = [list(columns) for columns in (rows[0] if rows else (), self.columns)]
+        if is_undecided:
+            columns = [[c for c in one if c != "anomalous"] for one in columns]
+        if len(rows) != self.size(number) or columns[0] != columns[1]:
             raise _damaged(path, f"holds {counted(len(rows), 'row')} or other columns")
-        if [row["image"] for row in rows] != list(map(_printable, images)):
+        if [row["image"] for row in rows] != list(map(_printable, names)):
             raise _damaged(path, "holds rows of other images")
         return rows, content
 
@@ -217,6 +249,12 @@ class PredictSummary:
     """Images with a score."""
     num_skipped: int = 0
     """Images that could not be read."""
+    regions: Path | None = None
+    """`regions.csv`; None without maps, and while parts are missing."""
+    page: Path | None = None
+    """`predictions.html`; None while parts are missing."""
+    label_auroc: float | None = None
+    """Image AUROC if names of folders say which images are normal; None if they do not."""
     num_anomalous: int | None = None
     """Images at or above the threshold; None without one."""
     skipped: list[tuple[str, str]] = field(default_factory=list)
@@ -233,89 +271,3 @@ class PredictSummary:
                 self.num_skipped += 1
                 if len(self.skipped) < MAX_SHOWN:
                     self.skipped.append((str(row["image"]), str(row["error"])))
-
-
-def join_parts(
-    table: ScoreTable, images: Iterable[str], output: Path, threshold: Threshold | None
-) -> PredictSummary:
-    """Write `scores.csv` (of CSV parts) and `scores.json` from all parts, each read once.
-
-    Every process that finds all parts may do so: the files are the same whoever writes them.
-
-    Args:
-        table: The table; no part is missing.
-        images: Paths of all images.
-        output: Folder of all outputs.
-        threshold: What decided which images are called anomalous.
-
-    Raises:
-        UsageError: A part is damaged, or none of the images could be read.
-    """
-    is_csv, paths = table.format == "csv", iter(images)
-    scores = output / "scores.csv" if is_csv else table.folder
-    summary = PredictSummary(output, scores, table.num_images, threshold, output / "scores.json")
-    with ExitStack() as stack:
-        whole = stack.enter_context(_replaced(scores)) if is_csv else None
-        skipped, rows = (
-            _JsonArray(stack.enter_context(TemporaryFile(dir=output))) for _ in range(2)
-        )
-        for number in range(table.num_parts):
-            part, content = table.read(number, list(islice(paths, table.size(number))))
-            summary.count(part)
-            unread = (row for row in part if row["score"] is None)
-            skipped.extend({"image": row["image"], "error": row["error"]} for row in unread)
-            if whole is not None:
-                whole.write(content if number == 0 else content[content.index(b"\n") + 1 :])
-                rows.extend(part if table.num_images <= MAX_JSON_ROWS else ())
-            del part, content  # so that no two parts are in memory
-        if summary.num_scored == 0:
-            image, reason = summary.skipped[0]
-            raise UsageError(f"none of the images can be read; {image}: {reason}", key="input")
-        _write_json(summary, skipped, rows)
-    return summary
-
-
-def _write_json(summary: PredictSummary, skipped: "_JsonArray", rows: "_JsonArray") -> None:
-    threshold = summary.threshold
-    head = {
-        "num_images": summary.num_images,
-        "num_scored": summary.num_scored,
-        "num_skipped": summary.num_skipped,
-        "num_anomalous": summary.num_anomalous,
-        "threshold": None if threshold is None else asdict(threshold),
-        "processor": processor_name(),  # with the threads, decides the last bits of scores
-        "threads": torch.get_num_threads(),
-    }
-    with _replaced(summary.output / "scores.json") as file:
-        file.write(json.dumps(head, indent=2, ensure_ascii=False)[:-2].encode())
-        file.write(b',\n  "skipped": ')
-        skipped.copy_to(file)
-        if rows.num:
-            file.write(b',\n  "scores": ')
-            rows.copy_to(file)
-        file.write(b"\n}\n")
-
-
-class _JsonArray:
-    """A JSON array in a temporary file, where it waits until the counts before it are known."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.num, self._file = 0, file
-
-    def extend(self, rows: Iterable[Row]) -> None:
-        for row in rows:
-            before = "," if self.num else "["
-            self._file.write(f"{before}\n    {json.dumps(row, ensure_ascii=False)}".encode())
-            self.num += 1
-
-    def copy_to(self, file: IO[bytes]) -> None:
-        self._file.seek(0)
-        shutil.copyfileobj(self._file, file)
-        file.write(b"\n  ]" if self.num else b"[]")
-
-
-@contextmanager
-def _replaced(path: Path) -> Iterator[IO[bytes]]:
-    """Open a new file that replaces `path` when the block ends well."""
-    with replacing(path, suffix="") as part, part.open("wb") as file:
-        yield file

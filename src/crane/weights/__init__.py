@@ -1,7 +1,7 @@
 """Frozen weights: the catalogue, finding and downloading, reading and checking."""
 
 from crane.weights.catalogue import CATALOGUE, HUB_REPOS, RANDOM, WeightFile, describe
-from crane.weights.embedded import open_clip_with_mini
+from crane.weights.embedded import MINI_CLIP, open_clip_with_mini
 from crane.weights.hub_code import (
     find_hub_code,
     hub_code_address,
@@ -23,6 +23,7 @@ from crane.weights.open_clip_model import (
     load_open_clip,
     open_clip_from_state_dict,
 )
+from crane.weights.published_prompts import described_prompts
 from crane.weights.state_dict import (
     is_torchscript,
     load_state_dict,
@@ -33,6 +34,7 @@ from crane.weights.state_dict import (
 __all__ = [
     "CATALOGUE",
     "HUB_REPOS",
+    "MINI_CLIP",
     "MISSING",
     "PRESENT",
     "RANDOM",
@@ -41,6 +43,7 @@ __all__ = [
     "WeightStatus",
     "check_image_size",
     "describe",
+    "described_prompts",
     "find_hub_code",
     "find_weights",
     "hub_code_address",

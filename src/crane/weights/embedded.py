@@ -11,6 +11,8 @@ MINI_FOLDER = Path(str(files("crane"))) / "weights" / "mini"
 """Weights, configuration, vocabulary and model card of the embedded models."""
 MINI_CLIP = "crane-mini"
 """The small CLIP's name among open_clip's models."""
+MINI_PROMPTS = "crane-mini-prompts.safetensors"
+"""Prompts of Crane for the small CLIP, trained as in `crane demo`."""
 MINI_GUIDE = "crane-mini-guide"
 """The small guide's name among the weight files."""
 

@@ -13,6 +13,7 @@ from crane.files import sha256
 from crane.weights.catalogue import CATALOGUE, RANDOM, WeightFile, describe
 from crane.weights.embedded import MINI_FOLDER
 from crane.weights.hub_code import has_hub_code, hub_code_folder, impatient, is_hub_code
+from crane.weights.published_prompts import described_prompts
 from crane.weights.state_dict import load_state_dict
 
 log = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ def find_weights(
             checksum than the published one.
     """
     path = _find(name_or_path, weights_dir, allow_download, key, choices)
-    entry = describe(str(name_or_path))
+    entry = _described(name_or_path)
     known = _known_checksum(entry, path)
     if entry is not None and known is not None:
         found = sha256(path)
@@ -88,7 +89,7 @@ def _find(
 ) -> Path:
     """Find or download a file without checking its content."""
     folder = Path(weights_dir).expanduser()
-    entry = describe(str(name_or_path))
+    entry = _described(name_or_path)
     if entry is None:
         return _own_file(Path(name_or_path).expanduser(), folder, key, choices)
     found = _local(entry, folder)
@@ -97,6 +98,10 @@ def _find(
     if allow_download and not entry.embedded:
         return _download(entry, folder, key)
     raise _missing(entry, folder, key, "not in that folder or the caches")
+
+
+def _described(name: str | Path) -> WeightFile | None:
+    return described_prompts(str(name)) or describe(str(name))
 
 
 def _own_file(given: Path, folder: Path, key: str, choices: Sequence[str]) -> Path:
@@ -119,7 +124,7 @@ def _candidates(entry: WeightFile, folder: Path) -> Iterator[Path]:
         folder = MINI_FOLDER
     for file in entry.files:
         yield folder / file
-    if entry.url is not None:
+    if entry.url is not None and "/" not in entry.files[0]:  # else the file's name says too little
         import torch
 
         file = PurePosixPath(entry.url).name
@@ -153,7 +158,8 @@ def _download(entry: WeightFile, folder: Path, key: str) -> Path:
         with impatient():
             if entry.url is None:
                 return _download_from_hub(entry, folder)
-            path = folder / PurePosixPath(entry.url).name
+            path = folder / entry.files[0]
+            path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(entry.url, str(path), hash_prefix=entry.sha256)
         if entry.sha256 is None:  # torch.hub takes half a file, or a web page, for the whole
             _check_readable(path)
@@ -254,7 +260,7 @@ def weight_status(
         weights_dir: The weights folder.
         verify: Whether to compute the checksum if the catalogue states one (seconds per GB).
     """
-    entry = describe(str(name_or_path))
+    entry = _described(name_or_path)
     path = _present(name_or_path, Path(weights_dir))
     if path is None:
         return WeightStatus(str(name_or_path), MISSING, None, None, verified=False, entry=entry)

@@ -49,7 +49,7 @@ def test_a_misspelt_override_is_refused_with_the_alternatives(crane, typed, show
 
 def test_values_that_must_be_given_are_asked_for(crane):
     assert "checkpoint is required: crane test checkpoint=…" in refused(crane("test"))
-    assert "are required: crane predict checkpoint=… input=…" in refused(crane("predict"))
+    assert "input is required: crane predict input=…" in refused(crane("predict"))
     assert "targets.folder.root=…" in refused(crane("train", "targets=[folder]"))
 
 

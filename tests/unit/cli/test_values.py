@@ -88,8 +88,8 @@ TRAIN = [
 ]
 PREDICT = [
     ("checkpoint=null input=x", "checkpoint must be a path, not null"),
-    ("checkpoint=5 input=x", "checkpoint: 5 does not exist; give a checkpoint file"),
-    ("checkpoint=. input=x", "checkpoint: . is a folder; give a checkpoint file"),
+    ("checkpoint=5 input=x", "unknown checkpoint (there is no such file, and no such name) '5'"),
+    ("checkpoint=. input=x", "checkpoint: the folder . holds no prompts/epoch_N.safetensors"),
     ("input=null checkpoint=a", "input must be a path or a list"),
     ("input= checkpoint=a", "input must be a path or a list"),
     ("checkpoint=HERE input=2024", "input: 2024 does not exist; give an image, a folder, a glob"),

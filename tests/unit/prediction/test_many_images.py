@@ -15,7 +15,7 @@ from torch import Tensor
 
 from crane.errors import UsageError
 from crane.pictures import ColourScale
-from crane.prediction import write_predictions
+from crane.prediction import joining, predictions_page, write_predictions
 from crane.prediction.calibration import Calibration, Threshold
 from crane.prediction.image_scoring import LoadOptions
 from crane.prediction.inputs import find_images
@@ -116,7 +116,7 @@ def test_only_the_last_shard_reads_parts(
 ) -> None:
     read, read_part = [], ScoreTable.read
     monkeypatch.setattr(
-        ScoreTable, "read", lambda table, n, images: read.append(n) or read_part(table, n, images)
+        ScoreTable, "read", lambda table, n, names: read.append(n) or read_part(table, n, names)
     )
     for index, num_own in ((0, 12), (1, 12)):
         summary = run(photos, tmp_path / "out", shard=Shard(index, 3))
@@ -207,7 +207,6 @@ def test_a_damaged_part_is_an_error_that_says_what_to_do(
         ("guide", {"made_of": {"checkpoint": "one", "guide": {"beta": 1.2}}}),
         ("scores", {"outputs": outputs("parquet")}),
         ("part_size", {"outputs": outputs(part_size=7)}),
-        ("threshold", {"threshold": Threshold(0.1)}),
         ("maps", {"outputs": outputs(maps="npy")}),
     ],
 )
@@ -261,8 +260,62 @@ def test_a_threshold_is_calibrated_once_for_all_shards(photos: Path, tmp_path: P
     assert summary.threshold is not None
     assert summary.num_anomalous == 22, "those above 9, but for the one that is no image"
     Image.new("L", (SIZE, SIZE), 30).save(tmp_path / "normals" / "30.png")
-    with pytest.raises(UsageError, match="another calibration"):
-        run(photos, tmp_path / "out", threshold=Calibration(str(tmp_path / "normals"), 0.4))
+    again, wanted = Detector(), Calibration(str(tmp_path / "normals"), 0.4)
+    summary = run(photos, tmp_path / "out", again, threshold=wanted)
+    assert [list(batch) for batch in again.batches] == [[3, 30, 9]], "only the normal images"
+    assert summary.num_anomalous == 2, "those above 30"
+
+
+@pytest.mark.parametrize("scores", ["csv", "parquet"])
+def test_another_threshold_decides_again_without_scoring(
+    scores: str, photos: Path, tmp_path: Path
+) -> None:
+    """Each way from one decision to another ends as if the last had been the first."""
+    (tmp_path / "normals").mkdir()
+    for value in (3, 9, 12, 30):
+        Image.new("L", (SIZE, SIZE), value).save(tmp_path / "normals" / f"{value}.png")
+    decisions = [
+        *(None, Threshold(0.05), Threshold(0.1)),
+        *(Calibration(str(tmp_path / "normals"), rate) for rate in (0.3, 0.5)),
+    ]
+    table = outputs(scores, maps="png")
+    for first in decisions:
+        output = tmp_path / f"out_{decisions.index(first)}"
+        run(photos, output, outputs=table, threshold=first)
+        for then in decisions:
+            detector = Detector()
+            summary = run(photos, output, detector, outputs=table, threshold=then)
+            seen = [value for batch in detector.batches for value in batch]
+            assert set(seen) <= {3, 9, 12, 30}, "normal images at most"
+            fresh = tmp_path / f"fresh_{decisions.index(then)}"
+            wanted = run(photos, fresh, outputs=table, threshold=then)
+            assert summary.num_anomalous == wanted.num_anomalous
+            for name in ("scores.csv", "scores.json", "regions.csv", "predictions.html"):
+                assert (output / name).exists() == (fresh / name).exists()
+                if (fresh / name).exists():
+                    assert (output / name).read_bytes() == (fresh / name).read_bytes()
+
+
+def test_a_decision_that_was_interrupted_is_taken_up_again(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(photos, tmp_path / "out", threshold=Threshold(0.05))
+    write, written = ScoreTable.write, []
+
+    def breaking_off(table: ScoreTable, number: int, images: object) -> None:
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(number)
+        write(table, number, images)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ScoreTable, "write", breaking_off)
+        with pytest.raises(KeyboardInterrupt):
+            run(photos, tmp_path / "out", threshold=Threshold(0.1))
+    assert not (tmp_path / "out" / "scores.csv").exists(), "half of it would be decided otherwise"
+    fresh = run(photos, tmp_path / "fresh", threshold=Threshold(0.1))
+    summary = run(photos, tmp_path / "out", threshold=Threshold(0.1))
+    assert summary.scores.read_bytes() == fresh.scores.read_bytes()
 
 
 def test_parquet_is_read_by_pandas_and_duckdb(photos: Path, tmp_path: Path) -> None:
@@ -282,10 +335,14 @@ def test_parquet_is_read_by_pandas_and_duckdb(photos: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("scores", ["csv", "parquet"])
-def test_memory_does_not_grow_with_the_images(scores: str, photos: Path, tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_images(
+    scores: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predictions_page, "MAX_ROWS", 50)  # the page lists so many
+    monkeypatch.setattr(joining, "MAX_LABELLED", 50)
     line = "/." * 50 + f"{photos}/01.png\n"  # long names, so that keeping any would show
     peaks = []
-    for num_images in (100, 1200):
+    for num_images in (300, 1400):  # several parts each
         (tmp_path / "list.txt").write_text(line * num_images)
         detector = Detector()
         detector.batches = deque(maxlen=0)  # what it remembers would grow

@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from torch import Tensor
 from crane.data.images import image_to_tensor, read_rgb
 from crane.errors import UsageError
 from crane.pictures import ColourScale, heat_map, overlay, read_map, resize_map
+from crane.pictures.maps import stored_map
+from crane.pictures.verdict import contoured
 from crane.prediction import outputs as outputs_module
 from crane.prediction import write_predictions
 from crane.prediction.calibration import Calibration, Threshold
@@ -24,6 +27,7 @@ from crane.prediction.inputs import find_images
 from crane.prediction.outputs import OutputOptions
 from crane.prediction.shards import Shard
 from crane.prediction.table import MAX_SHOWN, PredictSummary, ScoreTable, read_scores
+from crane.samples import label_regions
 from crane.types import Prediction
 
 SIZE = 24
@@ -111,7 +115,7 @@ def test_every_size_and_mode_gets_a_score_a_map_and_an_overlay_of_its_own_size(
     rows = rows_of(summary)
     assert [row["image"] for row in rows] == sorted(str(row["image"]) for row in rows)
     for row in rows:
-        image = read_rgb(str(row["image"]))
+        image = read_rgb(photos / str(row["image"]))
         wanted = brightness(image_to_tensor(image, SIZE)[None])
         assert row["score"] == wanted.score.item()
         assert (row["width"], row["height"]) == image.size
@@ -119,8 +123,17 @@ def test_every_size_and_mode_gets_a_score_a_map_and_an_overlay_of_its_own_size(
         map = read_map(tmp_path / "out" / str(row["map"]))
         own = resize_map(wanted.map[0].numpy(), image.height, image.width)
         np.testing.assert_allclose(map, own, atol=1e-5)
-        shown = np.asarray(Image.open(tmp_path / "out" / str(row["overlay"])))
-        assert np.array_equal(shown, overlay(np.asarray(image), own, scale=SCALE, alpha=0.7))
+        own = stored_map(own)
+        blended, mask = overlay(np.asarray(image), own, scale=SCALE, alpha=0.7), own >= 0.5
+        assert row["regions"] == label_regions(mask).max()
+        shown = top_of(Image.open(tmp_path / "out" / str(row["overlay"])), image.size)
+        assert np.array_equal(shown, contoured(blended, mask))
+
+
+def top_of(overlay: Image.Image, size: tuple[int, int]) -> np.ndarray:
+    """The picture above the strip with the verdict."""
+    left = (overlay.width - size[0]) // 2
+    return np.asarray(overlay.crop((left, 0, left + size[0], size[1])))
 
 
 def test_images_of_one_name_do_not_overwrite_each_other(photos: Path, tmp_path: Path) -> None:
@@ -145,7 +158,11 @@ def test_exif_rotation_turns_map_and_overlay_as_viewers_turn_the_image(tmp_path:
     assert map.shape == (60, 20)
     assert map[:10].min() > 0.9
     assert map[20:].max() < 0.1
-    assert Image.open(tmp_path / "out/overlays/a.png.png").size == (20, 60)
+    (row,) = rows_of(run(tmp_path / "a.png", tmp_path / "b", written=outputs(maps="none")))
+    assert (row["height"], row["width"]) == (60, 20)
+    upper = top_of(Image.open(tmp_path / "out/overlays/a.png.png"), (20, 60))
+    assert upper[:10].mean() > 200
+    assert upper[25:].mean() < 40
 
 
 def test_colours_do_not_depend_on_the_image(tmp_path: Path) -> None:
@@ -155,7 +172,7 @@ def test_colours_do_not_depend_on_the_image(tmp_path: Path) -> None:
         Image.fromarray(pixels).save(tmp_path / f"{name}.png")
     run([tmp_path / "dim.png", tmp_path / "bright.png"], tmp_path / "out")
     dim, bright = (
-        np.asarray(Image.open(tmp_path / f"out/overlays/{name}.png.png"))
+        top_of(Image.open(tmp_path / f"out/overlays/{name}.png.png"), (SIZE, SIZE))
         for name in ("dim", "bright")
     )
     assert np.array_equal(dim[4, 3], bright[4, 3])
@@ -175,7 +192,7 @@ def test_unreadable_files_are_skipped_and_reported_everywhere(
     with caplog.at_level(logging.WARNING):
         summary = run(photos, tmp_path / "out", threshold=Threshold(0.5))
     assert (summary.num_images, summary.num_scored) == (10, 8)
-    bad = [str(photos / "cut.jpg"), str(photos / "text.png")]
+    bad = ["cut.jpg", "text.png"]
     assert [image for image, _ in summary.skipped] == bad
     assert "2 images could not be read" in caplog.text
     assert all(path in caplog.text for path in bad)
@@ -203,11 +220,11 @@ def test_an_image_whose_picture_cannot_be_written_keeps_its_score(
     long = write_grey(photos / "scan.png", 51, (66_000, 2))
     blocked = write_grey(photos / "x.png", 51)
     write_grey(photos / "x.png.jpg" / "inner.png", 51)
-    rows = {Path(row["image"]): row for row in rows_of(run(photos, tmp_path / "out"))}
+    rows = {photos / row["image"]: row for row in rows_of(run(photos, tmp_path / "out"))}
     assert rows[long]["error"] is None  # PNG takes it
     written = outputs(maps="none", overlays="jpg")
     summary = run(photos, tmp_path / "b", written=written)
-    rows = {Path(row["image"]): row for row in rows_of(summary)}
+    rows = {photos / row["image"]: row for row in rows_of(summary)}
     assert rows[long]["score"] is not None
     assert rows[long]["overlay"] is None
     assert rows[long]["error"].startswith("no overlay: ")
@@ -226,7 +243,7 @@ def test_pictures_of_images_with_very_long_names_are_written(tmp_path: Path) -> 
     """Their names have no room for another ending; cut ones stay distinct."""
     long = [write_grey(tmp_path / "photos" / f"{'n' * 249}{end}.png", 51) for end in "ab"]
     rows = rows_of(run(tmp_path / "photos", tmp_path / "out"))
-    assert [row["image"] for row in rows] == list(map(str, long))
+    assert [row["image"] for row in rows] == [path.name for path in long]
     for kind in ("map", "overlay"):
         files = {tmp_path / "out" / str(row[kind]) for row in rows}
         assert len(files) == 2
@@ -265,7 +282,7 @@ def test_each_image_is_opened_once_and_each_part_read_once(
     read_part = ScoreTable.read
     monkeypatch.setattr(image_scoring, "read_rgb", counting_open)
     monkeypatch.setattr(
-        ScoreTable, "read", lambda table, n, images: read.append(n) or read_part(table, n, images)
+        ScoreTable, "read", lambda table, n, names: read.append(n) or read_part(table, n, names)
     )
     run(photos, tmp_path / "out")
     assert sorted(opened) == sorted(find_images(photos))
@@ -286,7 +303,8 @@ def test_csv_and_json_say_the_same(photos: Path, tmp_path: Path) -> None:
     assert content["scores"] == rows_of(summary)
     assert content["num_images"] == len(content["scores"]) == 9
     assert content["num_scored"] + content["num_skipped"] == content["num_images"]
-    assert content["threshold"] == {"value": 0.4, "false_alarm_rate": 0.05, "num_normals": 50}
+    assert content["threshold"] == asdict(threshold)
+    assert content["root"] == str(photos)
     called = [row["anomalous"] for row in content["scores"] if row["score"] is not None]
     wanted = [int(row["score"] >= 0.4) for row in content["scores"] if row["score"] is not None]
     assert called == wanted
@@ -300,6 +318,7 @@ def test_without_threshold_nothing_is_decided(photos: Path, tmp_path: Path) -> N
         assert next(csv.reader(file)) == ["image", "score", "height", "width", "error"]
     assert summary.num_anomalous is None
     assert sorted(p.name for p in (tmp_path / "out").iterdir() if p.name != ".lock") == [
+        "predictions.html",
         "scores",
         "scores.csv",
         "scores.json",
