@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import Tensor
 
 from crane import schema
 from crane.config import compose
 from crane.data.any_images import AnyImage, any_rgb, is_one_image
-from crane.data.images import image_to_tensor
+from crane.data.images import EXACT, image_to_tensor
 from crane.errors import UsageError
 from crane.methods import (
     AUTO,
@@ -81,6 +81,7 @@ class AnomalyDetector:
     ) -> None:
         self.model, self.options, self.image_size = model, options, image_size
         self.threshold, self.config = threshold, config
+        self.resizer = EXACT if config is None else resizer_of(config)
         self._lock = threading.Lock()
         if options.device.type == "cuda":
             torch.cuda.set_device(options.device)
@@ -180,7 +181,9 @@ class AnomalyDetector:
                 )
 
     def _scored(self, images: Sequence[Image.Image]) -> tuple[list[float], Tensor]:
-        pixels = torch.stack([image_to_tensor(image, self.image_size) for image in images])
+        pixels = torch.stack(
+            [image_to_tensor(image, self.image_size, self.resizer) for image in images]
+        )
         with torch.inference_mode():
             score, map = self.score_batch(pixels.to(self.options.device))
             score, map = score.float().cpu(), map.float().cpu()
@@ -241,6 +244,11 @@ class AnomalyDetector:
             f"<{name} for images of {self.image_size} x {self.image_size} pixels on "
             f"{self.options.device}, {decides}>"
         )
+
+
+def resizer_of(config: DictConfig) -> str:
+    """How a method resizes images; a few have ways of their own (`data.resizer`)."""
+    return str(OmegaConf.select(config, "data.resizer", default=EXACT))
 
 
 def stored_threshold(checkpoint: PromptCheckpoint | None) -> Threshold | None:

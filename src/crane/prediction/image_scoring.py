@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from crane.checks import NonNegativeInt, PositiveInt, checked
-from crane.data.images import image_to_tensor, read_rgb
+from crane.data.images import EXACT, image_to_tensor, read_rgb
 from crane.data.index import WhiteLevel
 from crane.data.loader import auto_num_workers
 from crane.errors import UsageError
@@ -97,6 +97,8 @@ class LoadOptions:
     """`skip` reports images that cannot be read, `fail` stops at the first of them."""
     white_level: WhiteLevel = None
     """The value of 16-bit images that is white."""
+    resizer: str = EXACT
+    """How they are resized: one of `crane.data.images.RESIZERS`."""
 
 
 class ImageScore(NamedTuple):
@@ -128,15 +130,16 @@ class ReadBatch(NamedTuple):
 class ImageFiles(Dataset[tuple[ImageScore, Tensor | None]]):
     """Images opened by path; one that cannot be read is an item without pixels."""
 
-    def __init__(self, image_size: int, white_level: int | None = None) -> None:
-        self.image_size, self.white_level = image_size, white_level
+    def __init__(self, options: LoadOptions) -> None:
+        self.image_size, self.white_level = options.image_size, options.white_level
+        self.resizer = options.resizer
 
     def __getitem__(self, path: str) -> tuple[ImageScore, Tensor | None]:
         try:
             image = read_rgb(path, white_level=self.white_level)
         except UsageError as error:
             return ImageScore(path, error=str(error)), None
-        pixels = image_to_tensor(image, self.image_size)
+        pixels = image_to_tensor(image, self.image_size, self.resizer)
         return ImageScore(path, image.height, image.width), pixels
 
     def collate(self, items: Sequence[tuple[ImageScore, Tensor | None]]) -> ReadBatch:
@@ -158,7 +161,7 @@ def load(
         options: How they are read.
         pin_memory: Whether batches are read into pinned memory, from which a GPU copies faster.
     """
-    files = ImageFiles(options.image_size, options.white_level)
+    files = ImageFiles(options)
     num_workers = auto_num_workers(1) if options.num_workers == "auto" else options.num_workers
     loader: DataLoader[tuple[ImageScore, Tensor | None]] = DataLoader(
         files,

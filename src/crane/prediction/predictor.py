@@ -27,7 +27,7 @@ from crane.files import sha256
 from crane.gate import build
 from crane.methods import PromptCheckpoint, model_config
 from crane.pictures import OverlayOptions
-from crane.prediction.anomaly_detector import AnomalyDetector, stored_threshold
+from crane.prediction.anomaly_detector import AnomalyDetector, resizer_of, stored_threshold
 from crane.prediction.calibration import Calibration, Threshold
 from crane.prediction.image_scoring import (
     Detector,
@@ -73,6 +73,7 @@ def predict(
     loading = LoadOptions(
         *(config.image_size, config.batch_size, config.num_workers, config.on_error),
         white_level=config.white_level,
+        resizer=resizer_of(config),
     )
     style: OverlayOptions = build(config.overlay, "overlay")
     outputs = OutputOptions(
