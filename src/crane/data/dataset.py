@@ -65,6 +65,7 @@ class IndexDataset(Dataset[Item]):
         self.class_names = index.class_names
         self._class_ids = {name: i for i, name in enumerate(self.class_names)}
         self._has_masks = index.has_masks
+        self._has_warned = False  # of an empty mask
 
     def __len__(self) -> int:
         return len(self.index.samples)
@@ -108,9 +109,11 @@ class IndexDataset(Dataset[Item]):
                 f"mask {sample.mask} is {mask.shape[1]} x {mask.shape[0]} pixels, but its image "
                 f"{sample.image} {image_size[0]} x {image_size[1]}; {way}"
             )
-        if sample.label == ANOMALOUS and not mask.any():
+        if sample.label == ANOMALOUS and not mask.any() and not self._has_warned:
+            self._has_warned = True
             logger.warning(
-                "No pixel of %s exceeds mask_threshold %d, yet its image is labelled anomalous",
+                "No pixel of %s exceeds mask_threshold %d, yet its image is labelled anomalous; "
+                "crane data verify names all such masks",
                 sample.mask,
                 self.index.mask_threshold,
             )

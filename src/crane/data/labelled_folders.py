@@ -126,7 +126,12 @@ def index_folder(
             break
         place = inside[0]
     if readers is None:
-        shown = first_few(f.name + "/" for f in list_folders(folder)) or "no folders"
+        shown = first_few(f.name + "/" for f in list_folders(folder))
+        if not shown:
+            raise request.refusal(
+                "holds no folders, and so no labels; crane predict scores images without labels",
+                folder,
+            )
         raise request.refusal(
             f"holds {shown}, none of which says what is normal; name the folders of normal images "
             f"with normal=[NAME] (source.{name}.normal or targets.{name}.normal), call one good, "

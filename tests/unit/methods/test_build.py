@@ -5,6 +5,7 @@ import torch
 from omegaconf import OmegaConf
 
 from crane.backbones import load_backbone
+from crane.config import compose
 from crane.errors import UsageError
 from crane.identity import MODEL_KEYS
 from crane.methods import Crane, build_model, model_config
@@ -125,3 +126,16 @@ def test_the_tiny_backbone_is_the_same_every_time() -> None:
     first, second = load_backbone(**arguments), load_backbone(**arguments)
     for one, other in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "size", "near"), [("clip_vit_l14_336", 500, 504), ("tiny", 13, 14)]
+)
+def test_a_size_that_is_no_multiple_of_the_patch_is_refused_before_weights(backbone, size, near):
+    config = compose(
+        "train", [f"backbone={backbone}", f"image_size={size}", "allow_download=false"]
+    )
+    with pytest.raises(
+        UsageError, match=rf"image_size must be a multiple .* 14 px, such as {near}"
+    ):
+        build_model(config)
