@@ -9,6 +9,7 @@ from benchmarks.__main__ import NAMES, main
 from benchmarks._harness import Claim, Options
 from benchmarks.gpu import measure
 from benchmarks.growth import claims_of
+from benchmarks.methods import METHODS
 
 
 @pytest.fixture
@@ -124,6 +125,15 @@ def test_a_failing_benchmark_does_not_stop_the_others(bench, monkeypatch, tmp_pa
 )
 def test_a_claim_says_whether_it_is_reached(claim, row):
     assert claim.row() == row
+
+
+def test_methods_are_compared_with_the_vit(bench):
+    report = result_of(bench("methods"), "methods")
+    assert [row[0] for row in report["rows"]] == list(METHODS)
+    for claim, (*_, ratio, products, limit) in zip(report["claims"], report["rows"], strict=True):
+        assert 0 < claim["measured"] == pytest.approx(float(ratio), abs=0.01)
+        assert claim["wanted"] == pytest.approx(1.5 * float(products), abs=0.01)
+        assert claim["wanted"] == pytest.approx(float(limit), abs=0.01)
 
 
 def test_every_benchmark_of_the_page_has_been_tried():
