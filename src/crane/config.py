@@ -20,6 +20,24 @@ def conf_dir() -> Path:
     return installed if installed.is_dir() else Path(__file__).resolve().parents[2] / "conf"
 
 
+def recipe_dir(word: str) -> Path | None:
+    """The folder of a recipe: the one named, or one of the package's by its name alone.
+
+    Args:
+        word: A folder with a `recipe.yaml`, or a name such as `table1_zero_shot`.
+
+    Returns:
+        None if there is no such recipe.
+
+    >>> recipe_dir("table1_zero_shot").name, recipe_dir("nothing")
+    ('table1_zero_shot', None)
+    """
+    installed = Path(str(files("crane"))) / "experiments"
+    top = installed if installed.is_dir() else Path(__file__).resolve().parents[2] / "experiments"
+    places = [Path(word).expanduser(), *([top / word] if Path(word).name == word else [])]
+    return next((place for place in places if (place / "recipe.yaml").is_file()), None)
+
+
 def compose(command: str, overrides: Sequence[str] = ()) -> DictConfig:
     """The configuration of a command, as if it had been typed.
 

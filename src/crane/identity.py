@@ -73,6 +73,7 @@ KEYS: tuple[Key, ...] = (
     # The training.
     *_rows(Effect.PROMPTS, "loss", "loss.*", in_store=True),
     *_rows(Effect.PROMPTS, "optimizer.*", "source", "source.*"),
+    *_rows(Effect.PROMPTS, "scheduler", "scheduler.*", "callbacks", "callbacks.*"),
     *_rows(Effect.COPY, "data.source", "data.source.*", "data.targets", "data.targets.*"),
     *_rows(Effect.COPY, "data.image_size"),
     *_rows(Effect.SEED, "seed", "data.seed"),
@@ -179,8 +180,8 @@ def decisive(config: Mapping[str, Any], effects: Iterable[Effect] = DECIDES) -> 
             effect = Effect.NUMBERS
         if key == "data.seed" and value != config.get("seed"):
             effect = Effect.PROMPTS
-        if effect not in wanted:
-            continue
+        if effect not in wanted or (key in ("scheduler", "callbacks") and not value):
+            continue  # none of these is what configurations without the key meant
         if key.endswith(".root") and isinstance(value, str) and isinstance(top, str):
             with suppress(ValueError):
                 value = PurePath(value).relative_to(top).as_posix()

@@ -30,8 +30,20 @@ def test_every_command_has_its_file():
 
 
 def test_the_wheel_carries_conf_where_the_package_looks_for_it(tmp_path, monkeypatch):
-    assert '"conf" = "crane/conf"' in (ROOT / "pyproject.toml").read_text()
+    text = (ROOT / "pyproject.toml").read_text()
+    assert '"conf" = "crane/conf"' in text
+    assert '"experiments" = "crane/experiments"' in text
     assert config.conf_dir() == ROOT / "conf"
     (tmp_path / "conf").mkdir()
     monkeypatch.setattr(config, "files", lambda package: tmp_path)
     assert config.conf_dir() == tmp_path / "conf"
+
+
+def test_the_wheel_carries_recipes_where_the_package_looks_for_them(tmp_path, monkeypatch):
+    assert config.recipe_dir("table1_zero_shot") == ROOT / "experiments" / "table1_zero_shot"
+    (tmp_path / "experiments" / "mine").mkdir(parents=True)
+    (tmp_path / "experiments" / "mine" / "recipe.yaml").touch()
+    monkeypatch.setattr(config, "files", lambda package: tmp_path)
+    assert config.recipe_dir("mine") == tmp_path / "experiments" / "mine"
+    assert config.recipe_dir("table1_zero_shot") is None
+    assert config.recipe_dir("../mine") is None

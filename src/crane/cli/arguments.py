@@ -39,6 +39,9 @@ NEVER_IN_NAMES = (
 )
 """What is left out in conf/base/hydra.yaml, too: the command line replaces that list."""
 
+SEARCHPATH = "hydra.searchpath"
+"""Hydra's key for further folders of configuration."""
+
 SWEEPER, DIRECTION = "hydra/sweeper", "hydra.sweeper.direction"
 """Hydra's group of sweepers, and Optuna's key for whether less or more is better."""
 
@@ -220,6 +223,31 @@ class Arguments:
                     "folders of your own, each with its root",
                     key=str(override.package or "targets"),
                 )
+
+    def own_folders(self) -> list[Path]:
+        """Folders of configuration beside crane's: `--config-dir`, and those of `hydra.searchpath`.
+
+        Raises:
+            UsageError: One is not there.
+        """
+        found: list[str] = []
+        for place, flag in enumerate(self.flags):
+            name, equals, value = flag.partition("=")
+            if name in ("--config-dir", "-cd"):
+                found.append(value if equals else self.flags[place + 1])
+        for override in self.overrides:
+            if override.key_or_group == SEARCHPATH:
+                listed = override.value()
+                found += map(str, listed if isinstance(listed, list) else [listed])
+        places = [
+            Path(text.removeprefix("file://")).expanduser().absolute()
+            for text in found
+            if "://" not in text or text.startswith("file://")
+        ]
+        for own in places:
+            if not own.is_dir():
+                raise UsageError(f"there is no folder {own} of configuration")
+        return places
 
     def check_sweep(self) -> None:
         """Refuse a multirun whose jobs would all write into one folder.

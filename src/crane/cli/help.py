@@ -1,6 +1,6 @@
 """Help that is read from the configuration itself: its comments say what each option is."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import yaml
@@ -22,7 +22,7 @@ EXAMPLES = {
         "crane test checkpoint=epoch_5.pth method=crane_plus targets=[mvtec]   # official",
     ),
     "predict": (
-        "crane predict checkpoint=epoch_5.safetensors input=photos/",
+        "crane predict input=photos/   # with the authors' prompts; checkpoint=mini is a toy",
         "crane predict checkpoint=epoch_5.safetensors input='*.png' calibration.input=good/",
         "crane predict checkpoint=epoch_5.safetensors input=images.txt output=scored shard=0/4",
     ),
@@ -34,7 +34,7 @@ EXAMPLES = {
         "crane cache prune 3f2a5b6c7d8e9f01",
     ),
     "reproduce": (
-        "crane reproduce experiments/table1_zero_shot plan_only=true",
+        "crane reproduce table1_zero_shot plan_only=true   # any folder of experiments/",
         "crane reproduce experiments/table1_zero_shot overrides='trainer=gpu data.num_workers=8'",
         "crane reproduce experiments/ablation_* suite=mini",
     ),
@@ -64,26 +64,34 @@ def overview(commands: Iterable[str]) -> None:
     console.print("\n[bold]crane COMMAND --help[/bold] lists its groups, options and keys.")
 
 
-def command_help(command: str) -> None:
-    """Print a command's groups with their options, its own keys, and examples."""
+def command_help(command: str, more: Sequence[Path] = ()) -> None:
+    """Print a command's own keys, its groups with their options, and examples.
+
+    Args:
+        command: The command.
+        more: Folders of the user's own with further options.
+    """
     console = Console(highlight=False)
     file = conf_dir() / f"{command}.yaml"
     console.print(f"[bold]crane {command}[/bold] KEY=VALUE …\n")
     console.print(escape(_comment(file, whole=True)) + "\n")
-    console.print("[bold]Groups[/bold]: GROUP=OPTION chooses one, GROUP.KEY=VALUE changes a value")
+    console.print("[bold]Keys[/bold]")
+    for line in [*_own_keys(file), *_shared_keys(file)]:
+        if line and not line.startswith("#"):
+            console.print(f"  {escape(line)}", soft_wrap=True)
+    console.print(
+        "\n[bold]Groups[/bold]: GROUP=OPTION chooses one, GROUP.KEY=VALUE changes a value"
+    )
     used = _groups_of(file)
-    for group, names in groups().items():
+    for group, names in groups(more).items():
         if group in used:
             console.print(f"\n  [bold cyan]{group}[/bold cyan]{_where(group)}")
             table = Table.grid(padding=(0, 2))
             for name in names:
-                comment = _comment(conf_dir() / group / f"{name}.yaml")
+                places = (place / group / f"{name}.yaml" for place in (*more, conf_dir()))
+                comment = _comment(next(place for place in places if place.is_file()))
                 table.add_row(f"    {name}", f"[dim]{escape(comment)}[/dim]")
             console.print(table)
-    console.print("\n[bold]Keys[/bold]")
-    for line in [*_shared_keys(file), *_own_keys(file)]:
-        if line and not line.startswith("#"):
-            console.print(f"  {escape(line)}", soft_wrap=True)
     console.print("\n[bold]Examples[/bold]")
     for example in EXAMPLES[command]:
         console.print(f"  {escape(example)}", soft_wrap=True)

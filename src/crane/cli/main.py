@@ -30,10 +30,10 @@ from crane.cli.launch import (
     own_folder,
     resumption,
 )
+from crane.cli.presence import check_files
 from crane.cli.validation import (
     check_arguments,
     check_configuration,
-    check_files,
     removed_key,
 )
 from crane.config import conf_dir
@@ -117,7 +117,8 @@ def _main(name: str, typed: list[str]) -> None:
         return
     one_of(name, COMMANDS, "command")
     if {"-h", "--help"} & set(typed):
-        command_help(name)
+        rest = [word for word in typed if word not in ("-h", "--help")]
+        command_help(name, Arguments(name, rest).own_folders() if rest else ())
         return
     arguments = Arguments(name, typed)
     config = check_arguments(arguments)

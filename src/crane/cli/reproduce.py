@@ -1,5 +1,8 @@
 """`crane reproduce`: published tables and ablations again, beside the published values."""
 
+import shutil
+from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +13,9 @@ from rich.markup import escape
 
 from crane.checks import check_value
 from crane.cli.launch import alone_in, listed
-from crane.config import plain
+from crane.config import plain, recipe_dir
 from crane.errors import UsageError, counted
-from crane.files import shown_path, write_text
+from crane.files import making, shown_path, write_text
 from crane.gate import build
 from crane.reproduce import (
     Changes,
@@ -50,6 +53,8 @@ def reproduce(config: DictConfig) -> None:
     """
     console = Console(highlight=False)
     changes, recipes = _changes(plain(config)), _recipes(config)
+    own = {recipe.folder: _own_folder(recipe, console, config) for recipe in recipes}
+    recipes = [replace(recipe, folder=own[recipe.folder]) for recipe in recipes]
     suite: Suite = build(config.suite, "suite")
     places = {key: config[key] for key in ("datasets_dir", "weights_dir", "allow_download")}
     planner = Planner(places, Path(config.checkpoints_dir).expanduser())
@@ -93,7 +98,7 @@ def reproduce(config: DictConfig) -> None:
 def _recipes(config: DictConfig) -> list[Recipe]:
     folders = listed(config.experiments, "experiments", "folders with a recipe.yaml")
     found: dict[str, Recipe] = {}
-    for recipe in (read_recipe(Path(folder)) for folder in folders):
+    for recipe in (read_recipe(recipe_dir(folder) or Path(folder)) for folder in folders):
         earlier = found.setdefault(recipe.name, recipe)
         if earlier is not recipe:
             problem = f"{recipe.folder} is listed twice"
@@ -101,6 +106,18 @@ def _recipes(config: DictConfig) -> list[Recipe]:
                 problem = f"{earlier.folder} and {recipe.folder} have the same name; rename one"
             raise UsageError(problem, key="experiments")
     return list(found.values())
+
+
+def _own_folder(recipe: Recipe, console: Console, config: DictConfig) -> Path:
+    """Where the results of a recipe go; one of the package is copied into `experiments/` here."""
+    if recipe.folder.resolve().parent != Path(str(files("crane"))).resolve() / "experiments":
+        return recipe.folder
+    here = Path("experiments") / recipe.name
+    if not config.plan_only and not here.exists():
+        with making(here) as folder:
+            shutil.copytree(recipe.folder, folder, dirs_exist_ok=True)
+        console.print(f"the recipe is now in {here}, where its results go", soft_wrap=True)
+    return here
 
 
 def _changes(config: dict[str, Any]) -> Changes:

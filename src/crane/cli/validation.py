@@ -2,8 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from glob import has_magic
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,18 +13,38 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError
 
 from crane import schema
-from crane.checks import PathText, check_value, existing_file, existing_folder, one_of, shown
+from crane.checks import one_of, shown
 from crane.cli.arguments import SHORT_NAMES, Arguments
 from crane.config import compose, conf_dir, flat, plain
-from crane.errors import InvalidValueError, UsageError
+from crane.errors import UsageError
 from crane.gate import TARGET, resolved
-from crane.named_prompts import full_name, is_name, last_prompts
 
 FREE = ("source", "targets", "methods")
 """Keys whose entries have names of the user's own."""
 
-OWN_FILES = ("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd")
-"""Flags with which Hydra also finds groups and keys that are not in `conf/`."""
+OWN_FILES = ("--config-path", "-cp", "--config-name", "-cn")
+"""Flags with which Hydra reads another configuration than crane's."""
+
+ELSEWHERE: Mapping[str, str] = {
+    "ckpt_path": "resume=… continues a training, checkpoint=… names what is tested",
+    "task_name": "hydra.run.dir=FOLDER names the folder of a run",
+    "tags": "logger.tags=[…] with logger=wandb",
+    "train": "crane test tests without training",
+    "model": "method=…, backbone=… and prompt=… choose the model",
+    "datamodule": "source=[…] and targets=[…] choose data, data.KEY=… how they are loaded",
+    "net": "backbone=… chooses the backbone",
+    "debug": "trainer.max_steps=2 with experiment=quick_look is a run of seconds",
+    "hparams_search": "hydra/sweeper=optuna searches; see docs/sweeps.md",
+    "paths": "datasets_dir=…, weights_dir=… and hydra.run.dir=… name the folders",
+    "optimized_metric": "objective=METRIC names what a search maximises",
+    "epochs": "trainer.max_epochs=N trains N epochs",
+    "lr": "optimizer.lr=… sets the rate",
+    "learning_rate": "optimizer.lr=… sets the rate",
+    "batch_size": "data.batch_size=… and data.test_batch_size=… set the sizes of batches",
+    "gpus": "trainer.devices=N with trainer=gpu or trainer=ddp takes N GPUs",
+    "device": "trainer=cpu or trainer=gpu chooses the device",
+}
+"""Words of other frameworks' command lines, the Lightning-Hydra template first, and crane's own."""
 
 MISSING = "???"
 """The value of a required key that was not given."""
@@ -34,10 +53,18 @@ MAX_CHECKED = 1000
 """Values of a sweep that are checked; a range may have any number."""
 
 
-def groups() -> dict[str, list[str]]:
-    """The configuration groups and their options, sorted."""
-    folders = (path for path in conf_dir().iterdir() if path.is_dir() and path.name != "base")
-    return {path.name: options(path) for path in sorted(folders)}
+def groups(more: Sequence[Path] = ()) -> dict[str, list[str]]:
+    """The configuration groups and their options, sorted.
+
+    Args:
+        more: Folders of the user's own with further groups and options.
+    """
+    found: dict[str, set[str]] = {}
+    for place in (conf_dir(), *more):
+        for path in place.iterdir():
+            if path.is_dir() and path.name not in ("base", "hydra"):
+                found.setdefault(path.name, set()).update(options(path))
+    return {name: sorted(found[name]) for name in sorted(found)}
 
 
 def options(folder: Path) -> list[str]:
@@ -61,19 +88,20 @@ def check_arguments(arguments: Arguments) -> DictConfig | None:
     flags = {flag.partition("=")[0] for flag in arguments.flags}
     if flags & set(OWN_FILES):
         return None
-    config = _composed(arguments)
-    if flags:
+    known = groups(arguments.own_folders())
+    config = _composed(arguments, known)
+    if flags - {"--config-dir", "-cd"}:
         return None
     for override in arguments.overrides:
-        _apply(override, config)
+        _apply(override, config, known)
     check_configuration(config, arguments.command)
     return config
 
 
-def _composed(arguments: Arguments) -> DictConfig:
+def _composed(arguments: Arguments, known: Mapping[str, list[str]]) -> DictConfig:
     """The configuration with the options chosen, after a check of every override."""
-    known = groups()
-    chosen = []
+    chosen = [f"hydra.searchpath=[{','.join(f'file://{p}' for p in arguments.own_folders())}]"]
+    chosen = chosen if arguments.own_folders() else []
     for override in arguments.overrides:
         group = str(override.key_or_group)
         if group in known and override.is_add() and override.package not in FREE:
@@ -103,10 +131,10 @@ def _composed(arguments: Arguments) -> DictConfig:
     return config
 
 
-def _apply(override: Override, config: DictConfig) -> None:
+def _apply(override: Override, config: DictConfig, known: Iterable[str]) -> None:
     """Change a configuration as Hydra does."""
     key = str(override.key_or_group)
-    if override.package is not None or key.startswith(("hydra.", "hydra/")) or key in groups():
+    if override.package is not None or key.startswith(("hydra.", "hydra/")) or key in known:
         return
     parent, _, last = key.rpartition(".")
     node = OmegaConf.select(config, parent) if parent else config
@@ -173,6 +201,8 @@ def _check_key(key: str, config: DictConfig, known: Iterable[str]) -> None:
     if _exists(config, key):
         return
     every = list(dict.fromkeys([*_keys(config), *known, *SHORT_NAMES]))
+    if key in ELSEWHERE:
+        raise UsageError(f"unknown key {key}; {ELSEWHERE[key]}")
     near = difflib.get_close_matches(key, every, n=3, cutoff=0.5)
     last = key.rsplit(".", 1)[-1]
     near += [k for k in every if k.rsplit(".", 1)[-1] == last and k not in near][:3]
@@ -319,79 +349,3 @@ def check_metrics(config: DictConfig) -> None:
 def optimises(sweeper: DictConfig) -> bool:
     """Whether a sweeper looks at what the jobs measure, as Optuna does."""
     return "BasicSweeper" not in sweeper._target_
-
-
-def check_files(config: DictConfig, command: str) -> None:
-    """Check that the files that a command reads first exist.
-
-    Args:
-        config: The configuration of a command.
-        command: Its name.
-
-    Raises:
-        UsageError: One does not exist; names its key.
-    """
-    trains_nothing = "loss" in config and config.loss is None  # loss=none, which methods choose
-    if command == "train" and trains_nothing:
-        name = config.method.name
-        raise UsageError(
-            f"{name} has nothing to train; crane test needs no checkpoint", key="method"
-        )
-    if "checkpoint" in config and (config.checkpoint is not None or not trains_nothing):
-        check_value(config.checkpoint, PathText, "checkpoint")
-        _check_checkpoint(str(config.checkpoint))
-    if config.get("resume") is not None:
-        existing_file(config.resume, "resume", "the checkpoints/last.ckpt of a training")
-    if command == "report":
-        for path in config.paths:
-            existing_folder(path, "paths", "folders of runs, or folders that hold some")
-    if command in ("train", "test"):
-        _check_data_sets(config)
-    if command == "reproduce":
-        for folder in config.experiments:
-            if not (Path(folder).expanduser() / "recipe.yaml").is_file():
-                raise UsageError(f"experiments: {folder} has no recipe.yaml", key="experiments")
-    if command == "predict":
-        for key in ("input", "calibration.input"):
-            spec = OmegaConf.select(config, key)
-            for entry in spec if isinstance(spec, ListConfig) else filter(None, [spec]):
-                if not has_magic(str(entry)) and not Path(entry).expanduser().exists():
-                    wanted = "an image, a folder, a glob or a list of paths"
-                    raise UsageError(f"{key}: {entry} does not exist; give {wanted}", key=key)
-
-
-def _check_checkpoint(spec: str) -> None:
-    """Check that a checkpoint is a published name, a file, or the folder of a training."""
-    if spec == "auto":
-        return
-    if is_name(spec):
-        full_name(spec)
-    elif Path(spec).expanduser().is_dir():
-        last_prompts(Path(spec).expanduser())
-    else:
-        existing_file(spec, "checkpoint", "a checkpoint file, the folder of a training, or a name")
-
-
-def _check_data_sets(config: DictConfig) -> None:
-    """Check that there is a folder for each data set, except those drawn on first use."""
-    from crane.data.index import Request  # a quarter of a second that other commands save
-    from crane.datasets.finding import candidate_folders
-
-    named = [(r, *item) for r in ("source", "targets") for item in config[r].items()]
-    for role, name, node in named:
-        if not str(node.get(TARGET)).startswith(("crane.data.", "crane.datasets.")):
-            continue
-        root, folders = node.get("root"), node.get("folders") or [str(name)]
-        if root is None and "file" in node:  # a table, which lies beside its images
-            existing_file(node.file, f"{role}.{name}.file", "a list of images and labels")
-            continue
-        if root is None:
-            top = Path(node.get("datasets_dir") or config.datasets_dir)
-            if candidate_folders(top, folders):
-                continue
-            root = top / folders[0]
-        try:
-            request = Request(str(name), str(root), "test", 0, fetch=node.get("fetch") or "")
-        except InvalidValueError as error:
-            raise error.under(f"{role}.{name}") from None
-        request.folder()

@@ -29,8 +29,9 @@ class CraneModule(LightningModule):
     """Trains the prompts of a Crane, and tests them on one data set after another.
 
     Works with `crane.data.CraneDataModule`. Logged names: `train/loss`, `train/focal`,
-    `train/dice`, `train/image`; `val/METRIC` and `val/mean` on the held-out part of the source;
-    `test/DATASET/METRIC` for means over classes.
+    `train/dice`, `train/image`; `epoch/…`, their means over each epoch, and `epoch/rate`;
+    `val/METRIC` and `val/mean` on the held-out part of the source; `test/DATASET/METRIC` for means
+    over classes.
 
     Args:
         model: The detector; only its prompts are trained.
@@ -40,6 +41,8 @@ class CraneModule(LightningModule):
         seed: Seed for choosing, at each step, whether to use the image context.
         config: The model's configuration, stored in checkpoints.
         training: Facts that must not change when the training is resumed, stored there too.
+        scheduler: From an optimizer to a scheduler of its rate, stepped once an epoch; None keeps
+            the rate.
     """
 
     def __init__(
@@ -52,11 +55,12 @@ class CraneModule(LightningModule):
         seed: int,
         config: dict[str, Any],
         training: Mapping[str, Any] | None = None,
+        scheduler: Callable[..., Any] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.loss = loss
-        self.optimizer = optimizer
+        self.optimizer, self.scheduler = optimizer, scheduler
         self.evaluate = evaluate
         self.seed = seed
         self.config = config
@@ -69,8 +73,20 @@ class CraneModule(LightningModule):
         self.evaluations = nn.ModuleList()
         self.results: tuple[DatasetResult, ...] = ()
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Build the configured optimizer over what is learned."""
+    def configure_optimizers(self) -> Any:
+        """Build the configured optimizer over what is learned, and its scheduler, if any."""
+        optimizer = self._build_optimizer()
+        if self.scheduler is None:
+            return optimizer
+        try:
+            scheduler = self.scheduler(optimizer)
+        except (ValueError, TypeError) as error:
+            raise UsageError(
+                f"the scheduler refuses its values: {error}", key="scheduler"
+            ) from error
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler}}
+
+    def _build_optimizer(self) -> torch.optim.Optimizer:
         if self.optimizer is None:
             raise UsageError("training needs an optimizer", key="optimizer")
         try:
@@ -126,7 +142,20 @@ class CraneModule(LightningModule):
             prog_bar=True,
             batch_size=len(batch["label"]),
         )
+        # Loggers keep every so many steps, of which a short epoch may have none.
+        self.log_dict(
+            {f"epoch/{name}": value.detach() for name, value in values.items()},
+            on_step=False,
+            on_epoch=True,
+            sync_dist=True,
+            batch_size=len(batch["label"]),
+        )
         return losses.total
+
+    def on_train_epoch_start(self) -> None:
+        """Log the rate of the epoch."""
+        rates = {group["lr"] for group in self.trainer.optimizers[0].param_groups}
+        self.log("epoch/rate", float(max(rates)))
 
     def _generator(self) -> torch.Generator:
         """Random numbers of this step; the same on every process and when resumed."""
@@ -238,7 +267,7 @@ class CraneModule(LightningModule):
             num_done, num_completed = epochs["processed"], epochs["completed"]
             is_last_batch = loop["epoch_loop.batch_progress"]["is_last_batch"]
             _ = checkpoint["lr_schedulers"]
-            self.configure_optimizers().load_state_dict(checkpoint["optimizer_states"][0])
+            self._build_optimizer().load_state_dict(checkpoint["optimizer_states"][0])
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             reason = f"it lacks {error}" if isinstance(error, KeyError) else error
             raise UsageError(

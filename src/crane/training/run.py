@@ -82,9 +82,12 @@ def train(config: DictConfig) -> RunSummary:
     compile_towers(model, config.compile)
     loss = build(config.loss, "loss")
     optimizer = build(config.optimizer, "optimizer")
+    scheduler = None if config.scheduler is None else build(config.scheduler, "scheduler")
+    more = [build(node, f"callbacks.{name}") for name, node in config.callbacks.items()]
     sources = {k: v for k, v in data.fingerprints().items() if k.startswith("source.")}
     facts = training_facts(config, sources)
-    module = _module(config, model, loss=loss, optimizer=optimizer, training=facts)
+    parts = {"loss": loss, "optimizer": optimizer, "scheduler": scheduler}
+    module = _module(config, model, **parts, training=facts)
     module.configure_optimizers()  # its errors come now, not after the work
 
     folder = Path(config.run_dir)
@@ -96,7 +99,7 @@ def train(config: DictConfig) -> RunSummary:
         folder / "checkpoints", filename="last", save_top_k=1, enable_version_counter=False
     )
     write = _write_results(config, data)
-    trainer = _trainer(config, [keep, resumable, write, LogToWandb(write)])
+    trainer = _trainer(config, [keep, resumable, write, LogToWandb(write), *more])
     data.check_shares(trainer.world_size)
     with ending_together(trainer), closing(trainer.logger):
         record = _begin(config, trainer, data, weight_hashes(config))
