@@ -122,3 +122,5 @@ def test_a_recipe_of_the_package_is_found_by_its_name(crane, monkeypatch, tmp_pa
     folder = reproduce._own_folder(read, reproduce.Console(), config)
     assert (folder / "recipe.yaml").is_file()
     assert not folder.is_absolute()
+    config.plan_only = True
+    assert reproduce._own_folder(read, reproduce.Console(), config) == read.folder

@@ -53,6 +53,10 @@ EXAMPLES = {
 }
 
 
+OF_THE_CHECKPOINT = {"attention", "backbone", "guide", "loss", "prompt", "scoring"}
+"""Groups that a checkpoint decides."""
+
+
 def overview(commands: Iterable[str]) -> None:
     """Print what crane is and its commands."""
     console = Console(highlight=False)
@@ -83,6 +87,8 @@ def command_help(command: str, more: Sequence[Path] = ()) -> None:
         "\n[bold]Groups[/bold]: GROUP=OPTION chooses one, GROUP.KEY=VALUE changes a value"
     )
     used = _groups_of(file)
+    if command in ("predict", "test"):
+        used -= OF_THE_CHECKPOINT
     for group, names in groups(more).items():
         if group in used:
             console.print(f"\n  [bold cyan]{group}[/bold cyan]{_where(group)}")
@@ -92,6 +98,9 @@ def command_help(command: str, more: Sequence[Path] = ()) -> None:
                 comment = _comment(next(place for place in places if place.is_file()))
                 table.add_row(f"    {name}", f"[dim]{escape(comment)}[/dim]")
             console.print(table)
+    if command in ("predict", "test"):
+        fixed = ", ".join(sorted(OF_THE_CHECKPOINT))
+        console.print(f"\n  {fixed}: as in the checkpoint; crane train --help lists their options")
     console.print("\n[bold]Examples[/bold]")
     for example in EXAMPLES[command]:
         console.print(f"  {escape(example)}", soft_wrap=True)

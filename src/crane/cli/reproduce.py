@@ -110,10 +110,11 @@ def _recipes(config: DictConfig) -> list[Recipe]:
 
 def _own_folder(recipe: Recipe, console: Console, config: DictConfig) -> Path:
     """Where the results of a recipe go; one of the package is copied into `experiments/` here."""
-    if recipe.folder.resolve().parent != Path(str(files("crane"))).resolve() / "experiments":
+    package = Path(str(files("crane"))).resolve() / "experiments"
+    if config.plan_only or recipe.folder.resolve().parent != package:
         return recipe.folder
     here = Path("experiments") / recipe.name
-    if not config.plan_only and not here.exists():
+    if not here.exists():
         with making(here) as folder:
             shutil.copytree(recipe.folder, folder, dirs_exist_ok=True)
         console.print(f"the recipe is now in {here}, where its results go", soft_wrap=True)
