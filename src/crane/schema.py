@@ -65,6 +65,8 @@ TYPES: Mapping[str, Any] = {
     "optimizer.lr": PositiveFloat,
     "optimizer.betas": Betas,
     "optimizer.weight_decay": NonNegativeFloat,
+    "scheduler": Annotated[None, "an option of the group scheduler"],
+    "callbacks": dict[str, Text],
     "method.name": Text,
     "method.checkpoints": Text,
     "data.resizer": Literal["pil", "pil_bilinear", "torch"],

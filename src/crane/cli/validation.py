@@ -37,7 +37,6 @@ ELSEWHERE: Mapping[str, str] = {
     "hparams_search": "hydra/sweeper=optuna searches; see docs/sweeps.md",
     "paths": "datasets_dir=…, weights_dir=… and hydra.run.dir=… name the folders",
     "optimized_metric": "objective=METRIC names what a search maximises",
-    "epochs": "trainer.max_epochs=N trains N epochs",
     "lr": "optimizer.lr=… sets the rate",
     "learning_rate": "optimizer.lr=… sets the rate",
     "batch_size": "data.batch_size=… and data.test_batch_size=… set the sizes of batches",
