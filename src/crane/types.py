@@ -32,7 +32,8 @@ class Truth(TypedDict):
     mask: Int[Tensor, "B H W"]
     """0 where normal, r > 0 on the r-th 8-connected anomalous region (int32)."""
     has_mask: Bool[Tensor, " B"]
-    """Whether `mask` is known. True for normal images of data sets that have masks."""
+    """Whether `mask` is known. True for normal images of data sets that have masks. The loaders'
+    stays on the host, which decides by it, as does `class_id`."""
     label: Int[Tensor, " B"]
     """`NORMAL` or `ANOMALOUS` (int64)."""
     class_id: Int[Tensor, " B"]

@@ -3,8 +3,9 @@
 import logging
 from collections import Counter
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+import torch
 from lightning import LightningDataModule
 from torch.utils.data import Subset
 
@@ -208,6 +209,13 @@ class CraneDataModule(LightningDataModule):
         names, sets = self._group(group)
         number = names.index(own_name)
         sets[number] = TokenDataset(sets[number], tokens)
+
+    def transfer_batch_to_device(
+        self, batch: dict[str, Any], device: torch.device, dataloader_idx: int
+    ) -> dict[str, Any]:
+        """Move a batch; what the host decides by stays there, so that it waits for no GPU."""
+        kept = {name: batch.pop(name) for name in ("has_mask", "class_id") if name in batch}
+        return super().transfer_batch_to_device(batch, device, dataloader_idx) | kept
 
     def train_dataloader(self) -> ImageLoader:
         """Training batches, in an order fixed by (seed, epoch); can resume in mid-epoch.

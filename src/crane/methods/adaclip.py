@@ -21,7 +21,7 @@ from crane.checks import (
     checked,
 )
 from crane.errors import UsageError
-from crane.methods.detector import Detector, Outputs
+from crane.methods.detector import Detector, Outputs, on_device
 from crane.methods.vand import check_taps
 from crane.prompts.ensembles import EnsembleName, PromptEnsemble
 from crane.scoring import (
@@ -284,8 +284,11 @@ class AdaClip(Detector[PlainFeatures, Sentences]):
         for number, scores in enumerate(anomalous):
             top = scores.topk(min(len(scores), self.num_clusters * self.patches_per_cluster))
             chosen = judged.patches[:, number, top.indices]  # M, k, E
-            labels = self.cluster(chosen.transpose(0, 1).flatten(1), number).to(chosen.device)
-            means = [chosen[:, labels == one].mean(dim=(0, 1)) for one in labels.unique()]
+            labels = self.cluster(chosen.transpose(0, 1).flatten(1), number).tolist()
+            members = [
+                [i for i, own in enumerate(labels) if own == one] for one in sorted(set(labels))
+            ]
+            means = [chosen[:, on_device(rows, chosen)].mean(dim=(0, 1)) for rows in members]
             centres.append(F.normalize(torch.stack(means).mean(dim=0), dim=-1))
         weight = self.fusion_weight
         fused = weight * torch.stack(centres) + (1 - weight) * judged.global_

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from crane.attention import SumOfSelfCorrelations
 from crane.backbones import Clip
 from crane.checks import NonNegativeFloat, NonNegativeInt, PositiveFloat, Seed, checked
-from crane.methods.detector import Detector
+from crane.methods.detector import Detector, of_class
 from crane.prompts.ensembles import EnsembleName, PromptEnsemble
 from crane.scoring import upsample
 from crane.types import ANOMALOUS, NORMAL, Prediction
@@ -137,7 +137,7 @@ class AnoVl(Detector[ViewFeatures, ClassText]):
             class_id: The class of each image.
             size: Height and width of the maps in pixels.
         """
-        pairs = text.pairs[class_id]
+        pairs = of_class(text.pairs, class_id)
         views = (features.views @ pairs.transpose(1, 2)).softmax(dim=-1)
         score = views[..., ANOMALOUS].mean(dim=1)
         probabilities = torch.stack(

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor, nn
 
 from crane.attention import GuidedAttention
-from crane.backbones import Clip, clip_from_state_dict
+from crane.backbones import Clip, VisionTower, clip_from_state_dict
 from crane.checks import check_value
 from crane.config import compose
 from crane.errors import UsageError
@@ -156,7 +156,9 @@ def compile_towers(model: Detector[Any, Any], mode: str | bool) -> None:
     )
     for tower in (model.vision, model.text):
         assert isinstance(tower, nn.Module)
-        tower.compile(mode=mode)
+        # A tower without a forward is run block by block.
+        for part in tower.blocks if isinstance(tower, VisionTower) else (tower,):
+            part.compile(mode=mode)
 
 
 def adopt_config(

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from crane.attention import GuidedAttention, SecondStream
 from crane.backbones import Clip
 from crane.checks import NonNegativeFloat, PositiveFloat, checked
-from crane.methods.detector import Detector
+from crane.methods.detector import Detector, of_class
 from crane.methods.vision import VisionEncoder
 from crane.prompts.ensembles import EnsembleName, PromptEnsemble
 from crane.scoring import gaussian_blur, image_probability, similarity_logits, upsample
@@ -66,7 +66,7 @@ class PlainClip(Detector[VisionTokens, Tensor]):
         size: tuple[int, int],
     ) -> Prediction:
         """The mean of the local embeddings' maps, blurred; the image's own score."""
-        chosen = text[class_id]
+        chosen = of_class(text, class_id)
         patches = similarity_logits(features.patches, chosen, self.temperature).softmax(dim=-1)
         anomalous = patches[..., ANOMALOUS].mean(dim=0)
         maps = upsample(anomalous.unsqueeze(-1), features.grid, size, "bilinear").squeeze(1)

@@ -24,6 +24,16 @@ OBJECT = ("object",)
 """The class name of images of which nothing is known."""
 
 
+def of_class(text: Float[Tensor, "C *S"], class_id: Int[Tensor, " B"]) -> Float[Tensor, "B *S"]:
+    """The text of each image's class. `class_id` may be on the host, which does not wait."""
+    return text[class_id.to(text.device, non_blocking=True)]
+
+
+def on_device(rows: Sequence[int], like: Tensor) -> Int[Tensor, " n"]:
+    """Row numbers that the host knows, copied to a tensor's device without waiting for it."""
+    return torch.tensor(rows).to(like.device, non_blocking=True)
+
+
 class Outputs(NamedTuple):
     """What `PixelLoss` compares with the truth."""
 
@@ -87,7 +97,7 @@ class Detector(nn.Module, ABC, Generic[Features, Text]):
         Args:
             features: What `encode` gave.
             text: What `encode_classes` gave.
-            class_id: The class of each image.
+            class_id: The class of each image, on any device.
             size: Height and width of the maps in pixels.
         """
 
@@ -200,7 +210,7 @@ class Detector(nn.Module, ABC, Generic[Features, Text]):
         if self.image_size is not None:
             check_images(images, self.image_size)
         if class_id is None:
-            class_id = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+            class_id = torch.zeros(len(images), dtype=torch.int64)
         text = self.encode_classes(class_names)
         size = (images.shape[-2], images.shape[-1])
         return self.predict(self.encode(images), text, class_id, size)

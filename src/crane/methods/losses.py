@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from crane.checks import NonNegativeFloat, PositiveFloat, PositiveInt, checked
 from crane.methods.crane import Crane
+from crane.methods.detector import on_device
 from crane.scoring import upsample
 from crane.types import ANOMALOUS, NORMAL, VisionTokens
 
@@ -24,6 +25,17 @@ class Losses(NamedTuple):
     """Cross-entropy of images, unweighted."""
     total: Tensor
     """The sum that is minimised."""
+
+
+def rows_with_mask(has_mask: Bool[Tensor, " B"], like: Tensor) -> slice | Tensor | None:
+    """Index of the images whose mask is known, on a tensor's device; None if there is none.
+
+    The host decides, and `has_mask` stays there in training, so that it never waits for a GPU.
+    """
+    known = [row for row, is_known in enumerate(has_mask.tolist()) if is_known]
+    if len(known) == len(has_mask):
+        return slice(None)
+    return on_device(known, like) if known else None
 
 
 def focal_loss(
@@ -101,12 +113,13 @@ class CraneLoss:
         image = F.cross_entropy(image_logits, label)
 
         focal = dice = logits.new_zeros(())
-        if has_mask.any():
-            anomalous_pixels = mask[has_mask] > 0
+        known = rows_with_mask(has_mask, logits)
+        if known is not None:
+            anomalous_pixels = mask[known] > 0
             size = (mask.shape[-2], mask.shape[-1])
             for local in logits:
                 probabilities = upsample(
-                    local[has_mask].softmax(dim=-1), tokens.grid, size, self.interpolation
+                    local[known].softmax(dim=-1), tokens.grid, size, self.interpolation
                 )
                 focal = focal + focal_loss(probabilities, anomalous_pixels, gamma=self.focal_gamma)
                 one_map = (1.0 - probabilities[:, NORMAL] + probabilities[:, ANOMALOUS]) / 2.0

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from crane.checks import NonNegativeFloat, checked
 from crane.methods.detector import Outputs
-from crane.methods.losses import dice_loss, focal_loss
+from crane.methods.losses import dice_loss, focal_loss, rows_with_mask
 from crane.types import ANOMALOUS, NORMAL
 
 
@@ -68,10 +68,11 @@ class PixelLoss:
         """The losses of a batch; images without a mask count in the image's loss only."""
         image = self._image(outputs.image, label)
         # 0 where no mask is known, with gradients of 0: whatever is learned always has some.
-        focal = dice = dice_normal = 0.0 * outputs.pixels[:, ~has_mask].sum()
-        if bool(has_mask.any()):
-            truth = mask[has_mask] > 0
-            for pixels in outputs.pixels[:, has_mask]:
+        focal = dice = dice_normal = 0.0 * outputs.pixels[:, :0].sum()
+        known = rows_with_mask(has_mask, outputs.pixels)
+        if known is not None:
+            truth = mask[known] > 0
+            for pixels in outputs.pixels[:, known]:
                 focal = focal + focal_loss(pixels, truth, gamma=self.focal_gamma)
                 dice = dice + self._dice(pixels[:, ANOMALOUS], truth)
                 dice_normal = dice_normal + self._dice(pixels[:, NORMAL], ~truth)

@@ -12,7 +12,7 @@ from crane.backbones import Clip
 from crane.backbones.vision_tower import PositionResize
 from crane.checks import PositiveFloat, PositiveInt, checked
 from crane.errors import UsageError
-from crane.methods.detector import Detector, Outputs
+from crane.methods.detector import Detector, Outputs, of_class
 from crane.prompts.ensembles import EnsembleName, PromptEnsemble
 from crane.scoring import image_logits, image_probability, similarity_logits, upsample
 from crane.types import ANOMALOUS, Prediction
@@ -121,7 +121,7 @@ class Vand(Detector[TapFeatures, Tensor]):
         size: tuple[int, int],
     ) -> Prediction:
         """The mean of the taps' maps (published: their sum, which ranks alike); CLIP's score."""
-        chosen = text[class_id]
+        chosen = of_class(text, class_id)
         anomaly_map = self.pixels(features, chosen, size)[:, :, ANOMALOUS].mean(dim=0)
         score = image_probability(features.global_, chosen, self.temperature)
         return Prediction(score, anomaly_map)
@@ -134,7 +134,7 @@ class Vand(Detector[TapFeatures, Tensor]):
         size: tuple[int, int],
     ) -> Outputs:
         """The maps of testing; the image's logits depend on nothing that is trained."""
-        chosen = text[class_id]
+        chosen = of_class(text, class_id)
         image = image_logits(features.global_, chosen, self.temperature)
         return Outputs(self.pixels(features, chosen, size), image)
 

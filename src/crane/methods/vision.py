@@ -83,7 +83,8 @@ class VisionEncoder(nn.Module):
         first, last = len(self.tower.blocks) - stream.num_blocks, len(self.tower.blocks) - 1
 
         h = self.tower.embed(images)
-        z, tapped = None, list[Tensor]()
+        z: Tensor | None = None
+        tapped: list[Tensor] = []
         for number, block in enumerate(self.tower.blocks):
             attending, kept = self._read_last if number == last else (ALL, ALL)
             q, k, v = block.qkv(h)

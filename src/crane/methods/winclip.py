@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from crane.backbones import Clip
 from crane.checks import PositiveFloat, PositiveInt, checked
 from crane.errors import UsageError
-from crane.methods.detector import Detector
+from crane.methods.detector import Detector, of_class
 from crane.prompts.ensembles import EnsembleName, PromptEnsemble
 from crane.scoring import image_probability, similarity_logits, upsample
 from crane.types import ANOMALOUS, Prediction
@@ -89,10 +89,8 @@ class WinClip(Detector[WindowFeatures, Tensor]):
         class_token, patches = tokens[:, :1], tokens[:, 1:]
         embedded: list[Tensor] = []
         for scale in self.scales:
-            for members in (
-                window_members(grid, scale)
-                .to(tokens.device)
-                .split(max(1, self.window_batch // len(tokens)))
+            for members in window_members(grid, scale, tokens.device).split(
+                max(1, self.window_batch // len(tokens))
             ):
                 cut = patches[:, members]  # B, windows, k * k, D
                 first = class_token.unsqueeze(1).expand(-1, len(members), -1, -1)
@@ -118,12 +116,12 @@ class WinClip(Detector[WindowFeatures, Tensor]):
         size: tuple[int, int],
     ) -> Prediction:
         """Harmonic means: over the windows that hold a patch, then over the scales."""
-        chosen = text[class_id]
+        chosen = of_class(text, class_id)
         score = image_probability(features.global_, chosen, self.temperature)
         inverse = 1.0 / self._probability(features.windows, chosen).double()
         patches = 1.0 / score.double().unsqueeze(1)  # the whole image holds every patch
         for scale in self.scales:
-            members = window_members(features.grid, scale).to(score.device)
+            members = window_members(features.grid, scale, score.device)
             own, inverse = inverse.split([len(members), inverse.shape[1] - len(members)], dim=1)
             holds = _incidence(members, features.grid)
             patches = patches + own @ holds / holds.sum(dim=0)
@@ -138,7 +136,9 @@ class WinClip(Detector[WindowFeatures, Tensor]):
         return similarity_logits(embeddings, text, self.temperature).softmax(-1)[..., ANOMALOUS]
 
 
-def window_members(grid: tuple[int, int], scale: int) -> Int[Tensor, "V K"]:
+def window_members(
+    grid: tuple[int, int], scale: int, device: torch.device | None = None
+) -> Int[Tensor, "V K"]:
     """Patch numbers of each window of scale x scale patches, at every place of the grid.
 
     Raises:
@@ -153,7 +153,7 @@ def window_members(grid: tuple[int, int], scale: int) -> Int[Tensor, "V K"]:
             "take smaller scales or larger images",
             key="method.detector.scales",
         )
-    numbers = torch.arange(grid[0] * grid[1]).view(grid)
+    numbers = torch.arange(grid[0] * grid[1], device=device).view(grid)
     return numbers.unfold(0, scale, 1).unfold(1, scale, 1).flatten(2).flatten(0, 1)
 
 

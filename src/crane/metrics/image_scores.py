@@ -84,7 +84,7 @@ class ImageScores(FiniteMetric):
             index = (torch.arange(len(score), device=device) + self._next) % self.max_images
             self._next = (self._next + len(score)) % self.max_images
         index = index.to(device)
-        class_id = None if class_id is None else class_id.to(device)
+        class_id = None if class_id is None else class_id.to(device, non_blocking=True)
         class_id = torch.zeros_like(label) if class_id is None else class_id
         self.note_broken(~score.isfinite(), index)
         # Reading values back from an accelerator would make it wait; there, `compute` checks.

@@ -107,7 +107,8 @@ class PixelState(FiniteMetric):
             return
         device = self.first_broken.device
         class_id, has_mask, index = (
-            None if one is None else one.to(device) for one in (class_id, has_mask, index)
+            None if one is None else one.to(device, non_blocking=True)
+            for one in (class_id, has_mask, index)
         )
         if not labelled:
             numbers = range(len(map)) if index is None else index.tolist()
@@ -308,9 +309,11 @@ class ExactPixels(PixelState):
 
     def count(self, maps: Maps) -> None:
         """Keep the scores of the maps, with the area of each pixel's region (0 where normal)."""
-        class_id = maps.class_id[:, None, None].expand(maps.map.shape)[maps.counted]
-        self.score.append(maps.map[maps.counted].flatten())
-        self.area.append(pixel_areas(maps.mask[maps.counted]).flatten().float())
+        # Selecting the counted maps would make an accelerator's host wait: -1 is no class.
+        own = torch.where(maps.counted, maps.class_id, -1)
+        class_id = own[:, None, None].expand(maps.map.shape)
+        self.score.append(maps.map.flatten())
+        self.area.append(pixel_areas(maps.mask).flatten().float())
         self.class_id.append(class_id.flatten().float())
 
     def class_counts(self, class_id: int) -> Counts:

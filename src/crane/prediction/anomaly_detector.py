@@ -126,7 +126,7 @@ class AnomalyDetector:
         """Score images that lie on the device: RGB in [0, 1] at the size of the model."""
         with self._lock, self.options.autocast():
             size = (images.shape[-2], images.shape[-1])
-            class_id = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+            class_id = torch.zeros(len(images), dtype=torch.int64)  # the host reads it
             return self.model.predict(self.model.encode(images), self._text, class_id, size)
 
     def predict(self, images: Images, *, batch_size: int = 8) -> Any:

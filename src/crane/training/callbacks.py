@@ -210,8 +210,8 @@ class WriteTestResults(Callback):
         gallery = self.galleries[batch.target]
         samples = self.targets[gallery.dataset].samples
         (facts,) = batch.facts.wait()
-        for row, (index, has_mask, score) in enumerate(facts.T.tolist()):
-            mask = batch.mask[row] if has_mask else None
+        for row, (index, score) in enumerate(facts.T.tolist()):
+            mask = batch.mask[row] if batch.has_mask[row] else None
             gallery.add(samples[int(index)], score, batch.map[row].float(), mask)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -250,15 +250,16 @@ class _CopiedBatch(NamedTuple):
     target: int
     """Position of the data set."""
     facts: HostCopy
-    """Index, has_mask and score of each image."""
+    """Index and score of each image."""
+    has_mask: list[bool]
     map: Float[Tensor, "B H W"]
     mask: Int[Tensor, "B H W"]
 
 
 def _copied(prediction: Prediction, batch: Truth, target: int) -> _CopiedBatch:
-    columns = (batch["index"], batch["has_mask"], prediction.score)
+    columns = (batch["index"], prediction.score)
     facts = HostCopy(torch.stack([column.double() for column in columns]))
-    return _CopiedBatch(target, facts, prediction.map, batch["mask"])
+    return _CopiedBatch(target, facts, batch["has_mask"].tolist(), prediction.map, batch["mask"])
 
 
 class ProgressBar(RichProgressBar):
