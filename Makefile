@@ -9,7 +9,7 @@ RECIPES_OF_paper := experiments/table1_zero_shot
 RECIPES_OF_mini  := experiments/table1_zero_shot $(wildcard experiments/ablation_*)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check format bench reproduce clean
+.PHONY: help setup demo test test-slow check format bench gpu reproduce clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -51,6 +51,9 @@ format: $(READY)  ## Format the code
 
 bench: $(READY)  ## Measure speed and memory (40 minutes); writes benchmarks/README.md
 	$(BIN)/python -m benchmarks
+
+gpu:  ## Check and measure on a GPU (8 minutes, PYTHON's own packages); writes benchmarks/gpu.md
+	PYTHONPATH=src:$$PYTHONPATH $(PYTHON) -m benchmarks.on_gpu --device cuda
 
 reproduce: $(READY)  ## Make the paper's table again; with SUITE=mini every experiment in small
 	$(BIN)/crane reproduce $(RECIPES_OF_$(SUITE)) suite=$(SUITE)
