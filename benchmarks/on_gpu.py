@@ -175,6 +175,7 @@ def end_to_end(command: str, device: str, small: bool) -> Found:
         words += of_folder("targets", images) if command == "test" else [f"input={images}"]
         if command == "predict":
             words = ["method=clip", *words[:1], f"input={images / 'good'}", f"output={place}/out"]
+            num //= 2  # the other half lies in bad/
         start, busy = time.monotonic(), list[int]()
         child = subprocess.Popen([sys.executable, "-m", "crane", command, *words], cwd=place)
         while child.poll() is None:
