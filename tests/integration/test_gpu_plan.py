@@ -3,6 +3,8 @@
 import json
 import sys
 
+import pytest
+
 from benchmarks.on_gpu import PLAN, Step, run
 
 WRITES = "import sys, time; open(sys.argv[1], 'w').write('{\"a\": 1}\\n')"
@@ -24,6 +26,17 @@ def test_a_step_that_fails_or_is_late_keeps_its_results_and_leaves_the_others(tm
     assert states == {"bad": "failed (3)", "late": "stopped after 2 s", "good": "done"}
     assert all(step["found"] == [{"a": 1}] for step in steps.values())
     run((), tmp_path, command, "nothing")
+
+
+@pytest.mark.parametrize(
+    ("said", "state"),
+    [("3 passed, 5 skipped in 1.0s", "done"), ("8 skipped in 1.0s", "not run: every test")],
+)
+def test_tests_that_were_all_skipped_are_not_done(tmp_path, said, state):
+    command = lambda step, lines: [sys.executable, "-c", f"print('=== {said} ===')"]  # noqa: E731
+    found = run((Step("pytest -m gpu", 20),), tmp_path, command, "head")["steps"]["pytest -m gpu"]
+    assert found["state"].startswith(state)
+    assert found["found"] == [{"tests": said}]
 
 
 def test_what_was_not_run_says_so(tmp_path):

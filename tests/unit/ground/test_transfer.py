@@ -12,6 +12,7 @@ def test_copies_come_in_the_order_of_the_tensors():
     assert second.tolist() == [[1, 1], [1, 1]]
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_copies_from_a_gpu_are_whole_once_waited_for():
     large = torch.rand(4096, 4096, device="cuda")

@@ -69,6 +69,7 @@ def test_the_way_of_an_accelerator_counts_the_same():
         torch.testing.assert_close(getattr(one, name), getattr(two, name), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_counts_the_same_and_refuses_broken_maps_at_compute():
     maps, masks, class_id = batch()
