@@ -239,6 +239,8 @@ def _check_values(command: str, override: Override, default: object) -> None:
                 raise UsageError(f"{key} must be a list; type {key}=[{value}]")
         elif schema.declared(command, key) is not None:
             schema.check(command, {key: value})
+            if key in ("objective", "monitor"):
+                check_metrics(OmegaConf.create({key: value}))
         else:
             _check_like(value, default, key)
 

@@ -6,6 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from crane import __version__
+from crane.cli.help import OF_THE_CHECKPOINT
 from crane.cli.main import COMMANDS
 from crane.cli.validation import groups
 from crane.config import compose, conf_dir
@@ -181,6 +182,9 @@ def test_help_prints_every_group_the_command_has_and_every_option(crane, command
     assert (outcome.code, outcome.err) == (0, "")
     lines = outcome.out.splitlines()
     used = used_groups(command)
+    if command in ("predict", "test"):
+        used -= OF_THE_CHECKPOINT
+        assert "as in the checkpoint" in outcome.out
     for group, names in groups().items():
         heads = [n for n, line in enumerate(lines) if re.match(rf"  {group}( |$)", line)]
         assert bool(heads) == (group in used), f"{group} in the help of {command}"
@@ -204,3 +208,10 @@ def test_python_dash_m_crane():
     assert done.returncode == 0
     assert "zero-shot anomaly detection" in done.stdout
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("swept", ["monitor=val/mean,nothing", "objective=aupro,nothing"])
+def test_a_sweep_over_a_metric_that_nothing_measures_starts_no_job(crane, tmp_path, swept):
+    said = refused(crane("train", "-m", swept, "source=[embedded_parts]", "targets=[]"))
+    assert "'nothing'" in said
+    assert not list(tmp_path.iterdir())
