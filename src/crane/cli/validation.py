@@ -127,6 +127,9 @@ def _composed(arguments: Arguments, known: Mapping[str, list[str]]) -> DictConfi
             _check_key(key, config, known)
         if not override.is_delete():
             _check_values(arguments.command, override, OmegaConf.select(config, key))
+        if key in ("objective", "monitor") and override.is_sweep_override():
+            for value in _values(override):  # before the first job, not when its turn comes
+                check_metrics(OmegaConf.merge(config, {key: value}))  # type: ignore[arg-type]
     return config
 
 
@@ -239,8 +242,6 @@ def _check_values(command: str, override: Override, default: object) -> None:
                 raise UsageError(f"{key} must be a list; type {key}=[{value}]")
         elif schema.declared(command, key) is not None:
             schema.check(command, {key: value})
-            if key in ("objective", "monitor"):
-                check_metrics(OmegaConf.create({key: value}))
         else:
             _check_like(value, default, key)
 
