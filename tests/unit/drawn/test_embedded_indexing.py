@@ -1,3 +1,6 @@
+import os
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -5,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from crane.data.images import read_mask, read_rgb
-from crane.drawn import embedded_domain, embedded_domains, index_embedded
+from crane.drawn import domains, embedded_domain, embedded_domains, index_embedded, make_embedded
 from crane.errors import UsageError
 from crane.gate import build
 from crane.types import ANOMALOUS
@@ -67,3 +70,23 @@ def test_a_yaml_builds_its_index(boards, boards_root):
 def test_a_misspelt_domain_is_refused(tmp_path):
     with pytest.raises(UsageError, match="domain"):
         index_embedded("e", tmp_path, "board", "test", mask_threshold=0)
+
+
+def test_a_killed_drawing_leaves_nothing_half_and_is_drawn_again(tmp_path, tiny, monkeypatch):
+    whole = make_embedded(tmp_path / "undisturbed", "boards")
+    save = domains._save
+    child = os.fork()
+    if child == 0:  # pragma: no cover  # ends by a signal
+        monkeypatch.setattr(domains, "_save", lambda *given: (save(*given), time.sleep(0.5)))
+        make_embedded(tmp_path / "killed", "boards")
+        os._exit(0)
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "killed").rglob("*.png")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(child, signal.SIGKILL)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    assert not (tmp_path / "killed" / "boards").exists()
+    again = make_embedded(tmp_path / "killed", "boards")
+    files = [path.relative_to(whole) for path in whole.rglob("*") if path.is_file()]
+    assert sorted(files) == sorted(p.relative_to(again) for p in again.rglob("*") if p.is_file())
+    assert all((again / file).read_bytes() == (whole / file).read_bytes() for file in files)
