@@ -27,6 +27,7 @@ from crane.prediction.inputs import find_images
 from crane.prediction.outputs import OutputOptions
 from crane.prediction.shards import Shard
 from crane.prediction.table import MAX_SHOWN, PredictSummary, ScoreTable, read_scores
+from crane.runs import processor_name
 from crane.samples import label_regions
 from crane.types import Prediction
 
@@ -305,6 +306,8 @@ def test_csv_and_json_say_the_same(photos: Path, tmp_path: Path) -> None:
     assert content["num_scored"] + content["num_skipped"] == content["num_images"]
     assert content["threshold"] == asdict(threshold)
     assert content["root"] == str(photos)
+    assert content["threads"] == torch.get_num_threads()
+    assert content["processor"] == processor_name()
     called = [row["anomalous"] for row in content["scores"] if row["score"] is not None]
     wanted = [int(row["score"] >= 0.4) for row in content["scores"] if row["score"] is not None]
     assert called == wanted
