@@ -19,7 +19,10 @@ def test_the_plan_takes_at_most_eight_minutes_in_the_order_of_what_matters():
 
 def test_a_step_that_fails_or_is_late_keeps_its_results_and_leaves_the_others(tmp_path):
     plan = tuple(Step(name, 2 if name == "late" else 20) for name in ("bad", "late", "good"))
-    command = lambda step, lines: [sys.executable, "-c", PROGRAMS[step.name], str(lines)]  # noqa: E731
+
+    def command(step, lines):
+        return [sys.executable, "-c", PROGRAMS[step.name], str(lines)]
+
     run(plan, tmp_path, command, "head")
     steps = json.loads((tmp_path / "results" / "on_gpu.json").read_text())["steps"]
     states = {name: step["state"] for name, step in steps.items()}
@@ -33,7 +36,9 @@ def test_a_step_that_fails_or_is_late_keeps_its_results_and_leaves_the_others(tm
     [("3 passed, 5 skipped in 1.0s", "done"), ("8 skipped in 1.0s", "not run: every test")],
 )
 def test_tests_that_were_all_skipped_are_not_done(tmp_path, said, state):
-    command = lambda step, lines: [sys.executable, "-c", f"print('=== {said} ===')"]  # noqa: E731
+    def command(step, lines):
+        return [sys.executable, "-c", f"print('=== {said} ===')"]
+
     found = run((Step("pytest -m gpu", 20),), tmp_path, command, "head")["steps"]["pytest -m gpu"]
     assert found["state"].startswith(state)
     assert found["found"] == [{"tests": said}]

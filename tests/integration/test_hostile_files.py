@@ -99,14 +99,17 @@ CHECKPOINTS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "no value": (lambda: reconfigured(scoring__blur_sigma=None), "scoring.blur_sigma must be"),
     "not a mapping": (lambda: reconfigured(prompt=[1, 2]), "prompt"),
-    "a pickle": (lambda: write(CHECKPOINT, pickle.dumps(Touch())), "no whole safetensors file"),
-    "cut": (lambda: write(CHECKPOINT, CHECKPOINT.read_bytes()[:-9]), "no whole safetensors file"),
-    "empty": (lambda: write(CHECKPOINT), "no whole safetensors file"),
+    "a pickle": (lambda: write(CHECKPOINT, pickle.dumps(Touch())), "not a whole safetensors file"),
+    "cut": (
+        lambda: write(CHECKPOINT, CHECKPOINT.read_bytes()[:-9]),
+        "not a whole safetensors file",
+    ),
+    "empty": (lambda: write(CHECKPOINT), "not a whole safetensors file"),
     "a web page": (lambda: write(CHECKPOINT, HTML), "is a web page, not the file itself"),
     "a pointer": (lambda: write(CHECKPOINT, POINTER), "is a Git LFS pointer"),
     "a picture": (
         lambda: shutil.copy("photos/0.png", CHECKPOINT),
-        "no whole safetensors file",
+        "not a whole safetensors file",
     ),
 }
 
@@ -162,8 +165,8 @@ RESUMED: dict[str, tuple[Callable[[], Any], str]] = {
     "no tensors": (lambda: altered(lambda c: c.pop("state_dict")), "state_dict"),
     "NaN": (lambda: altered(spoilt), "NaN or infinity"),
     "code": (lambda: torch.save({"crane": Touch()}, LAST), "could run code"),
-    "cut": (lambda: write(LAST, LAST.read_bytes()[:1000]), "is no checkpoint"),
-    "empty": (lambda: write(LAST), "is no checkpoint"),
+    "cut": (lambda: write(LAST, LAST.read_bytes()[:1000]), "is not a checkpoint"),
+    "empty": (lambda: write(LAST), "is not a checkpoint"),
 }
 
 
@@ -329,7 +332,7 @@ WEIGHTS: dict[str, tuple[Callable[[], Any], str]] = {
     "page.pt": (lambda: write("page.pt", HTML), "is a web page"),
     "code.pt": (lambda: torch.save(Touch(), "code.pt"), "more than tensors"),
     "empty.pt": (lambda: write("empty.pt"), "is damaged"),
-    "cut.safetensors": (lambda: write("cut.safetensors", b"\x10" * 20), "no whole safetensors"),
+    "cut.safetensors": (lambda: write("cut.safetensors", b"\x10" * 20), "not a whole safetensors"),
     "none.pt": (lambda: torch.save([], "none.pt"), "holds no tensors by name"),
     "clip.safetensors": (
         lambda: save_file({"vision_model.embeddings.c": torch.zeros(2)}, "clip.safetensors"),

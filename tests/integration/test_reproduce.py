@@ -253,7 +253,7 @@ def test_results_of_another_suite_that_cannot_be_read_are_refused_by_the_plan(cr
     (temperatures / "results_mini.csv").write_text("<<<<<<< HEAD\nrow\n")
     outcome = crane("reproduce", temperatures, "plan_only=true")
     assert outcome.code == 2
-    assert "results_mini.csv is no results file of crane reproduce" in outcome.err
+    assert "results_mini.csv is not a results file of crane reproduce" in outcome.err
 
 
 def test_folders_are_told_apart(crane, temperatures, tmp_path, monkeypatch):

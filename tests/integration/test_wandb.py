@@ -92,7 +92,7 @@ def test_jobs_of_a_multirun_are_a_group_and_end_one_by_one(crane, tiny, use, tmp
     varied = ("-m", "optimizer.lr=0.001,1e30", "seed=1,2", f"hydra.sweep.dir={sweep}")
     held_out = ("data.validation_fraction=0.34", "logger=wandb", "results_store=null")
     outcome = crane("train", *tiny, *data, *held_out, *varied)
-    assert outcome.code == 1  # two jobs end with a loss that is no number, once they have begun
+    assert outcome.code == 1  # two jobs end with a loss that is not a number, once they have begun
     assert wandb.run is None
     ended = {}
     for offline in sweep.glob("*/wandb/offline-run-*"):

@@ -82,7 +82,7 @@ class Arguments:
         typed: What follows it.
 
     Raises:
-        UsageError: An argument is no override and no known flag, an action is missing, a key is
+        UsageError: An argument is not an override and no known flag, an action is missing, a key is
             given twice, or several values are given without `-m`.
 
     >>> Arguments("data", ["verify", "mvtec", "visa", "--fast", "seed=1"]).for_hydra()

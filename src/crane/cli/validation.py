@@ -128,8 +128,9 @@ def _composed(arguments: Arguments, known: Mapping[str, list[str]]) -> DictConfi
         if not override.is_delete():
             _check_values(arguments.command, override, OmegaConf.select(config, key))
         if key in ("objective", "monitor") and override.is_sweep_override():
-            for value in _values(override):  # before the first job, not when its turn comes
-                check_metrics(OmegaConf.merge(config, {key: value}))  # type: ignore[arg-type]
+            one = config.copy()
+            for one[key] in _values(override):  # before the first job, not when its turn comes
+                check_metrics(one)
     return config
 
 

@@ -21,7 +21,7 @@ KEY = "guide.features"
 """The key of a guide in the configuration, for errors."""
 
 Fit = Literal["resize", "crop"]
-"""How sides that are no multiple of the patch become one."""
+"""How sides that are not a multiple of the patch become one."""
 Mean = Annotated[Sequence[float], "a list of 3 numbers for red, green and blue", Len(3, 3)]
 Std = Annotated[
     Sequence[PositiveFloat], "a list of 3 numbers above 0 for red, green and blue", Len(3, 3)
@@ -80,7 +80,7 @@ class Guide(nn.Module, ABC):
         patch_size: Side of its patches in pixels.
         image_size: Side in pixels of the square to which images are resized first; None keeps their
             size.
-        fit: How sides that are no multiple of the patch become one.
+        fit: How sides that are not a multiple of the patch become one.
         mean: Mean of the model's normalisation, per channel, for RGB in [0, 1].
         std: Standard deviation of the model's normalisation, per channel.
 

@@ -10,8 +10,11 @@ from crane.methods.build import (
     load_model,
 )
 from crane.methods.checkpoint import (
+    AUTO,
     PromptCheckpoint,
+    default_checkpoint,
     model_config,
+    open_checkpoint,
     read_checkpoint,
     save_prompts,
 )
@@ -19,7 +22,6 @@ from crane.methods.clip import PlainClip
 from crane.methods.crane import Crane, Scoring
 from crane.methods.detector import OBJECT, Detector, Outputs
 from crane.methods.losses import CraneLoss, Losses, dice_loss, focal_loss
-from crane.methods.named import AUTO, default_checkpoint, open_checkpoint
 from crane.methods.official import is_official, prompts_from_official
 from crane.methods.pixel_loss import PixelLoss
 from crane.methods.vand import Vand

@@ -19,10 +19,9 @@ from crane.config import compose
 from crane.errors import UsageError
 from crane.gate import TARGET, build, check, from_file
 from crane.identity import MODEL_KEYS
-from crane.methods.checkpoint import PromptCheckpoint
+from crane.methods.checkpoint import PromptCheckpoint, open_checkpoint
 from crane.methods.crane import Crane
 from crane.methods.detector import Detector
-from crane.methods.named import open_checkpoint
 from crane.methods.vision import VisionEncoder
 from crane.weights import HUB_REPOS, RANDOM, check_image_size, describe, published_name
 
@@ -270,7 +269,7 @@ def load_model(path: str | Path, overrides: Sequence[str] = ()) -> Any:
             file has none, so give at least `method=crane` or `method=crane_plus`.
 
     Raises:
-        UsageError: The file is no checkpoint, does not fit, or weights are missing.
+        UsageError: The file is not a checkpoint, does not fit, or weights are missing.
     """
     typed = compose("test", overrides)
     checkpoint = open_checkpoint(path, typed.weights_dir, allow_download=typed.allow_download)

@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,21 @@ from safetensors.torch import save
 from torch import Tensor
 
 from crane.checks import shown
-from crane.config import plain
+from crane.config import compose, plain
 from crane.errors import UsageError
 from crane.files import stand_in, write_bytes
 from crane.identity import MODEL_KEYS
 from crane.methods.detector import Detector
 from crane.methods.official import from_other_authors, is_official, prompts_from_official
+from crane.named_prompts import MINI, full_name, is_name, last_prompts
 from crane.prompts import check_learned
+from crane.weights import MINI_CLIP, find_weights
 
 FORMAT = "crane-prompts-1"
+AUTO = "auto"
+"""The checkpoint that fits the method and the backbone, see `default_checkpoint`."""
+DEFAULTS = {"Crane": "crane_mvtec", "Crane+": "crane_plus_mvtec"}
+"""The published prompts of each method for the paper's backbone."""
 LEARNED = ("model.prompts.", "model.learned.")
 """Prefixes of learned tensors in a Lightning checkpoint: those of Crane, of other methods."""
 
@@ -114,7 +120,7 @@ def read_checkpoint(path: str | Path, *, key: str = "checkpoint") -> PromptCheck
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle's reader fails in many ways; torch's advice is unsafe
         raise UsageError(
-            f"{path} is no checkpoint: it is damaged, of another format, or holds more than "
+            f"{path} is not a checkpoint: it is damaged, of another format, or holds more than "
             "tensors and plain values, which is refused because it could run code",
             key=key,
         ) from error
@@ -154,7 +160,7 @@ def _read_safetensors(path: Path, key: str) -> PromptCheckpoint:
             metadata = file.metadata() or {}
             prompts = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise UsageError(f"{path} is no whole safetensors file: {error}", key=key) from error
+        raise UsageError(f"{path} is not a whole safetensors file: {error}", key=key) from error
     if metadata.get("format") != FORMAT:
         stated = metadata.get("format", "not stated")
         raise UsageError(f"the format of {path} is {stated}; only {FORMAT} is read", key=key)
@@ -192,3 +198,59 @@ def _stored_config(text: str, path: Path, key: str) -> dict[str, Any]:
     if not isinstance(config["backbone"], dict) or not config["backbone"].get("model"):
         raise UsageError(f"the configuration in {path} lacks backbone.model", key=key)
     return config
+
+
+def open_checkpoint(
+    spec: str | Path,
+    weights_dir: str | Path,
+    *,
+    allow_download: bool = True,
+    key: str = "checkpoint",
+) -> PromptCheckpoint:
+    """Read a checkpoint.
+
+    Args:
+        spec: A name (see `prompt_names`; the authors' checkpoints are downloaded when first used,
+            which is announced, and compared with their sha256), the folder of a training, or a
+            file.
+        weights_dir: Where named checkpoints are looked for and downloaded to.
+        allow_download: Whether a missing one is downloaded.
+        key: The key that named it, for errors.
+
+    Raises:
+        UsageError: There is no such name, folder or file, or it cannot be read.
+    """
+    if isinstance(spec, (str, Path)) and str(spec) and Path(spec).expanduser().is_dir():
+        return read_checkpoint(last_prompts(Path(spec).expanduser(), key), key=key)
+    if not is_name(spec):
+        return read_checkpoint(spec, key=key)
+    name = full_name(str(spec), key)
+    path = find_weights(name, weights_dir, allow_download, key=key)
+    checkpoint = replace(read_checkpoint(path, key=key), name=name)
+    if checkpoint.config is not None:
+        return checkpoint
+    method = name.partition("@")[0].rpartition("_")[0]  # the authors' files do not say
+    return replace(checkpoint, config=model_config(compose("test", [f"method={method}"])))
+
+
+def default_checkpoint(config: DictConfig) -> str | None:
+    """The name of the prompts that fit a configuration; None for methods that train nothing.
+
+    Args:
+        config: With at least `method`, `loss` and `backbone`.
+
+    Raises:
+        UsageError: No published prompts fit.
+    """
+    if config.loss is None:
+        return None
+    architecture, method = config.backbone.model.architecture, config.method.name
+    if architecture == MINI_CLIP and method == "Crane":
+        return MINI
+    if method not in DEFAULTS or architecture != "ViT-L-14-336":
+        raise UsageError(
+            f"no published prompts fit {method} with this backbone; "
+            "train some and name their file, as in checkpoint=prompts/epoch_5.safetensors",
+            key="checkpoint",
+        )
+    return DEFAULTS[method]

@@ -104,7 +104,7 @@ class AUROC(ScoreMetric):
             target: 0 or false for normal, 1 or true for anomalous, in the same shape.
 
         Raises:
-            UsageError: Shapes differ, a score is NaN or infinite, or a target is no label.
+            UsageError: Shapes differ, a score is NaN or infinite, or a target is not a label.
         """
         scores, labels, of_images = as_binary(preds, target)
         self.of_images = self.of_images | int(of_images)

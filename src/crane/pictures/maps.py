@@ -81,12 +81,12 @@ def read_map(path: Path) -> Float[np.ndarray, "H W"]:
     if _is_png(path):
         with Image.open(path) as image:
             if not image.mode.startswith("I"):
-                raise UsageError(f"{path} is no map: its mode is {image.mode}, not 16-bit grey")
+                raise UsageError(f"{path} is not a map: its mode is {image.mode}, not 16-bit grey")
             return (np.asarray(image).astype(np.float64) / LEVELS).astype(np.float32)
     map: np.ndarray = np.load(path, allow_pickle=False)
     if map.ndim != 2 or map.dtype != np.float32:
         raise UsageError(
-            f"{path} is no map: it holds {map.dtype} of shape {map.shape}, not a float32 image"
+            f"{path} is not a map: it holds {map.dtype} of shape {map.shape}, not a float32 image"
         )
     return map
 

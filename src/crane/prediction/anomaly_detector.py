@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from jaxtyping import Float
@@ -36,7 +36,7 @@ from crane.methods import Detector as Method
 from crane.pictures import resize_map
 from crane.prediction.calibration import Threshold, calibrate
 from crane.prediction.image_result import ImageResult
-from crane.prediction.image_scoring import DetectorOptions, find_device
+from crane.prediction.image_scoring import DetectorOptions, Precision, find_device
 from crane.prediction.inputs import LIST_SUFFIXES, find_images
 from crane.types import Prediction
 from crane.weights import MINI_CLIP
@@ -314,7 +314,7 @@ def load(
     if spec is not None:
         found = open_checkpoint(spec, config.weights_dir, allow_download=config.allow_download)
         config = adopt_config(config, found, typed)
-    options = DetectorOptions(find_device(device), precision, compile)  # type: ignore[arg-type]
+    options = DetectorOptions(find_device(device), cast(Precision, precision), compile)
     detector = AnomalyDetector.from_config(config, found, options)
     if threshold is not None:
         detector.threshold = Threshold(float(threshold))

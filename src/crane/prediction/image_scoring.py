@@ -22,6 +22,7 @@ from crane.types import Prediction
 Detector = Callable[[Tensor], Prediction]
 """A model in evaluation mode on its device: (B, 3, S, S) RGB in [0, 1] to scores and maps."""
 
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 """What the model computes in, under Lightning's names."""
 
@@ -60,7 +61,7 @@ class DetectorOptions:
 
     device: torch.device
     """Where it runs."""
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"]
+    precision: Precision
     """What it computes in."""
     compile: str | bool
     """A mode of `compile_towers`, or none."""

@@ -106,7 +106,7 @@ def joined(*groups: Iterable[str]) -> tuple[str, ...]:
     ('method=crane_plus', 'guide=none', 'seed=1')
 
     Raises:
-        UsageError: One is no override.
+        UsageError: One is not an override.
     """
     last: dict[str, str] = {}
     for override in (one for group in groups for one in group):

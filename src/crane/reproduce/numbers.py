@@ -103,7 +103,7 @@ def read_numbers(path: Path) -> list[Number]:
         with path.open(newline="", encoding="utf-8") as file:
             return [_parsed(line) for line in csv.DictReader(file)]
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"{path} is no results file of crane reproduce: {error!r}") from error
+        raise UsageError(f"{path} is not a results file of crane reproduce: {error!r}") from error
 
 
 def _parsed(line: Mapping[str, str]) -> Number:

@@ -47,7 +47,7 @@ def key_of(override: str) -> str:
     """The key or group of an override, such as `dataset@source` of `dataset@source=[visa]`.
 
     Raises:
-        UsageError: It is no override.
+        UsageError: It is not an override.
     """
     try:
         return parse_override(override).get_key_element()
@@ -60,7 +60,7 @@ def check_override(override: str) -> str:
     """Return an override; refuse one that the runs of a recipe would not follow.
 
     Raises:
-        UsageError: It is no override, or of a key that is set elsewhere.
+        UsageError: It is not an override, or of a key that is set elsewhere.
     """
     key = key_of(override).lstrip("+~")
     hint = SET_ELSEWHERE.get("hydra" if key.startswith(("hydra.", "hydra/")) else key)

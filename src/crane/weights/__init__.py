@@ -1,6 +1,13 @@
 """Frozen weights: the catalogue, finding and downloading, reading and checking."""
 
-from crane.weights.catalogue import CATALOGUE, HUB_REPOS, RANDOM, WeightFile, describe
+from crane.weights.catalogue import (
+    CATALOGUE,
+    HUB_REPOS,
+    RANDOM,
+    WeightFile,
+    describe,
+    described_prompts,
+)
 from crane.weights.embedded import MINI_CLIP, open_clip_with_mini
 from crane.weights.hub_code import (
     find_hub_code,
@@ -23,7 +30,6 @@ from crane.weights.open_clip_model import (
     load_open_clip,
     open_clip_from_state_dict,
 )
-from crane.weights.published_prompts import described_prompts
 from crane.weights.state_dict import (
     is_torchscript,
     load_state_dict,

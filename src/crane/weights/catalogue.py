@@ -8,11 +8,17 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from crane.weights.embedded import MINI_CLIP, MINI_GUIDE, open_clip_with_mini
+from crane.named_prompts import EPOCH, MINI, published_files
+from crane.weights.embedded import MINI_CLIP, MINI_GUIDE, MINI_PROMPTS, open_clip_with_mini
 
 OPEN_CLIP_HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 OPEN_CLIP_RELEASES = "https://github.com/mlfoundations/open_clip/releases/download/v0.2-weights"
 TIMM_HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+PROMPTS_SOURCE = (
+    "https://raw.githubusercontent.com/AlirezaSalehy/Crane/"
+    "39181f9f718a28c1b06b5aa72bfb81e74b9a2cc3/checkpoints"
+)
+"""Where the authors keep them, at a commit (MIT)."""
 RANDOM = "random"
 """The `weights` value that asks for seeded random numbers instead of a file."""
 HUB_REPOS = ("facebookresearch/dinov2:b8931f7bf91576930313be2c6d6af376033b35f0",)
@@ -216,4 +222,30 @@ def _from_open_clip(name: str, cfg: dict[str, Any]) -> WeightFile:
         url=url or None,
         hub_repo=repo or None,
         sha256=url_parts[-2] if "openaipublic" in url else None,
+    )
+
+
+def described_prompts(name: str) -> WeightFile | None:
+    """Look up named prompts; None for any other text.
+
+    Args:
+        name: A name, with `@EPOCH` unless the last is meant.
+
+    >>> described_prompts("crane_plus_visa").name, described_prompts("crane_plus_visa@1").name
+    ('crane_plus_visa@5', 'crane_plus_visa@1')
+    >>> described_prompts("epoch_5.pth") is None
+    True
+    """
+    option = (f"checkpoint={name}",)
+    if name == MINI:
+        return WeightFile(name, (MINI_PROMPTS,), "MIT", size_mb=1, options=option, embedded=True)
+    whole = name if "@" in name else f"{name}@{EPOCH}"
+    found = published_files().get(whole)
+    if found is None:
+        return None
+    return WeightFile(
+        *(whole, (found.file,), "MIT", f"{PROMPTS_SOURCE}/{found.file}"),
+        size_mb=max(1, round(found.num_bytes / 1e6)),
+        sha256=found.sha256,
+        options=option,
     )

@@ -71,7 +71,7 @@ def load_open_clip(
 
 
 def check_image_size(architecture: str | Mapping[str, Any] | None, size: int | None) -> None:
-    """Refuse images that are no whole number of patches, before any weights are read.
+    """Refuse sizes that are not a multiple of the patch size, before any weights are read.
 
     Args:
         architecture: As in `load_open_clip`; None if it is not known.

@@ -80,7 +80,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return dict(load_file(path))
     except SafetensorError as error:
-        raise UsageError(f"{path} is no whole safetensors file: {error}") from error
+        raise UsageError(f"{path} is not a whole safetensors file: {error}") from error
 
 
 def _read_torchscript(path: Path) -> dict[str, Tensor]:

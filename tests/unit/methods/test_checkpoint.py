@@ -180,7 +180,7 @@ def test_garbage_is_refused(tmp_path, name, content):
 def test_half_a_file_is_refused(saved, tmp_path):
     half = tmp_path / "half.safetensors"
     half.write_bytes(saved.read_bytes()[:-100])
-    with pytest.raises(UsageError, match="is no whole safetensors file"):
+    with pytest.raises(UsageError, match="is not a whole safetensors file"):
         read_checkpoint(half)
 
 

@@ -239,7 +239,7 @@ def test_older_files_have_no_checksum_and_other_names(saved, config, model, tmp_
 def test_a_header_that_lies_about_its_length_is_refused(saved):
     content = saved.read_bytes()
     saved.write_bytes(struct.pack("<Q", 2**62) + content[8:])
-    with pytest.raises(UsageError, match="no whole safetensors file"):
+    with pytest.raises(UsageError, match="not a whole safetensors file"):
         read_checkpoint(saved)
 
 

@@ -258,7 +258,7 @@ def test_a_threshold_is_calibrated_once_for_all_shards(photos: Path, tmp_path: P
         summary = run(photos, tmp_path / "out", detector, threshold=wanted, shard=shard)
     assert [detector.batches.count([3, 9]) for detector in detectors] == [1, 0]
     assert summary.threshold is not None
-    assert summary.num_anomalous == 22, "those above 9, but for the one that is no image"
+    assert summary.num_anomalous == 22, "those above 9, but for the one that is not an image"
     Image.new("L", (SIZE, SIZE), 30).save(tmp_path / "normals" / "30.png")
     again, wanted = Detector(), Calibration(str(tmp_path / "normals"), 0.4)
     summary = run(photos, tmp_path / "out", again, threshold=wanted)

@@ -248,7 +248,7 @@ def test_results_of_earlier_versions_can_be_read(tmp_path):
 def test_what_is_no_result_is_refused(tmp_path):
     path = tmp_path / "results.csv"
     path.write_text("a,b\n1,2\n")
-    with pytest.raises(UsageError, match="is no results file of crane reproduce"):
+    with pytest.raises(UsageError, match="is not a results file of crane reproduce"):
         read_numbers(path)
     (tmp_path / "results.provenance.json").write_text("<<<<<<< HEAD")
     with pytest.raises(UsageError, match=r"results\.provenance\.json is damaged"):

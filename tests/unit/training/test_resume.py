@@ -138,7 +138,7 @@ def test_what_cannot_be_resumed_is_refused(trained, tmp_path):
     with pytest.raises(UsageError, match=r"resume must be the checkpoints/last\.ckpt of"):
         trained("second", f"resume={tmp_path / 'nothing.ckpt'}")
     (tmp_path / "a.ckpt").write_bytes(b"garbage")
-    with pytest.raises(UsageError, match=r"a\.ckpt is no checkpoint"):
+    with pytest.raises(UsageError, match=r"a\.ckpt is not a checkpoint"):
         trained("second", f"resume={tmp_path / 'a.ckpt'}")
     checkpoint = tmp_path / "first" / "checkpoints" / "last.ckpt"
     with pytest.raises(
