@@ -79,7 +79,8 @@ class ImageResult:
 
         Args:
             folder: Made if missing.
-            name: The file's name unless given; `image` for images in memory.
+            name: The file's name unless given, `image` for images in memory; files of that name
+                are replaced.
 
         Returns:
             The JSON file: score, verdict, threshold and regions.

@@ -40,7 +40,7 @@ from crane.prediction.image_scoring import (
 from crane.prediction.inputs import ImageList, explain, find_images
 from crane.prediction.joining import join_parts
 from crane.prediction.outputs import OutputOptions, OutputWriter
-from crane.prediction.resuming import check_settings, decided, settled_threshold, start
+from crane.prediction.resuming import check_settings, mark_decided, settled_threshold, start
 from crane.prediction.shards import Shard, find_shard
 from crane.prediction.table import PredictSummary, ScoreTable
 
@@ -192,7 +192,7 @@ def write_predictions(
     with _keeping_parts(output):
         if is_undecided:
             _decide_again(table, writer, show_progress=show_progress)
-            decided(output, settings)
+            mark_decided(output, settings)
         if missing:
             scorer.write_parts(missing, table, writer, summary)
         absent = {*range(table.num_parts)} - table.present()

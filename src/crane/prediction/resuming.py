@@ -73,14 +73,14 @@ def check_settings(folder: Path, settings: Mapping[str, object]) -> bool:
     return bool(changed) or is_undecided
 
 
-def decided(folder: Path, settings: Mapping[str, object]) -> None:
+def mark_decided(folder: Path, settings: Mapping[str, object]) -> None:
     """Record that every part holds the decision of these settings."""
     with _locked(folder):
-        if not check_other_decision(folder, settings):
+        if not is_decided_otherwise(folder, settings):
             write_json(folder / SETTINGS, settings, durable=True)
 
 
-def check_other_decision(folder: Path, settings: Mapping[str, object]) -> bool:
+def is_decided_otherwise(folder: Path, settings: Mapping[str, object]) -> bool:
     """Whether another process has meanwhile begun to decide otherwise."""
     current = json.loads(json.dumps(settings))
     return any(_read(folder / SETTINGS).get(key) != current.get(key) for key in DECISION)
