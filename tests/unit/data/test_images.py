@@ -115,8 +115,10 @@ def test_palettes_with_and_without_transparency(tmp_path):
 @pytest.mark.parametrize("mode", ["1", "L", "CMYK", "YCbCr"])
 def test_other_modes_are_what_pil_makes_of_them(tmp_path, mode):
     image = Image.fromarray(noise(8, 8, 3)).convert(mode)
-    image.save(tmp_path / "a.tif")
-    assert np.array_equal(read_rgb(tmp_path / "a.tif"), image.convert("RGB"))
+    # Pillow 12.3 writes uncompressed YCbCr that it cannot read; JPEG inside TIFF is what is met.
+    image.save(tmp_path / "a.tif", compression="jpeg" if mode == "YCbCr" else None)
+    wanted = image if mode != "YCbCr" else Image.open(tmp_path / "a.tif")
+    assert np.array_equal(read_rgb(tmp_path / "a.tif"), wanted.convert("RGB"))
 
 
 def exif(orientation):
