@@ -9,7 +9,7 @@ RECIPES_OF_paper := experiments/table1_zero_shot
 RECIPES_OF_mini  := experiments/table1_zero_shot $(wildcard experiments/ablation_*)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check format bench gpu reproduce clean
+.PHONY: help setup demo test test-slow check format docs bench gpu reproduce clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -53,6 +53,9 @@ format: $(READY)  ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(READY)  ## Build the documentation site in site/; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 bench: $(READY)  ## Measure speed and memory (40 minutes); writes benchmarks/README.md
 	$(BIN)/python -m benchmarks
 
@@ -63,5 +66,5 @@ reproduce: $(READY)  ## Make the paper's table again; with SUITE=mini every expe
 	$(BIN)/crane reproduce $(RECIPES_OF_$(SUITE)) suite=$(SUITE)
 
 clean:  ## Remove the environment and everything that runs left here
-	rm -rf $(VENV) runs outputs multirun .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) runs outputs multirun site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -63,7 +63,8 @@ def overview(commands: Iterable[str]) -> None:
     console.print("[bold]crane[/bold]: zero-shot anomaly detection with Crane and Crane+\n")
     table = Table.grid(padding=(0, 3))
     for name in commands:
-        table.add_row(f"  crane {name}", escape(_comment(conf_dir() / f"{name}.yaml", whole=True)))
+        text = description(conf_dir() / f"{name}.yaml", whole=True)
+        table.add_row(f"  crane {name}", escape(text))
     console.print(table)
     console.print("\n[bold]crane COMMAND --help[/bold] lists its groups, options and keys.")
 
@@ -78,15 +79,15 @@ def command_help(command: str, more: Sequence[Path] = ()) -> None:
     console = Console(highlight=False)
     file = conf_dir() / f"{command}.yaml"
     console.print(f"[bold]crane {command}[/bold] KEY=VALUE …\n")
-    console.print(escape(_comment(file, whole=True)) + "\n")
+    console.print(escape(description(file, whole=True)) + "\n")
     console.print("[bold]Keys[/bold]")
-    for line in [*_own_keys(file), *_shared_keys(file)]:
+    for line in [*own_keys(file), *shared_keys(file)]:
         if line and not line.startswith("#"):
             console.print(f"  {escape(line)}", soft_wrap=True)
     console.print(
         "\n[bold]Groups[/bold]: GROUP=OPTION chooses one, GROUP.KEY=VALUE changes a value"
     )
-    used = _groups_of(file)
+    used = groups_of(file)
     if command in ("predict", "test"):
         used -= OF_THE_CHECKPOINT
     for group, names in groups(more).items():
@@ -95,7 +96,7 @@ def command_help(command: str, more: Sequence[Path] = ()) -> None:
             table = Table.grid(padding=(0, 2))
             for name in names:
                 places = (place / group / f"{name}.yaml" for place in (*more, conf_dir()))
-                comment = _comment(next(place for place in places if place.is_file()))
+                comment = description(next(place for place in places if place.is_file()))
                 table.add_row(f"    {name}", f"[dim]{escape(comment)}[/dim]")
             console.print(table)
     if command in ("predict", "test"):
@@ -111,7 +112,7 @@ def command_help(command: str, more: Sequence[Path] = ()) -> None:
     )
 
 
-def _groups_of(file: Path) -> set[str]:
+def groups_of(file: Path) -> set[str]:
     """The groups in a command's defaults list; those of a command it builds on included."""
     used: set[str] = set()
     for path in (file, *_parents(file)):
@@ -125,7 +126,8 @@ def _where(group: str) -> str:
     return "  (source=[…] and targets=[…])" if group == "dataset" else ""
 
 
-def _comment(file: Path, *, whole: bool = False) -> str:
+def description(file: Path, *, whole: bool = False) -> str:
+    """The first comment of a file of conf/: its first sentence, or the whole for a command."""
     lines = [line for line in file.read_text().splitlines() if not line.startswith("# @package")]
     comment: list[str] = []
     for line in lines:
@@ -138,10 +140,9 @@ def _comment(file: Path, *, whole: bool = False) -> str:
     return text.split(". ")[0].removesuffix(".")
 
 
-def _shared_keys(file: Path) -> list[str]:
-    """The lines of what commands share; a command that runs no model does without them."""
-    shared = conf_dir() / "base/run.yaml"
-    return shared.read_text().splitlines() if shared in _parents(file) else []
+def shared_keys(file: Path) -> list[str]:
+    """The lines of the files of keys that a command builds on."""
+    return [line for path in sorted(_parents(file)) for line in own_keys(path)]
 
 
 def _parents(file: Path) -> set[Path]:
@@ -152,7 +153,7 @@ def _parents(file: Path) -> set[Path]:
     return {*paths, *(parent for path in paths for parent in _parents(path))}
 
 
-def _own_keys(file: Path) -> list[str]:
+def own_keys(file: Path) -> list[str]:
     """The lines after the defaults list, without Hydra's."""
     own = file.read_text().split("- _self_", 1)[-1].split("\nhydra:", 1)[0].splitlines()
     return [line for line in own if line.strip()]
