@@ -12,6 +12,8 @@ from crane.errors import UsageError
 
 MINI = "mini"
 """The name of the prompts for the embedded model, which the package carries."""
+PUBLISHED_BACKBONE = "ViT-L-14-336"
+"""The backbone that the published prompts were trained for."""
 EPOCH = 5
 """The epoch of a name without one: what the paper uses on industrial data sets."""
 _OF_EPOCH = re.compile(r"epoch_(\d+)\.safetensors")

@@ -1,7 +1,9 @@
 """Help that is read from the configuration itself: its comments say what each option is."""
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from rich.console import Console
@@ -53,6 +55,9 @@ EXAMPLES = {
 }
 
 
+KEY_LINE = re.compile(r"(?P<indent> *)(?P<key>[a-z]\w*): *(?P<value>.*)")
+"""A line of YAML with a key of ours; Hydra's own begin with an underscore."""
+
 OF_THE_CHECKPOINT = {"attention", "backbone", "guide", "loss", "prompt", "scoring"}
 """Groups that a checkpoint decides."""
 
@@ -99,6 +104,8 @@ def command_help(command: str, more: Sequence[Path] = ()) -> None:
                 comment = description(next(place for place in places if place.is_file()))
                 table.add_row(f"    {name}", f"[dim]{escape(comment)}[/dim]")
             console.print(table)
+            for line in _nested_keys(file, group):
+                console.print(f"    [dim]{escape(line)}[/dim]", soft_wrap=True)
     if command in ("predict", "test"):
         fixed = ", ".join(sorted(OF_THE_CHECKPOINT))
         console.print(f"\n  {fixed}: as in the checkpoint; crane train --help lists their options")
@@ -112,11 +119,33 @@ def command_help(command: str, more: Sequence[Path] = ()) -> None:
     )
 
 
+def _nested_keys(file: Path, group: str) -> list[str]:
+    """The keys of the option that a command takes of a group unless told, with their comments."""
+    entries = (entry for path in (file, *_parents(file)) for entry in _defaults(path))
+    chosen = [entry[group] for entry in entries if isinstance(entry, dict) and group in entry]
+    option = conf_dir() / group / f"{chosen[0] if chosen else None}.yaml"
+    if not option.is_file() or group == "method":  # methods choose options of other groups
+        return []
+    parents: list[tuple[int, str]] = []
+    found = []
+    for match in filter(None, map(KEY_LINE.fullmatch, option.read_text().splitlines())):
+        indent, value = len(match["indent"]), match["value"]
+        parents = [*(parent for parent in parents if parent[0] < indent), (indent, match["key"])]
+        if value and not value.startswith(("#", "${")):
+            found.append(".".join([group, *(name for _, name in parents)]) + f": {value}")
+    return found
+
+
+def _defaults(file: Path) -> list[Any]:
+    found: list[Any] = yaml.safe_load(file.read_text()).get("defaults", [])
+    return found
+
+
 def groups_of(file: Path) -> set[str]:
     """The groups in a command's defaults list; those of a command it builds on included."""
     used: set[str] = set()
     for path in (file, *_parents(file)):
-        for entry in yaml.safe_load(path.read_text()).get("defaults", []):
+        for entry in _defaults(path):
             if isinstance(entry, dict):
                 used |= {key.removeprefix("override ").partition("@")[0] for key in entry}
     return used
@@ -147,8 +176,7 @@ def shared_keys(file: Path) -> list[str]:
 
 def _parents(file: Path) -> set[Path]:
     """Every file of keys that a command builds on."""
-    entries = yaml.safe_load(file.read_text()).get("defaults", [])
-    names = [entry.partition("@")[0] for entry in entries if isinstance(entry, str)]
+    names = [entry.partition("@")[0] for entry in _defaults(file) if isinstance(entry, str)]
     paths = [path for name in names if (path := conf_dir() / f"{name}.yaml").is_file()]
     return {*paths, *(parent for path in paths for parent in _parents(path))}
 

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from crane import __version__
 from crane.checks import one_of
+from crane.cli import completion
 from crane.cli.arguments import Arguments
 from crane.cli.help import command_help, overview
 from crane.cli.launch import (
@@ -114,6 +115,9 @@ def _main(name: str, typed: list[str]) -> None:
         return
     if name == "--version":
         print(f"crane {__version__}")
+        return
+    if name in completion.FLAGS:
+        completion.complete(typed[0] if typed else "nothing", COMMANDS)
         return
     one_of(name, COMMANDS, "command")
     if {"-h", "--help"} & set(typed):

@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from crane.config import plain
 from crane.errors import UsageError
+from crane.named_prompts import MINI, PUBLISHED_BACKBONE, prompt_names
 from crane.weights import (
     PRESENT,
     WRONG_CHECKSUM,
@@ -31,6 +32,8 @@ def weights(config: DictConfig) -> None:
     console = Console(highlight=False)
     published = config.method.get("checkpoints", "not known")
     console.print(f"[bold]checkpoint[/bold]: {escape(published)}", soft_wrap=True)
+    for name in _named_prompts(config):
+        _print_status(console, weight_status(name, config.weights_dir), str(config.weights_dir))
     if not names:
         console.print("This configuration needs no weight files; all its weights are random.")
         return
@@ -46,6 +49,15 @@ def weights(config: DictConfig) -> None:
             f"{', '.join(absent)}; {delete}with allow_download=true (the default) missing files "
             "are downloaded on first use",
         )
+
+
+def _named_prompts(config: DictConfig) -> list[str]:
+    """The names of published prompts of this method and backbone, for `checkpoint=NAME`."""
+    if config.backbone.model.architecture != PUBLISHED_BACKBONE:
+        return []
+    method = config.method.name.lower().replace("+", "_plus")
+    names = (name for name in prompt_names() if name != MINI)
+    return [name for name in names if name.rpartition("_")[0] == method]
 
 
 def _print_status(console: Console, status: WeightStatus, folder: str) -> None:

@@ -25,7 +25,7 @@ from crane.files import stand_in, write_bytes
 from crane.identity import MODEL_KEYS
 from crane.methods.detector import Detector
 from crane.methods.official import from_other_authors, is_official, prompts_from_official
-from crane.named_prompts import MINI, full_name, is_name, last_prompts
+from crane.named_prompts import MINI, PUBLISHED_BACKBONE, full_name, is_name, last_prompts
 from crane.prompts import check_learned
 from crane.weights import MINI_CLIP, find_weights
 
@@ -247,7 +247,7 @@ def default_checkpoint(config: DictConfig) -> str | None:
     architecture, method = config.backbone.model.architecture, config.method.name
     if architecture == MINI_CLIP and method == "Crane":
         return MINI
-    if method not in DEFAULTS or architecture != "ViT-L-14-336":
+    if method not in DEFAULTS or architecture != PUBLISHED_BACKBONE:
         raise UsageError(
             f"no published prompts fit {method} with this backbone; "
             "train some and name their file, as in checkpoint=prompts/epoch_5.safetensors",

@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 
 from crane.cli.validation import options
 from crane.config import compose, conf_dir, plain
+from crane.named_prompts import published_files
 from crane.weights import CATALOGUE, is_hub_code, weights_needed
 
 
@@ -81,3 +82,12 @@ def test_weights_of_unknown_size_are_said_to_be(crane, tmp_path):
     assert outcome.code == 2
     assert "size       not known" in outcome.out
     assert "None" not in outcome.out
+
+
+def test_published_prompts_are_listed_by_name(crane, tmp_path):
+    listed = crane("weights", "method=crane_plus", f"weights_dir={tmp_path}").out
+    for name in ("crane_plus_mvtec", "crane_plus_visa"):
+        assert f"{name}: missing" in listed
+        assert published_files()[f"{name}@5"].sha256 in listed
+    assert "\ncrane_mvtec" not in listed
+    assert "crane_" not in crane("weights", "method=winclip", f"weights_dir={tmp_path}").out
