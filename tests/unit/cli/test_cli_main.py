@@ -203,7 +203,11 @@ def test_help_prints_every_group_the_command_has_and_every_option(crane, command
 
 def test_help_lists_nested_keys_with_their_comments(crane):
     listed = crane("train", "--help").out
-    for key in ("data.batch_size", "metrics.pixels.scale.octave_bits", "trainer.limit_test_batches"):
+    for key in (
+        "data.batch_size",
+        "metrics.pixels.scale.octave_bits",
+        "trainer.limit_test_batches",
+    ):
         assert re.search(rf"^    {re.escape(key)}: \S+ +# \w", listed, re.MULTILINE), key
     assert "_target_" not in listed.partition("Groups")[2]
 
