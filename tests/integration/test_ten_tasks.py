@@ -1,4 +1,4 @@
-"""A new user's ten tasks, with only the wheel installed; `pytest -m slow -s` prints their seconds."""
+"""A new user's ten tasks, with only the wheel installed (`pytest -m slow -s` prints seconds)."""
 
 import csv
 import os
