@@ -9,6 +9,8 @@ EXTRAS: Mapping[str, str] = {
     **dict.fromkeys(("plotly", "pandas"), "report"),
     **dict.fromkeys(("tensorboard", "tensorboardX"), "tensorboard"),
     "wandb_workspaces": "wandb-workspaces",
+    **dict.fromkeys(("litserve", "fastapi", "uvicorn"), "serve"),
+    "gradio": "app",
 }
 """Packages that are not always installed, and the extra of crane-ad that installs each."""
 

@@ -100,6 +100,17 @@ TYPES: Mapping[str, Any] = {
     "threshold": Fraction | None,
     "calibration.input": Paths | None,
     "accelerator": Literal["auto", "cpu", "gpu", "cuda", "mps"],
+    # serve
+    "host": Literal["127.0.0.1", "0.0.0.0", "::"],
+    "port": Annotated[int, Interval(ge=1024, le=65535)],
+    "devices": PositiveInt | Auto,
+    "workers_per_device": PositiveInt,
+    "max_batch_size": PositiveInt,
+    "batch_timeout": NonNegativeFloat,
+    "max_queue": PositiveInt,
+    "timeout": PositiveFloat,
+    "max_body_mb": PositiveFloat,
+    "max_pixels": PositiveInt,
     # data and cache
     "action": Text,
     "fast": bool,

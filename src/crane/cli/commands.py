@@ -1,4 +1,4 @@
-"""`crane train`, `crane test` and `crane predict`."""
+"""The commands that run a model: train, test, predict and serve."""
 
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.utilities import rank_zero_only
@@ -88,6 +88,14 @@ def predict(config: DictConfig) -> None:
     checkpoint, config, _ = _read(config)
     _check_shared_output(config)
     _show_prediction(config, prediction.predict(config, checkpoint))
+
+
+def serve(config: DictConfig) -> None:
+    """Score images that come by HTTP."""
+    from crane.serving import service  # an extra
+
+    _, config, _ = _read(config)
+    service.serve(config)
 
 
 def _check_shared_output(config: DictConfig) -> None:

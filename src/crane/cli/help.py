@@ -28,6 +28,10 @@ EXAMPLES = {
         "crane predict checkpoint=epoch_5.safetensors input='*.png' calibration.input=good/",
         "crane predict checkpoint=epoch_5.safetensors input=images.txt output=scored shard=0/4",
     ),
+    "serve": (
+        "crane serve   # the authors' prompts, at http://127.0.0.1:8000",
+        "crane serve checkpoint=my_parts.safetensors threshold=0.6 workers_per_device=2 port=9000",
+    ),
     "weights": ("crane weights method=crane_plus",),
     "demo": ("crane demo",),
     "cache": (
@@ -60,6 +64,8 @@ KEY_LINE = re.compile(r"(?P<indent> *)(?P<key>[a-z]\w*): *(?P<value>.*)")
 
 OF_THE_CHECKPOINT = {"attention", "backbone", "guide", "loss", "prompt", "scoring"}
 """Groups that a checkpoint decides."""
+OF_CHECKPOINTS = ("predict", "test", "serve")
+"""Commands that take a checkpoint."""
 
 
 def overview(commands: Iterable[str]) -> None:
@@ -93,7 +99,7 @@ def command_help(command: str, more: Sequence[Path] = ()) -> None:
         "\n[bold]Groups[/bold]: GROUP=OPTION chooses one, GROUP.KEY=VALUE changes a value"
     )
     used = groups_of(file)
-    if command in ("predict", "test"):
+    if command in OF_CHECKPOINTS:
         used -= OF_THE_CHECKPOINT
     for group, names in groups(more).items():
         if group in used:
@@ -106,7 +112,7 @@ def command_help(command: str, more: Sequence[Path] = ()) -> None:
             console.print(table)
             for line in _nested_keys(file, group):
                 console.print(f"    [dim]{escape(line)}[/dim]", soft_wrap=True)
-    if command in ("predict", "test"):
+    if command in OF_CHECKPOINTS:
         fixed = ", ".join(sorted(OF_THE_CHECKPOINT))
         console.print(f"\n  {fixed}: as in the checkpoint; crane train --help lists their options")
     console.print("\n[bold]Examples[/bold]")

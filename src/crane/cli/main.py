@@ -47,6 +47,7 @@ COMMANDS = {
     "train": "crane.cli.commands",
     "test": "crane.cli.commands",
     "predict": "crane.cli.commands",
+    "serve": "crane.cli.commands",
     "weights": "crane.cli.weights",
     "demo": "crane.cli.demo",
     "report": "crane.cli.report",

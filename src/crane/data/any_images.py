@@ -1,5 +1,7 @@
 """Images in memory, of any kind that Python users have, as RGB."""
 
+import io
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +9,16 @@ import numpy as np
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from crane.data.images import as_rgb, read_rgb
+from crane.data.images import UNREADABLE, as_rgb, read_rgb
 from crane.errors import UsageError
 
 AnyImage = str | Path | Image.Image | np.ndarray | Tensor
 """A file, a PIL image, an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), or a tensor (3, H, W),
 (1, H, W) or (H, W). Numbers are uint8 from 0 to 255, uint16 from 0 to 65535, or floats from 0 to 1.
 """
+
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+"""What is decoded from bytes: Pillow's names of the formats whose files crane finds in folders."""
 
 
 def is_one_image(images: object) -> bool:
@@ -59,6 +64,46 @@ def any_rgb(image: object, name: str, *, white_level: int | None = None) -> Imag
         f"{name} must be a path, a PIL image, an array (H, W, 3) or a tensor (3, H, W), "
         f"not {type(image).__name__}"
     )
+
+
+def rgb_from_bytes(
+    content: bytes, name: str, *, max_pixels: int, white_level: int | None = None
+) -> Image.Image:
+    """Decode the bytes of an image file that someone else sent, as 8-bit RGB, upright.
+
+    Args:
+        content: A file in one of `FORMATS`.
+        name: What to call it in errors.
+        max_pixels: The size in its header is compared with this before anything is decoded.
+        white_level: The 16-bit value that is white; None for 65535.
+
+    Raises:
+        UsageError: It is larger (its key is `max_pixels`), or no such image.
+
+    >>> rgb_from_bytes(b"GIF89a", "upload", max_pixels=1)
+    Traceback (most recent call last):
+    crane.errors.UsageError: cannot read upload: it is not a PNG, JPEG, BMP, TIFF or WEBP image
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(content), formats=FORMATS)
+        width, height = image.size
+        if width * height > max_pixels:
+            size = f"{width:,} x {height:,} pixels"
+            raise UsageError(f"{name} has {size}; max_pixels={max_pixels}", key="max_pixels")
+        image.load()
+        return as_rgb(ImageOps.exif_transpose(image), name, white_level)
+    except Image.UnidentifiedImageError:
+        known = " or ".join((", ".join(FORMATS[:-1]), FORMATS[-1]))
+        raise UsageError(f"cannot read {name}: it is not a {known} image") from None
+    except Image.DecompressionBombError as error:
+        limit = f"{2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels that Pillow decodes"
+        raise UsageError(f"{name} is above the {limit}; shrink it", key="max_pixels") from error
+    except UsageError:
+        raise
+    except UNREADABLE as error:
+        raise UsageError(f"cannot read {name}: {error or type(error).__name__}") from error
 
 
 def _channels_last(tensor: Tensor, name: str) -> np.ndarray:

@@ -33,7 +33,7 @@ EXACT = "pil"
 _MAX_16_BIT = 65535
 _TURNED = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
-_UNREADABLE = (
+UNREADABLE = (
     OSError,
     SyntaxError,
     ValueError,
@@ -260,7 +260,7 @@ def _naming(path: str | Path, kind: str) -> Iterator[None]:
         raise UsageError(
             f"{kind} {path} has more than {limit:,} pixels; shrink it or cut it into tiles"
         ) from error
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         what = stand_in(Path(path)) if Path(path).is_file() else None
         reason = error or type(error).__name__ if what is None else f"it is {what}"
         raise UsageError(f"cannot read {kind} {path}: {reason}") from error

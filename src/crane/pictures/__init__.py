@@ -17,7 +17,7 @@ from crane.pictures.overlays import ColourScale, colour_bar, heat_map, outlined,
 
 if TYPE_CHECKING:
     from crane.pictures.gallery import Gallery
-    from crane.pictures.maps import read_map, resize_map, save_map
+    from crane.pictures.maps import png_map, read_map, resize_map, save_map
     from crane.pictures.panels import OverlayOptions, Panel, PerClass
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "heat_map",
     "outlined",
     "overlay",
+    "png_map",
     "read_gallery",
     "read_map",
     "resize_map",

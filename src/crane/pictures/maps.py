@@ -10,7 +10,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from crane.errors import UsageError
-from crane.files import replacing, write_bytes
+from crane.files import write_bytes
 
 LEVELS = 65535
 """Steps of a 16-bit map between 0 and 1: a map read back is at most 0.5 / 65535 off."""
@@ -58,15 +58,19 @@ def save_map(map: Float[np.ndarray, "H W"], path: Path) -> Path:
     low, high = float(map.min()), float(map.max())
     if not (low >= 0 and high <= 1):  # written so that NaN fails it
         raise UsageError(f"the map for {path.name} must lie from 0 to 1, not from {low} to {high}")
-    if not _is_png(path):
-        content = io.BytesIO()  # numpy's own error of a full disk does not say what it is
-        np.save(content, map.astype(np.float32))
-        return write_bytes(path, content.getvalue())
-    levels = np.rint(map.astype(np.float64) * LEVELS).astype(np.uint16)
-    with replacing(path) as part:
-        # Level 1 is five times faster than the default and a few per cent larger on smooth maps.
-        Image.fromarray(levels).save(part, compress_level=1)
-    return path
+    if _is_png(path):
+        return write_bytes(path, png_map(map))
+    content = io.BytesIO()  # numpy's own error of a full disk does not say what it is
+    np.save(content, map.astype(np.float32))
+    return write_bytes(path, content.getvalue())
+
+
+def png_map(map: Float[np.ndarray, "H W"]) -> bytes:
+    """A map as the content of a 16-bit grey PNG, in which 0 to 65535 stand for 0 to 1."""
+    levels, content = np.rint(map.astype(np.float64) * LEVELS).astype(np.uint16), io.BytesIO()
+    # Level 1 is five times faster than the default and a few per cent larger on smooth maps.
+    Image.fromarray(levels).save(content, "png", compress_level=1)
+    return content.getvalue()
 
 
 def read_map(path: Path) -> Float[np.ndarray, "H W"]:

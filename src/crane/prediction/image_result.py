@@ -90,15 +90,18 @@ class ImageResult:
         with replacing(folder / cut_name(name, ".jpg")) as part:
             self.plot().save(part, quality=92)
         save_map(self.map, folder / cut_name(name, ".map.png"))
-        content = {
-            "image": self.path,
+        content = {"image": self.path, **self.facts()}
+        return write_json(folder / cut_name(name, ".json"), content)
+
+    def facts(self) -> dict[str, object]:
+        """Score, verdict, thresholds and regions, as JSON can hold them."""
+        return {
             "score": self.score,
             "is_anomalous": self.is_anomalous,
             "threshold": None if self.threshold is None else asdict(self.threshold),
             "pixel_threshold": self.pixel_threshold,
             "regions": [asdict(region) for region in self.regions],
         }
-        return write_json(folder / cut_name(name, ".json"), content)
 
     def __repr__(self) -> str:
         value = None if self.threshold is None else self.threshold.value

@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from crane import __version__
-from crane.cli.help import OF_THE_CHECKPOINT
+from crane.cli.help import OF_CHECKPOINTS, OF_THE_CHECKPOINT
 from crane.cli.main import COMMANDS
 from crane.cli.validation import groups
 from crane.config import compose, conf_dir
@@ -182,7 +182,7 @@ def test_help_prints_every_group_the_command_has_and_every_option(crane, command
     assert (outcome.code, outcome.err) == (0, "")
     lines = outcome.out.splitlines()
     used = used_groups(command)
-    if command in ("predict", "test"):
+    if command in OF_CHECKPOINTS:
         used -= OF_THE_CHECKPOINT
         assert "as in the checkpoint" in outcome.out
     for group, names in groups().items():

@@ -1,0 +1,1 @@
+"""Detectors behind HTTP and in the browser: `crane serve` and `crane app`."""
