@@ -9,7 +9,7 @@ RECIPES_OF_paper := experiments/table1_zero_shot
 RECIPES_OF_mini  := experiments/table1_zero_shot $(wildcard experiments/ablation_*)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check format docs bench gpu reproduce clean
+.PHONY: help setup demo test test-long test-slow check format docs bench gpu reproduce clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -36,8 +36,11 @@ setup: $(READY)  ## Set up the environment; CPU=1 takes PyTorch's build without 
 demo: $(READY)  ## Train Crane and Crane+ on one domain, test on others, draw heat maps (no downloads)
 	$(BIN)/crane demo
 
-test: $(READY)  ## Run the tests
+test: $(READY)  ## Run the tests (8 minutes on two cores)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-long: $(READY)  ## Run the tests that every change must pass, too: whole sweeps, suites and commands
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m 'long and not slow'
 
 test-slow: $(READY)  ## Run the tests that take minutes or gigabytes
 	$(BIN)/python -m pytest -m slow

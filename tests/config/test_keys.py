@@ -37,6 +37,7 @@ FILLED = (
 """Keys that hold what a group puts there, or nothing."""
 
 
+@pytest.mark.long
 def test_every_key_is_classified():
     for key in every_key():
         effect_of(key)

@@ -19,6 +19,8 @@ from crane.gate import build
 from crane.methods import build_model
 from crane.pictures import Gallery
 
+pytestmark = pytest.mark.long
+
 SMALL = ("backbone=tiny", "guide=tiny", "image_size=56")
 
 

@@ -11,6 +11,8 @@ from benchmarks.gpu import measure
 from benchmarks.growth import claims_of
 from benchmarks.methods import METHODS
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def bench(crane, monkeypatch, tmp_path):

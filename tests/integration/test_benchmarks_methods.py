@@ -8,6 +8,8 @@ from benchmarks.methods import METHODS, built, forward, products, vit_products
 from crane.cli.validation import options
 from crane.config import conf_dir
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("method", METHODS)
 def test_products_are_those_that_torch_counts(method: str) -> None:

@@ -242,6 +242,7 @@ def test_the_benchmark(clone, tmp_path):
     assert report.claims[0].measured > 0
 
 
+@pytest.mark.long
 def test_all_in_one_training_and_one_test(clone, crane, tiny, use, tmp_path):
     """Everything but backbone and guide in one run; its checkpoint needs one's own parts named."""
     chosen = ["attention=vv_sharp", "prompt=pad_middle", "scoring=max_of_softmax"]
@@ -288,6 +289,7 @@ def test_files_outside_the_repository_serve_as_well(crane, tiny, use, tmp_path, 
     assert config["attention"]["correlation"]["_target_"].startswith("sharpened_elsewhere.")
 
 
+@pytest.mark.long
 def test_the_recipe(clone, crane, tmp_path):
     folder = shutil.copytree(clone / "experiments" / "ablation_blur", tmp_path / "ablation_blur")
     for name in ("mvtec", "visa"):

@@ -55,6 +55,7 @@ def without(tmp_path):
     return run
 
 
+@pytest.mark.long
 def test_train_test_and_predict_need_the_core_only(without, tiny, data_sets, tmp_path):
     places = [f"targets.folder.root={data_sets / 'gamma'}", "targets=[folder]"]
     source = [f"source.folder.root={data_sets / 'alpha'}", "source=[folder]"]

@@ -223,6 +223,7 @@ def test_the_command_prepares_and_verifies(crane, archives, datasets_dir, name):
     assert prints[0] == prints[1]
 
 
+@pytest.mark.long
 def test_the_archive_of_another_data_set_is_refused_and_the_right_one_still_fits(
     crane, archives, tmp_path
 ):
@@ -276,6 +277,7 @@ def test_a_faulty_copy_ends_the_command_with_an_error(crane, raw, tmp_path):
     assert "bottle: 3 normal and 6 anomalous images, not 20 and 63" in published.out
 
 
+@pytest.mark.long
 def test_from_the_archive_to_a_result(crane, archives, datasets_dir, tiny, tmp_path):
     """Train on two, test on all, by the lists that `prepare` writes."""
     for miniature in ALL.values():

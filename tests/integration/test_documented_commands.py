@@ -69,6 +69,7 @@ def test_every_documented_make_target_exists():
             assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), f"{page}: {target}"
 
 
+@pytest.mark.long
 def test_the_tour_runs_as_written(tmp_path):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PATH": path_with_crane()}
     for line in tour_lines():

@@ -54,6 +54,7 @@ def same(one, other):
     assert one[1] == other[1]
 
 
+@pytest.mark.long
 def test_equal_bits_and_every_image_once(run):
     two_epochs = ("trainer.max_epochs=2", "guide=tiny")
     plain = run("plain", "cache=off", *two_epochs)
@@ -67,6 +68,7 @@ def test_equal_bits_and_every_image_once(run):
     assert warm[2] == 0
 
 
+@pytest.mark.long
 def test_prompts_and_targets_share_what_vision_settings_do_not(run):
     first = run("first", "cache=all")[2]
     assert first == 12 + 7
@@ -77,6 +79,7 @@ def test_prompts_and_targets_share_what_vision_settings_do_not(run):
     assert run("weights", "cache=all", "backbone.model.seed=1")[2] == first
 
 
+@pytest.mark.long
 def test_the_source_is_cached_where_it_pays(run, folder):
     assert run("once", "cache=source")[2] == 12 + 7
     assert not list(CacheFolder(folder).entries())
@@ -86,6 +89,7 @@ def test_the_source_is_cached_where_it_pays(run, folder):
     assert entry.num_images == 12
 
 
+@pytest.mark.long
 def test_features_of_another_number_of_threads_are_used_and_named(run, tmp_path):
     threads = torch.get_num_threads()
     run("first", "cache=all")
@@ -99,6 +103,7 @@ def test_features_of_another_number_of_threads_are_used_and_named(run, tmp_path)
     assert [log.read_text().count(said) for log in logs] == [0, 2]
 
 
+@pytest.mark.long
 def test_half_precision_takes_half_the_room_and_says_what_it_is(run, folder, tmp_path):
     def scores(name):
         with (tmp_path / name / "scores.csv").open() as file:
@@ -114,6 +119,7 @@ def test_half_precision_takes_half_the_room_and_says_what_it_is(run, folder, tmp
     assert 0 < np.abs(scores("half") - scores("whole")).max() < 0.01
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("overrides", "reason"),
     [
@@ -128,6 +134,7 @@ def test_off_by_itself_where_it_would_be_wrong(run, folder, tmp_path, overrides,
     assert any(reason in path.read_text() for path in (tmp_path / "runs").rglob("train.log"))
 
 
+@pytest.mark.long
 def test_changed_images_are_seen_again(crane, run, data_sets, tmp_path, use, tiny):
     root = tmp_path / "own" / "alpha"
     shutil.copytree(data_sets / "alpha", root)
@@ -148,6 +155,7 @@ def test_changed_images_are_seen_again(crane, run, data_sets, tmp_path, use, tin
     assert len(entries()) == 2
 
 
+@pytest.mark.long
 def test_a_damaged_entry_is_computed_again(run, folder, tmp_path):
     cold = run("cold", "cache=all")
     for _, entry in CacheFolder(folder).entries():
@@ -161,6 +169,7 @@ def test_a_damaged_entry_is_computed_again(run, folder, tmp_path):
     assert "is damaged" in logs
 
 
+@pytest.mark.long
 def test_an_altered_row_is_refused_and_then_computed_again(crane, run, folder, tiny, use):
     cold = run("cold", "cache=all")
     for _, entry in CacheFolder(folder).entries():
@@ -202,6 +211,7 @@ def test_values_that_cannot_be(crane, tiny, use, override, wanted):
     assert wanted in outcome.err
 
 
+@pytest.mark.long
 def test_two_processes_fill_one_entry_together(run, tiny, use, last_of, folder, tmp_path):
     """Both write rows; what a run of one process reads is what it would have computed."""
     data = [*use("source", "alpha"), *use("targets", "gamma")]

@@ -185,6 +185,7 @@ def test_ctrl_c_in_a_training_says_how_it_continues(crane, tiny, use, monkeypatc
     assert Path("run/prompts/epoch_3.safetensors").is_file()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("encoding", ["gbk", "cp949", "cp932", "ascii"])
 def test_no_encoding_of_the_terminal_ends_a_run(crane, tested, monkeypatch, encoding):
     screen = io.TextIOWrapper(io.BytesIO(), encoding=encoding)

@@ -15,6 +15,8 @@ from crane.cli.validation import options
 from crane.config import compose, conf_dir
 from crane.methods import adopt_config, read_checkpoint
 
+pytestmark = pytest.mark.long
+
 METHODS = options(conf_dir() / "method")
 PICTURES = [
     f"overlay.{group}num_{kind}=0" for group in ("", "gallery.") for kind in ("normal", "anomalous")

@@ -11,6 +11,7 @@ def scores(folder):
         return np.array([float(row["score"]) for row in csv.DictReader(file)])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("cache", ["off", "all"])
 def test_bfloat16_gives_nearly_the_scores_of_float32(train, results_of, tmp_path, cache):
     typed = (f"cache={cache}", f"cache.folder={tmp_path / 'features'}", "guide=tiny")

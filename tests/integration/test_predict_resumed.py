@@ -61,6 +61,7 @@ def parts(output: Path) -> list[Path]:
     return sorted((output / "scores").glob("part-*.csv"))
 
 
+@pytest.mark.long
 def test_killed_and_typed_again(type_in, typed, tmp_path):
     # Maps and overlays of a kind that takes its time: the kill comes while images are written.
     output, pictures = tmp_path / "killed", ("maps=npy", "overlays=png")
@@ -116,6 +117,7 @@ def test_overwriting_is_not_for_shards(type_in):
     assert "overwrite=true would remove the scores of other shards" in outcome.err
 
 
+@pytest.mark.long
 def test_other_settings_are_refused(type_in, checkpoint, tmp_path):
     where = f"output={tmp_path / 'out'}"
     assert type_in(where).code == 0

@@ -89,6 +89,7 @@ def kill_after(arguments: list[str], tests: int) -> str:
     return "".join(lines)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_table_1_killed_and_resumed_fills_every_cell(table1, crane):
     killed = kill_after(typed(table1), tests=6)

@@ -79,6 +79,7 @@ def prompts(runs):
     }
 
 
+@pytest.mark.long
 def test_seeds_are_an_axis(whole, world):
     numbers = numbers_of(world / "results")
     assert {number.seeds for number in numbers.values()} == {"1 2"}

@@ -10,6 +10,8 @@ from crane.reproduce.numbers import LEFT_OUT, MEASURED, read_numbers
 from crane.runs import read_results_json
 from reproductions import EXPERIMENTS, runs_of
 
+pytestmark = pytest.mark.long
+
 ALL = sorted(["table1_zero_shot", *(path.name for path in EXPERIMENTS.glob("ablation_*"))])
 SHORT = ("train=trainer.max_epochs=1 data.k_shot=2", "suite.targets=[embedded_boards]")
 """One small epoch, one of three targets."""

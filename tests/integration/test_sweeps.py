@@ -16,6 +16,8 @@ from crane.runs import read_store
 from crane.runs.jobs import SKIPPED, read_outcomes
 from crane.runs.store import FAILED, FINISHED
 
+pytestmark = pytest.mark.long
+
 LAUNCHERS = {
     "basic": [],
     "joblib": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],

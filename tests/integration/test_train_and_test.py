@@ -104,6 +104,7 @@ def test_testing_on_the_source_is_said_to_be_no_zero_shot_test(train, tmp_path):
     assert "12 of 12 images of target alpha are also in the source" in log
 
 
+@pytest.mark.long
 def test_the_same_seed_gives_the_same_prompts_and_numbers(train, results_of):
     one, other = train(name="one"), train(name="other")
     prompts = [read_checkpoint(run.prompts).prompts for run in (one, other)]
@@ -111,6 +112,7 @@ def test_the_same_seed_gives_the_same_prompts_and_numbers(train, results_of):
     assert results_of(one.folder) == results_of(other.folder)
 
 
+@pytest.mark.long
 def test_test_batches_do_not_change_results(crane, use, train, results_of, tmp_path):
     run = train("guide=tiny")
     for size in (1, 3):
@@ -143,6 +145,7 @@ def test_loggers(train):
     assert sum(file.stat().st_size for file in events) > 500
 
 
+@pytest.mark.long
 def test_each_job_of_a_multirun_is_a_run_of_its_own_in_wandb(crane, tiny, use, tmp_path):
     sweep = f"hydra.sweep.dir={tmp_path / 'sweep'}"
     data = [*use("source", "alpha"), *use("targets", "gamma")]
@@ -178,6 +181,7 @@ def lone(data_sets, tmp_path):
     return tmp_path / "few"
 
 
+@pytest.mark.long
 def test_two_processes_give_the_results_of_one(crane, tiny, use, lone, results_of, tmp_path):
     """Also in a multirun, where each job starts, and ends, a second process of its own.
 

@@ -84,6 +84,7 @@ def test_the_prompts_are_an_artifact_and_the_run_is_tagged(wandb_run):
     assert [one.exit_code for one in of_kind(offline, "exit")] == [0]
 
 
+@pytest.mark.long
 def test_jobs_of_a_multirun_are_a_group_and_end_one_by_one(crane, tiny, use, tmp_path):
     import wandb
 

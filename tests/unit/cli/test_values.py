@@ -169,6 +169,7 @@ HEAVY = (
 )
 
 
+@pytest.mark.long
 def test_answers_without_a_model_import_nothing_heavy(tmp_path):
     (tmp_path / "here").touch()
     code = f"""

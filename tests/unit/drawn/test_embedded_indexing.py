@@ -16,6 +16,7 @@ from crane.types import ANOMALOUS
 CONF = Path(__file__).parents[3] / "conf" / "dataset"
 
 
+@pytest.mark.long
 def test_the_index_lists_every_test_image(boards):
     domain = embedded_domain("boards")
     assert boards.name == "embedded_boards"

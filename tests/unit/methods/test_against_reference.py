@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import pytest
 import torch
 from hydra.utils import instantiate
 from hypothesis import Phase, assume, given, settings
@@ -207,6 +208,7 @@ def test_predictions_equal_the_slow_ones(case: Case) -> None:
     )
 
 
+@pytest.mark.long
 @settings(max_examples=10, deadline=None, derandomize=True, phases=PHASES)
 @given(cases(round_deep=False), st.data())
 def test_losses_and_gradients_equal_the_slow_ones(case: Case, data: st.DataObject) -> None:

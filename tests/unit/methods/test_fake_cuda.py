@@ -25,6 +25,8 @@ from crane.methods.adaclip import AdaClip
 from crane.methods.anovl import views_of
 from crane.prompts.ensembles import PromptEnsemble
 
+pytestmark = pytest.mark.long
+
 SIZE, BATCH = 56, 2
 CLASSES = ("bolt",)
 CUDA = torch.device("cuda", 0)

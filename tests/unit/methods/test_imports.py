@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 LATER = ("wandb", "timm", "open_clip", "pandas", "pyarrow", "plotly", "skimage", "tensorboard")
 BY_LIGHTNING = ("torchvision", "scipy.signal", "matplotlib")
 """Lightning imports torchmetrics, and with it these; the method alone does not."""
@@ -15,6 +17,7 @@ print([name for name in {LATER} if name in sys.modules])
 """
 
 
+@pytest.mark.long
 def test_heavy_packages_are_imported_where_they_are_used():
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True

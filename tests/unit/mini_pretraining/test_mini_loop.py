@@ -22,6 +22,7 @@ from experiments.mini_pretraining.pictures import Drawn
 needs_muon = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch 2.9 brings Muon")
 
 
+@pytest.mark.long
 @needs_muon
 def test_the_short_recipe_trains_exports_and_loads(recipe, tmp_path):
     save_guide(tmp_path)
@@ -73,6 +74,7 @@ def test_a_guided_stage_needs_the_guide(recipe, tmp_path):
         Pretraining(recipe, tmp_path, "cpu").run()
 
 
+@pytest.mark.long
 @needs_muon
 def test_a_resumed_run_equals_an_uninterrupted_one(recipe, tmp_path):
     for number, stage in enumerate(recipe["clip"]["stages"]):

@@ -334,6 +334,7 @@ def test_parquet_is_read_by_pandas_and_duckdb(photos: Path, tmp_path: Path) -> N
     assert not (tmp_path / "parquet" / "scores.csv").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scores", ["csv", "parquet"])
 def test_memory_does_not_grow_with_the_images(
     scores: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

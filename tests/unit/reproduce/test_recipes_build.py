@@ -23,6 +23,8 @@ from crane.reproduce import (
 )
 from crane.reproduce.resources import Resources
 
+pytestmark = pytest.mark.long
+
 EXPERIMENTS = Path(__file__).resolve().parents[3] / "experiments"
 FOLDERS = sorted(
     path.parent
