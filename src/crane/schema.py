@@ -111,6 +111,11 @@ TYPES: Mapping[str, Any] = {
     "timeout": PositiveFloat,
     "max_body_mb": PositiveFloat,
     "max_pixels": PositiveInt,
+    # app
+    "checkpoints": Entries,
+    "attentions": list[Text],
+    "share": bool,
+    "max_images": PositiveInt,
     # data and cache
     "action": Text,
     "fast": bool,

@@ -32,6 +32,10 @@ EXAMPLES = {
         "crane serve   # the authors' prompts, at http://127.0.0.1:8000",
         "crane serve checkpoint=my_parts.safetensors threshold=0.6 workers_per_device=2 port=9000",
     ),
+    "app": (
+        "crane app checkpoints=[mini]   # a toy, without downloads, at http://127.0.0.1:7860",
+        "crane app checkpoints=[my_parts.safetensors,crane_mvtec] attentions=[vv,clip]",
+    ),
     "weights": ("crane weights method=crane_plus",),
     "demo": ("crane demo",),
     "cache": (

@@ -48,6 +48,7 @@ COMMANDS = {
     "test": "crane.cli.commands",
     "predict": "crane.cli.commands",
     "serve": "crane.cli.commands",
+    "app": "crane.cli.commands",
     "weights": "crane.cli.weights",
     "demo": "crane.cli.demo",
     "report": "crane.cli.report",
