@@ -88,6 +88,7 @@ KEYS: tuple[Key, ...] = (
     *_rows(Effect.NUMBERS, "trainer.deterministic", "trainer.limit_test_batches"),
     *_rows(Effect.NUMBERS, "trainer.num_sanity_val_steps"),
     *_rows(Effect.NUMBERS, "threshold", "calibration.*", "white_level", "class_name"),
+    *_rows(Effect.NUMBERS, "format", "size"),
     # How it runs and what is shown.
     *_rows(Effect.DISPLAY, "trainer._target_", "trainer.accelerator", "trainer.devices"),
     *_rows(Effect.DISPLAY, "trainer.num_nodes", "trainer.strategy", "trainer.enable_*"),

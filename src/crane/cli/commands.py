@@ -45,7 +45,7 @@ def train(config: DictConfig) -> float | None:
 def test(config: DictConfig) -> float | None:
     """Test a checkpoint on every target."""
     share_cores(config)
-    checkpoint, config, typed = _read(config)
+    checkpoint, config, typed = read_checkpoint(config)
     with Recording(typed, "test") as run:
         run.check()
         run.describe(config, checkpoint)
@@ -54,8 +54,10 @@ def test(config: DictConfig) -> float | None:
     return run.objective
 
 
-def _read(config: DictConfig) -> tuple[PromptCheckpoint | None, DictConfig, DictConfig]:
-    """The checkpoint, the configuration with its model, and the one typed with its file."""
+def read_checkpoint(
+    config: DictConfig,
+) -> tuple[PromptCheckpoint | None, DictConfig, DictConfig]:
+    """Read the checkpoint: it, the configuration with its model, the one typed with its file."""
     if config.checkpoint == AUTO:
         config.checkpoint = default_checkpoint(config)
     if config.checkpoint is None:
@@ -89,7 +91,7 @@ def show(config: DictConfig, summary: RunSummary) -> None:
 
 def predict(config: DictConfig) -> None:
     """Score images of the user's own."""
-    checkpoint, config, _ = _read(config)
+    checkpoint, config, _ = read_checkpoint(config)
     _check_shared_output(config)
     _show_prediction(config, prediction.predict(config, checkpoint))
 

@@ -12,6 +12,8 @@ from rich.markup import escape
 from crane.cli.commands import read_checkpoint
 from crane.config import plain
 from crane.data.images import read_rgb
+from crane.drawn import embedded_domain
+from crane.drawn.scene import render
 from crane.errors import UsageError
 from crane.files import shown_path
 from crane.prediction import AnomalyDetector, DetectorOptions, Threshold, find_device, find_images
@@ -33,7 +35,9 @@ def export(config: DictConfig) -> None:
     suffix = FORMATS[config.format]
     path = Path(config.output or Path(config.run_dir) / f"model{suffix}").expanduser()
     if path.suffix != suffix:
-        raise UsageError(f"{path.name} must end in {suffix} for format={config.format}", key="output")
+        raise UsageError(
+            f"{path.name} must end in {suffix} for format={config.format}", key="output"
+        )
     checkpoint, config, _ = read_checkpoint(config)
     options = DetectorOptions(find_device("cpu"), "32-true", config.compile)
     detector = AnomalyDetector.from_config(config, checkpoint, options)
@@ -57,10 +61,11 @@ def export(config: DictConfig) -> None:
 
 
 def _drawn() -> list[Image.Image]:
-    """A few embedded images, normal and anomalous."""
-    from crane.drawn import draw_samples
-
-    return list(islice(draw_samples(), NUM_COMPARED))
+    """A few embedded photographs, normal and anomalous."""
+    domain = embedded_domain("photos")
+    pictures = domain.pictures()
+    chosen = pictures[:: len(pictures) // NUM_COMPARED][:NUM_COMPARED]
+    return [Image.fromarray(render(domain, one).image) for one in chosen]
 
 
 def _sized(image: Image.Image, size: list[int] | None) -> np.ndarray:

@@ -49,6 +49,7 @@ COMMANDS = {
     "predict": "crane.cli.commands",
     "serve": "crane.cli.commands",
     "app": "crane.cli.commands",
+    "export": "crane.cli.export",
     "weights": "crane.cli.weights",
     "demo": "crane.cli.demo",
     "report": "crane.cli.report",

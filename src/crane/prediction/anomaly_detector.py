@@ -290,7 +290,7 @@ def _each(images: Images) -> Iterable[Any]:
     """The images of whatever `predict` takes, one by one."""
     if isinstance(images, (str, Path)):
         return find_images(str(images), key="images")
-    return [images] if is_one_image(images) else images
+    return [images] if is_one_image(images) else cast(Iterable[Any], images)
 
 
 def resizer_of(config: DictConfig) -> str:

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -67,7 +67,8 @@ def export(
     program = _traced(graph, given)
     facts = {**_facts(detector), "precision": precision, "size": given}
     if format == "torch_export":
-        with replacing(path) as part:
+        with replacing(path) as part, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             torch.export.save(program, part, extra_files={f"{NAMESPACE}.json": json.dumps(facts)})
         return path
     with tempfile.TemporaryDirectory() as folder:
@@ -123,13 +124,13 @@ def _facts(detector: "AnomalyDetector") -> dict[str, Any]:
     }
 
 
-def _as_onnx(
-    program: torch.export.ExportedProgram, names: Sequence[str], folder: Path
-) -> Path:
+def _as_onnx(program: torch.export.ExportedProgram, names: Sequence[str], folder: Path) -> Path:
     """An ONNX file with constants folded; ONNX Runtime fuses the rest as it loads it."""
     import onnxscript.optimizer
 
-    size = sum(value.nbytes for value in (*program.state_dict.values(), *program.constants.values()))
+    size = sum(
+        value.nbytes for value in (*program.state_dict.values(), *program.constants.values())
+    )
     if size > LARGEST_ONNX:
         raise UsageError(
             f"the model has {size / 1e9:.1f} GB of weights and an ONNX file holds 2; choose "
@@ -187,11 +188,14 @@ def _in_int8(path: Path, feeds: Iterator[dict[str, np.ndarray]] | None) -> Path:
         quantization.quantize_dynamic(path, made, **options)
         return made
 
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            return next(feeds, None)
+    class Reader(quantization.CalibrationDataReader):
+        def __init__(self, feeds: Iterator[dict[str, np.ndarray]]) -> None:
+            self.feeds = feeds
 
-    quantization.quantize_static(path, made, Reader(), **options)
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(self.feeds, None)
+
+    quantization.quantize_static(path, made, Reader(feeds), **options)
     return made
 
 
@@ -213,6 +217,41 @@ def _write_openvino(raw: Path, path: Path, facts: Mapping[str, Any], *, half: bo
     with replacing(path.with_suffix(".bin")) as weights, replacing(path) as part:
         openvino.save_model(model, part, compress_to_fp16=half)
         part.with_suffix(".bin").replace(weights)
+
+
+class Difference(NamedTuple):
+    """How far a file is from PyTorch on some images."""
+
+    score: float
+    """Largest difference of a score."""
+    map: float
+    """Largest difference of a pixel."""
+    mean_map: float
+    """Mean difference of pixels."""
+
+
+def differences(
+    detector: "AnomalyDetector", path: Path, images: Sequence[np.ndarray]
+) -> Difference:
+    """Compare a file that `export` wrote with its detector.
+
+    Args:
+        detector: The detector.
+        path: The file.
+        images: At least one image (H, W, 3), uint8.
+    """
+    exported = Exported(path)
+    scores, maps = [], []
+    for image in images:
+        result = detector.predict(image)
+        score, map, *_ = exported(image[None])
+        scores.append(abs(float(score[0]) - result.score))
+        maps.append(np.abs(map[0] - result.map))
+    return Difference(
+        max(scores),
+        max(float(one.max()) for one in maps),
+        float(np.mean([one.mean() for one in maps])),
+    )
 
 
 class Exported:

@@ -6,6 +6,7 @@ round where PIL and torch round, so the graph sees the same 8-bit pixels as `ima
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -152,6 +153,10 @@ def _torch_unit(matrix: Float[Tensor, "S L"]) -> Float[Tensor, ""]:
     return (powers * fits).amax()
 
 
+def _given(positions: Tensor, *_: object) -> Tensor:
+    return positions
+
+
 @contextmanager
 def fixed_positions(model: Detector[Any, Any], image_size: int) -> Iterator[None]:
     """Resize position embeddings once, so that the graph holds them as constants."""
@@ -159,7 +164,7 @@ def fixed_positions(model: Detector[Any, Any], image_size: int) -> Iterator[None
     for tower in towers:
         grid = tower.grid(image_size, image_size)
         positions = tower.positions_for(grid, getattr(model, "position_resize", "bilinear"))
-        tower.positions_for = lambda *_, it=positions.detach(): it  # type: ignore[method-assign]
+        tower.positions_for = partial(_given, positions.detach())  # type: ignore[method-assign]
     try:
         yield
     finally:
