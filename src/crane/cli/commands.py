@@ -100,7 +100,7 @@ def serve(config: DictConfig) -> None:
     """Score images that come by HTTP."""
     from crane.serving import service  # an extra
 
-    _, config, _ = _read(config)
+    _, config, _ = read_checkpoint(config)
     service.serve(config)
 
 
