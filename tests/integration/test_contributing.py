@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import re
 import shlex
 import shutil
 import subprocess
@@ -28,15 +27,13 @@ from crane.gate import build
 from crane.methods import build_model
 from crane.metrics import group_scores
 from crane.scoring import mean_of_softmax_maps
+from documents import ROOT, shell_lines, shown_files
 from miniatures import MINIATURES
 from reproductions import SMALL
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-FILES = dict(re.findall(r"^`(\S+/\S+)`:\n\n```\w+\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE))
-COMMANDS = [
-    line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()
-]
+FILES = shown_files(PAGE)
+COMMANDS = shell_lines(PAGE)
 PACKAGES = ("attention", "methods", "prompts", "scoring", "metrics")
 TINY = ("backbone=tiny", "image_size=56")
 

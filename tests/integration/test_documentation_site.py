@@ -89,6 +89,7 @@ def test_every_page_is_in_the_navigation():
         )
 
 
+@pytest.mark.long
 def test_links_lead_to_pages_and_anchors_of_the_site(pages):
     checked = 0
     for name, page in pages.items():
@@ -106,6 +107,7 @@ def test_links_lead_to_pages_and_anchors_of_the_site(pages):
     assert checked > 500
 
 
+@pytest.mark.long
 def test_pages_load_nothing_from_elsewhere(site, pages):
     for name, page in pages.items():
         foreign = [one for one in page.loaded if one.startswith(("http:", "https:", "//"))]
@@ -114,6 +116,7 @@ def test_pages_load_nothing_from_elsewhere(site, pages):
         assert "url(http" not in style.read_text(encoding="utf-8"), style
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("module", "page"), [(crane, "python"), (crane.metrics, "metrics")])
 def test_every_public_name_is_in_the_reference(site, pages, module, page):
     for name in module.__all__:
@@ -122,6 +125,7 @@ def test_every_public_name_is_in_the_reference(site, pages, module, page):
         assert full in pages[f"reference/{page}.html"].ids or f"<code>{full}</code>" in text, full
 
 
+@pytest.mark.long
 def test_every_key_and_option_of_the_command_line_is_in_the_reference(site):
     text = (site / "reference" / "command_line.html").read_text(encoding="utf-8")
     for file in conf_dir().glob("*.yaml"):
@@ -136,6 +140,7 @@ def test_every_key_and_option_of_the_command_line_is_in_the_reference(site):
     assert "<td><code>calibration.false_alarm_rate</code></td>\n<td><code>0.05</code></td>" in text
 
 
+@pytest.mark.long
 def test_the_search_finds_guides_keys_and_docstrings(site):
     index = json.loads((site / "search" / "search_index.json").read_text(encoding="utf-8"))
     places = {"split conformal": "predict", "skip_finished": "command_line", "pixel_auroc": "ref"}
@@ -183,6 +188,7 @@ def address(site):
         server.shutdown()
 
 
+@pytest.mark.long
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt install chromium")
 def test_the_site_in_a_browser(address):
     """It fits a phone, is dark where the system is, searches, and says and fetches nothing else."""

@@ -18,26 +18,16 @@ from PIL import Image
 from crane.cli.arguments import Arguments
 from crane.cli.main import COMMANDS
 from crane.cli.validation import check_arguments
+from documents import PAGES, ROOT, blocks, shell_lines
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGES = [
-    ROOT / "README.md",
-    ROOT / "CONTRIBUTING.md",
-    *sorted((ROOT / "docs").glob("**/*.md")),
-    *sorted((ROOT / "experiments").glob("**/*.md")),
-]
 TOUR = "## A tour without downloads"
-
-
-def shell_lines(text: str) -> list[str]:
-    blocks = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
-    return [line for block in blocks for line in block.splitlines() if line.strip()]
 
 
 def crane_lines() -> list[str]:
     """Commands as typed, or as torchrun, srun and `VARIABLE=value` start them."""
-    # Those of CONTRIBUTING need the files that it shows: test_contributing.py runs these.
+    # Those of CONTRIBUTING and of tutorials need the files shown there, and are run with them.
     pages = [page for page in PAGES if page.name != "CONTRIBUTING.md"]
+    pages = [page for page in pages if page.parent.name != "tutorials"]
     lines = [line for page in pages for line in shell_lines(page.read_text(encoding="utf-8"))]
     found = [re.search(r"(?:^|\s)(crane [a-z].*?)(?: &)?$", line) for line in lines]
     return [command[1] for command in found if command]
@@ -102,11 +92,11 @@ def test_python_runs_as_written(page, tmp_path, monkeypatch):
     section = (
         page.read_text(encoding="utf-8").partition("From Python\n")[2].split("\n## What is")[0]
     )
-    blocks = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
+    shown = [block.text for block in blocks(section) if block.language == "python"]
     names = {"images": torch.rand(2, 3, 112, 112)}
-    for block in blocks:
-        exec(block, names)
-    assert blocks
+    for text in shown:
+        exec(text, names)
+    assert shown
     assert (tmp_path / "my_parts.safetensors").is_file()
 
 
@@ -157,3 +147,83 @@ def test_the_number_of_cases_is_at_least_what_the_page_says():
     told = int(re.search(r"(\d+) cases of commands", page)[1])
     counts = {path.name: num_cases(path) for path in paths}
     assert 120 <= told <= sum(counts.values()), counts
+
+
+TUTORIALS = [
+    pytest.param(["own_images"], marks=pytest.mark.long),
+    # Each goes on in the folder of the last.
+    pytest.param(["new_attention", "ablation", "reading_a_report"], marks=pytest.mark.long),
+    pytest.param(["metrics_alone"]),
+]
+FAST = ("trainer=cpu", "image_size=56", "data.num_workers=0", "trainer.enable_progress_bar=false")
+
+
+@pytest.mark.parametrize("names", TUTORIALS, ids="+".join)
+def test_a_tutorial_runs_as_written(names, crane, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    if names == ["metrics_alone"]:
+        monkeypatch.setitem(sys.modules, "crane.methods", None)  # importing it is an error
+    python: dict[str, object] = {}
+    for name in names:
+        page = (ROOT / "docs" / "tutorials" / f"{name}.md").read_text(encoding="utf-8")
+        for block in blocks(page):
+            if block.file:
+                (tmp_path / block.file).parent.mkdir(parents=True, exist_ok=True)
+                (tmp_path / block.file).write_text(block.text, encoding="utf-8")
+            elif block.language == "python":
+                exec(block.text, python)
+            elif block.language == "sh":
+                for line in block.text.splitlines():
+                    type_in(crane, line)
+    for name, wanted in LEFT.items():
+        assert (name not in names) or [path for path in wanted if not Path(path).exists()] == []
+
+
+LEFT = {
+    "own_images": ["scored/predictions.html", "calibrated/regions.csv", "good_ones/scores.csv"],
+    "new_attention": ["runs/nearest/results.csv", "runs/grass/results.csv"],
+    "reading_a_report": ["report/report.html", "report/figures/embedded_photos/settings.pdf"],
+}
+"""What tutorials say they leave."""
+
+
+def test_every_tutorial_is_run():
+    shown = {path.stem for path in (ROOT / "docs" / "tutorials").glob("*.md")}
+    assert shown == {name for one in TUTORIALS for name in one.values[0]}
+
+
+def type_in(crane, line: str) -> None:
+    """Run a line of a tutorial in this process; trainings in small."""
+    words = shlex.split(line, comments=True)
+    words = words[words.index("crane") + 1 :]
+    outcome = crane(*words, *(FAST if words[0] == "train" else ()))
+    assert outcome.code == 0, f"{line}\n{outcome.out[-3000:]}\n{outcome.err[-3000:]}"
+
+
+GLOSSARY = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+TERMS = re.findall(r"^## (.*)$", GLOSSARY, flags=re.MULTILINE)
+SITE = [page for page in PAGES if ROOT / "docs" in page.parents]
+
+
+def test_the_glossary_is_sorted_short_and_complete():
+    assert sorted(TERMS, key=str.casefold) == TERMS
+    entries = GLOSSARY.split("\n## ")[1:]
+    assert all(len(entry.split()) < 60 for entry in entries)
+    wanted = ("tap", "guide", "stream", "source", "target", "grid", "prompts", "region overlap")
+    wanted += ("aupro", "false-alarm rate", "seed", "setting", "recipe")
+    assert set(wanted) <= {term.casefold() for term in TERMS}
+
+
+@pytest.mark.parametrize("folder", ["tutorials", "from"])
+def test_a_newcomers_pages_link_the_terms_that_they_use(folder):
+    """Each page of a tutorial, and each page for users of a peer, leads to the glossary."""
+    for page in (page for page in SITE if page.parent.name == folder):
+        text = page.read_text(encoding="utf-8")
+        linked = {
+            term.casefold() for term in re.findall(r"\[([^\]]+)\]\([\w./]*glossary\.md#", text)
+        }
+        prose = re.sub(r"```.*?```|`[^`]*`|\]\([^)]*\)", " ", text, flags=re.DOTALL).casefold()
+        special = ("region overlap", "false-alarm rate", "false-positive rate", "recipe", "tap")
+        for term in special:
+            if re.search(rf"\b{term}s?\b", prose):
+                assert any(one in (term, f"{term}s") for one in linked), f"{page.name}: {term}"

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -53,7 +53,7 @@ class AnoVl(Detector[ViewFeatures, ClassText]):
         seed: Of the adapter's first weights and of the noise, together with the image's number.
     """
 
-    not_one_graph = "it fits an adapter to each image by gradient descent"
+    needs_gradients: ClassVar[bool] = True
 
     @checked
     def __init__(
