@@ -11,6 +11,8 @@ EXTRAS: Mapping[str, str] = {
     "wandb_workspaces": "wandb-workspaces",
     **dict.fromkeys(("litserve", "fastapi", "uvicorn"), "serve"),
     "gradio": "app",
+    **dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "export"),
+    "openvino": "openvino",
 }
 """Packages that are not always installed, and the extra of crane-ad that installs each."""
 

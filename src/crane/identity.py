@@ -88,6 +88,7 @@ KEYS: tuple[Key, ...] = (
     *_rows(Effect.NUMBERS, "trainer.deterministic", "trainer.limit_test_batches"),
     *_rows(Effect.NUMBERS, "trainer.num_sanity_val_steps"),
     *_rows(Effect.NUMBERS, "threshold", "calibration.*", "white_level", "class_name"),
+    *_rows(Effect.NUMBERS, "format", "size"),
     # How it runs and what is shown.
     *_rows(Effect.DISPLAY, "trainer._target_", "trainer.accelerator", "trainer.devices"),
     *_rows(Effect.DISPLAY, "trainer.num_nodes", "trainer.strategy", "trainer.enable_*"),
@@ -99,6 +100,7 @@ KEYS: tuple[Key, ...] = (
     *_rows(Effect.DISPLAY, "maps", "overlays", "accelerator"),
     *_rows(Effect.DISPLAY, "host", "port", "devices", "workers_per_device", "max_batch_size"),
     *_rows(Effect.DISPLAY, "batch_timeout", "max_queue", "timeout", "max_body_mb", "max_pixels"),
+    *_rows(Effect.DISPLAY, "checkpoints", "attentions", "share", "max_images"),
     # Commands that measure nothing: data, cache, report, reproduce, workspace, demo.
     *_rows(Effect.DISPLAY, "action", "fast", "entries", "unused_days", "max_gb", "dtype"),
     *_rows(Effect.DISPLAY, "paths", "title", "columns", "max_pictures", "figures"),

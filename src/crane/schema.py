@@ -111,6 +111,14 @@ TYPES: Mapping[str, Any] = {
     "timeout": PositiveFloat,
     "max_body_mb": PositiveFloat,
     "max_pixels": PositiveInt,
+    # app
+    "checkpoints": Entries,
+    "attentions": list[Text],
+    "share": bool,
+    "max_images": PositiveInt,
+    # export
+    "format": Literal["onnx", "torch_export", "openvino"],
+    "size": Annotated[list[PositiveInt], Len(2, 2), "a list of height and width"] | None,
     # data and cache
     "action": Text,
     "fast": bool,
@@ -143,6 +151,11 @@ TYPES: Mapping[str, Any] = {
 
 OF_COMMANDS: Mapping[str, Mapping[str, Any]] = {
     "data": {"image_size": PositiveInt | None},
+    "export": {
+        "precision": Literal["fp32", "fp16", "int8"],
+        "input": Paths | None,
+        "output": PathText | None,
+    },
     "cache": {"dtype": StoredType, "source": When, "targets": When},
 }
 """The types that differ for one command."""

@@ -61,7 +61,7 @@ class Block(nn.Module):
     def read(self, x: Float[Tensor, "R L D"], at: Int[Tensor, " R"]) -> Float[Tensor, "R D"]:
         """Output of the causal block at one position of each row, all that a last block needs."""
         q, k, v = self.qkv(x)
-        rows = torch.arange(len(x), device=x.device)
+        rows = torch.arange(x.shape[0], device=x.device)
         seen = torch.arange(x.shape[1], device=x.device) <= at.unsqueeze(1)
         attended = F.scaled_dot_product_attention(
             q[rows, :, at].unsqueeze(2), k, v, attn_mask=seen[:, None, None]

@@ -90,7 +90,7 @@ class VisionTower(nn.Module):
         """
         grid = self.grid(*images.shape[-2:])
         patches = self.conv((images - self.mean) / self.std).flatten(2).transpose(1, 2)
-        class_token = self.class_token.to(patches.dtype).expand(len(images), 1, -1)
+        class_token = self.class_token.to(patches.dtype).expand(images.shape[0], 1, -1)
         tokens = torch.cat([class_token, patches], dim=1) + self.positions_for(grid, resize)
         embedded: Tensor = self.ln_pre(tokens)
         return embedded

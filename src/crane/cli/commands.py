@@ -1,14 +1,18 @@
-"""The commands that run a model: train, test, predict and serve."""
+"""The commands that run a model: train, test, predict, serve and app."""
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Quote, QuotedString
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.markup import escape
 
 from crane import prediction, training
+from crane.checks import one_of
 from crane.cli.launch import share_cores
 from crane.cli.recording import Recording
+from crane.cli.validation import options
+from crane.config import conf_dir
 from crane.errors import UsageError, counted
 from crane.files import shown_path
 from crane.methods import (
@@ -41,7 +45,7 @@ def train(config: DictConfig) -> float | None:
 def test(config: DictConfig) -> float | None:
     """Test a checkpoint on every target."""
     share_cores(config)
-    checkpoint, config, typed = _read(config)
+    checkpoint, config, typed = read_checkpoint(config)
     with Recording(typed, "test") as run:
         run.check()
         run.describe(config, checkpoint)
@@ -50,8 +54,10 @@ def test(config: DictConfig) -> float | None:
     return run.objective
 
 
-def _read(config: DictConfig) -> tuple[PromptCheckpoint | None, DictConfig, DictConfig]:
-    """The checkpoint, the configuration with its model, and the one typed with its file."""
+def read_checkpoint(
+    config: DictConfig,
+) -> tuple[PromptCheckpoint | None, DictConfig, DictConfig]:
+    """Read the checkpoint: it, the configuration with its model, the one typed with its file."""
     if config.checkpoint == AUTO:
         config.checkpoint = default_checkpoint(config)
     if config.checkpoint is None:
@@ -85,7 +91,7 @@ def show(config: DictConfig, summary: RunSummary) -> None:
 
 def predict(config: DictConfig) -> None:
     """Score images of the user's own."""
-    checkpoint, config, _ = _read(config)
+    checkpoint, config, _ = read_checkpoint(config)
     _check_shared_output(config)
     _show_prediction(config, prediction.predict(config, checkpoint))
 
@@ -94,8 +100,25 @@ def serve(config: DictConfig) -> None:
     """Score images that come by HTTP."""
     from crane.serving import service  # an extra
 
-    _, config, _ = _read(config)
+    _, config, _ = read_checkpoint(config)
     service.serve(config)
+
+
+def app(config: DictConfig) -> None:
+    """Score images in the browser."""
+    from crane.serving import app as page  # an extra
+
+    for name in config.attentions:
+        one_of(name, options(conf_dir() / "attention"), "attention", "attentions")
+    folder = QuotedString(str(config.weights_dir), Quote.single).with_quotes()
+    wanted = page.AppOptions(
+        list(config.checkpoints),
+        list(config.attentions),
+        *(config.max_images, config.max_body_mb, config.max_pixels),
+        *(config.accelerator, config.precision, config.class_name),
+        overrides=[f"weights_dir={folder}", f"allow_download={config.allow_download}"],
+    )
+    page.run(wanted, host=config.host, port=config.port, share=config.share)
 
 
 def _check_shared_output(config: DictConfig) -> None:

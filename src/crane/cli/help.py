@@ -32,6 +32,15 @@ EXAMPLES = {
         "crane serve   # the authors' prompts, at http://127.0.0.1:8000",
         "crane serve checkpoint=my_parts.safetensors threshold=0.6 workers_per_device=2 port=9000",
     ),
+    "app": (
+        "crane app checkpoints=[mini]   # a toy, without downloads, at http://127.0.0.1:7860",
+        "crane app checkpoints=[my_parts.safetensors,crane_mvtec] attentions=[vv,clip]",
+    ),
+    "export": (
+        "crane export checkpoint=epoch_5.safetensors threshold=0.5   # ONNX, images of any size",
+        "crane export checkpoint=mini format=openvino precision=fp16 size=[480,640]",
+        "crane export checkpoint=mini precision=int8 input=good/ output=mini.onnx",
+    ),
     "weights": ("crane weights method=crane_plus",),
     "demo": ("crane demo",),
     "cache": (
@@ -64,7 +73,7 @@ KEY_LINE = re.compile(r"(?P<indent> *)(?P<key>[a-z]\w*): *(?P<value>.*)")
 
 OF_THE_CHECKPOINT = {"attention", "backbone", "guide", "loss", "prompt", "scoring"}
 """Groups that a checkpoint decides."""
-OF_CHECKPOINTS = ("predict", "test", "serve")
+OF_CHECKPOINTS = ("predict", "test", "serve", "export")
 """Commands that take a checkpoint."""
 
 

@@ -48,6 +48,8 @@ COMMANDS = {
     "test": "crane.cli.commands",
     "predict": "crane.cli.commands",
     "serve": "crane.cli.commands",
+    "app": "crane.cli.commands",
+    "export": "crane.cli.export",
     "weights": "crane.cli.weights",
     "demo": "crane.cli.demo",
     "report": "crane.cli.report",

@@ -42,7 +42,7 @@ def check_files(config: DictConfig, command: str) -> None:
         for folder in config.experiments:
             if recipe_dir(str(folder)) is None:
                 raise UsageError(f"experiments: {folder} has no recipe.yaml", key="experiments")
-    if command == "predict":
+    if command in ("predict", "export"):
         for key in ("input", "calibration.input"):
             spec = OmegaConf.select(config, key)
             for entry in spec if isinstance(spec, ListConfig) else filter(None, [spec]):

@@ -1,7 +1,7 @@
 """AdaCLIP (arXiv 2407.15795): learned and image-dependent prompts inside both towers."""
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -126,7 +126,7 @@ class AdaClip(Detector[PlainFeatures, Sentences]):
     """
 
     learned: nn.ModuleDict
-    needs_gradients: ClassVar[bool] = False
+    not_one_graph = "it clusters the patches of each image by k-means"
 
     @checked
     def __init__(

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -53,7 +53,7 @@ class AnoVl(Detector[ViewFeatures, ClassText]):
         seed: Of the adapter's first weights and of the noise, together with the image's number.
     """
 
-    needs_gradients: ClassVar[bool] = True
+    not_one_graph = "it fits an adapter to each image by gradient descent"
 
     @checked
     def __init__(

@@ -52,6 +52,9 @@ class Detector(nn.Module, ABC, Generic[Features, Text]):
     LEARNED: ClassVar[str] = "learned"
     """Name of the submodule that is trained, saved and loaded; everything else is frozen."""
 
+    not_one_graph: ClassVar[str] = ""
+    """Why the method cannot be exported, to complete a sentence; empty for those that can."""
+
     image_size: int | None = None
     """Height and width that `forward` takes, in pixels; None for any. `load_model` sets it."""
 
@@ -214,6 +217,17 @@ class Detector(nn.Module, ABC, Generic[Features, Text]):
         text = self.encode_classes(class_names)
         size = (images.shape[-2], images.shape[-1])
         return self.predict(self.encode(images), text, class_id, size)
+
+    def check_exportable(self) -> None:
+        """Refuse a method that is not one graph from image to score and map.
+
+        Raises:
+            UsageError: Says why not.
+        """
+        if self.not_one_graph:
+            raise UsageError(
+                f"{type(self).__name__} cannot be exported: {self.not_one_graph}", key="method"
+            )
 
     def load_learned(self, state_dict: Mapping[str, Any]) -> None:
         """Take learned values over; a method reads its authors' layout too.

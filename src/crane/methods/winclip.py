@@ -67,7 +67,7 @@ class WinClip(Detector[WindowFeatures, Tensor]):
         grid = self.vision.grid(*images.shape[-2:])
         tokens = self.vision.embed(images)  # with positions, which windows keep
         windows = self._windows(tokens, grid)
-        return WindowFeatures(self._embed(tokens), torch.stack(windows, dim=1), grid)
+        return WindowFeatures(self._embed(tokens), torch.cat(windows, dim=1), grid)
 
     def to_arrays(
         self, features: WindowFeatures
@@ -85,18 +85,24 @@ class WinClip(Detector[WindowFeatures, Tensor]):
         return WindowFeatures(global_, planes[:, 0, :, 0], self.vision.grid(*size))
 
     def _windows(self, tokens: Float[Tensor, "B T D"], grid: tuple[int, int]) -> list[Tensor]:
-        """Windows of one scale together, as many as memory allows."""
+        """Embeddings (B, windows, E), as many windows of one scale together as memory allows."""
         class_token, patches = tokens[:, :1], tokens[:, 1:]
         embedded: list[Tensor] = []
         for scale in self.scales:
-            for members in window_members(grid, scale, tokens.device).split(
-                max(1, self.window_batch // len(tokens))
-            ):
+            members_of_all = window_members(grid, scale, tokens.device)
+            for members in members_of_all.split(self._num_at_once(tokens, len(members_of_all))):
                 cut = patches[:, members]  # B, windows, k * k, D
                 first = class_token.unsqueeze(1).expand(-1, len(members), -1, -1)
                 rows = torch.cat([first, cut], dim=2).flatten(0, 1)
-                embedded += self._embed(rows).unflatten(0, (len(tokens), -1)).unbind(dim=1)
+                shape = (tokens.shape[0], len(members))
+                embedded.append(self._embed(rows).unflatten(0, shape))
         return embedded
+
+    def _num_at_once(self, tokens: Float[Tensor, "B T D"], num_windows: int) -> int:
+        """Windows of each image that pass the tower together; all of them in an exported graph."""
+        if torch.compiler.is_exporting():
+            return num_windows
+        return max(1, self.window_batch // len(tokens))
 
     def _embed(self, rows: Float[Tensor, "R T D"]) -> Float[Tensor, "R E"]:
         """Plain CLIP on rows of tokens: the class token after all blocks."""

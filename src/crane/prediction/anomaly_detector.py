@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from omegaconf import DictConfig, OmegaConf
@@ -20,6 +21,7 @@ from crane.config import compose
 from crane.data.any_images import AnyImage, any_rgb, is_one_image
 from crane.data.images import EXACT, image_to_tensor
 from crane.errors import UsageError
+from crane.files import sha256
 from crane.methods import (
     AUTO,
     OBJECT,
@@ -80,7 +82,8 @@ class AnomalyDetector:
         config: DictConfig | None = None,
     ) -> None:
         self.model, self.options, self.image_size = model, options, image_size
-        self.threshold, self.config = threshold, config
+        self.threshold, self.config, self.class_name = threshold, config, class_name
+        self.origin: dict[str, Any] = {}
         self.resizer = EXACT if config is None else resizer_of(config)
         self._lock = threading.Lock()
         if options.device.type == "cuda":
@@ -113,7 +116,7 @@ class AnomalyDetector:
         model = build_model(config)
         if checkpoint is not None:
             model.load_learned(checkpoint.prompts)
-        return cls(
+        detector = cls(
             model,
             options,
             image_size=config.image_size,
@@ -121,6 +124,13 @@ class AnomalyDetector:
             threshold=stored_threshold(checkpoint),
             config=config,
         )
+        if checkpoint is not None:
+            detector.origin = {
+                "checkpoint": checkpoint.name,
+                "checkpoint_sha256": checkpoint.path and sha256(checkpoint.path),
+                "sources": checkpoint.info.get("sources", {}),
+            }
+        return detector
 
     def score_batch(self, images: Float[Tensor, "B 3 S S"]) -> Prediction:
         """Score images that lie on the device: RGB in [0, 1] at the size of the model."""
@@ -237,6 +247,36 @@ class AnomalyDetector:
         save_prompts(path, self.model, model_config(self.config), info)
         return path
 
+    def export(
+        self,
+        path: str | Path,
+        *,
+        precision: str = "fp32",
+        size: Sequence[int] | None = None,
+        calibration: Images | None = None,
+    ) -> Path:
+        """Write one graph from camera images to scores and maps, for use without crane.
+
+        Args:
+            path: `.onnx`, `.pt2` (torch.export) or `.xml` (OpenVINO).
+            precision: `fp32`, `fp16`, or for ONNX `int8`.
+            size: Height and width of all images in pixels; None for a graph that takes any.
+            calibration: Images, as `predict` takes them, on which the ranges of int8 are measured;
+                None measures them anew for each image.
+
+        Returns:
+            The path. With a threshold the graph decides, too.
+
+        Raises:
+            UsageError: The method is not one graph, or a value is wrong.
+        """
+        from crane.prediction.exporting import export
+
+        arrays = None
+        if calibration is not None:
+            arrays = (np.asarray(any_rgb(one, str(one))) for one in _each(calibration))
+        return export(self, path, precision=precision, size=size, calibration=arrays)
+
     def __repr__(self) -> str:
         name = type(self.model).__name__
         decides = "no threshold" if self.threshold is None else f"{self.threshold.value:.3g}"
@@ -244,6 +284,13 @@ class AnomalyDetector:
             f"<{name} for images of {self.image_size} x {self.image_size} pixels on "
             f"{self.options.device}, {decides}>"
         )
+
+
+def _each(images: Images) -> Iterable[Any]:
+    """The images of whatever `predict` takes, one by one."""
+    if isinstance(images, (str, Path)):
+        return find_images(str(images), key="images")
+    return [images] if is_one_image(images) else cast(Iterable[Any], images)
 
 
 def resizer_of(config: DictConfig) -> str:

@@ -211,7 +211,7 @@ class PromptLearner(nn.Module):
             2 B rows (2 if static), alternating normal and anomalous, padded to the longest. The
             padding follows the end token, so causal attention never reads it.
         """
-        num_images = 1 if image is None else len(image)
+        num_images = 1 if image is None else image.shape[0]
         rows = [self._row(state, image) for state in STATES]
         lengths = [row.shape[1] for row in rows]
         padded = [F.pad(row, (0, 0, 0, max(lengths) - row.shape[1])) for row in rows]
@@ -224,7 +224,7 @@ class PromptLearner(nn.Module):
         return PromptRows(torch.stack(padded, 1).flatten(0, 1), ends.repeat(num_images), deep)
 
     def _row(self, state: str, image: Float[Tensor, "B D"] | None) -> Float[Tensor, "B L D"]:
-        num_images = 1 if image is None else len(image)
+        num_images = 1 if image is None else image.shape[0]
         embedded: Tensor = getattr(self, f"embedded_{state}")
         tokens = embedded.expand(num_images, -1, -1)
         start, rest = tokens[:, :1], tokens[:, 1:]
