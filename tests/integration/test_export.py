@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
-import torch
 
-from crane.config import compose
 from crane.errors import UsageError
-from crane.prediction import AnomalyDetector, DetectorOptions, Threshold
+from crane.prediction import Threshold
 from crane.prediction.exporting import Exported
+from exports import tiny_detector
 
 RNG = np.random.default_rng(3)
 SHAPES = [(1, 70, 110, 3), (3, 30, 20, 3), (2, 56, 56, 3), (1, 1, 1, 3), (1, 300, 7, 3)]
@@ -17,20 +16,6 @@ METHODS = {
     "anomalyclip": ["prompt.depth=2"],
     **dict.fromkeys(("vand", "winclip", "clip"), ()),
 }
-SHALLOW = (  # exporting takes a second a block
-    "backbone.model.architecture.vision_cfg.layers=2",
-    "backbone.model.architecture.text_cfg.layers=2",
-    "backbone.num_attention_blocks=1",
-    "backbone.taps=[1,2]",
-)
-
-
-def tiny_detector(method, *overrides):
-    """A method on a random backbone of two blocks."""
-    typed = ["backbone=tiny", "image_size=56", "input=none", f"method={method}"]
-    typed += [*SHALLOW, *overrides]
-    options = DetectorOptions(torch.device("cpu"), "32-true", "none")
-    return AnomalyDetector.from_config(compose("predict", typed), None, options)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import io
 import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from crane.data.images import UNREADABLE, as_rgb, read_rgb
 from crane.errors import UsageError
+from crane_runtime.reading import from_numbers
 
 AnyImage = str | Path | Image.Image | np.ndarray | Tensor
 """A file, a PIL image, an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), or a tensor (3, H, W),
@@ -57,9 +57,9 @@ def any_rgb(image: object, name: str, *, white_level: int | None = None) -> Imag
         except OSError as error:  # opened lazily: a broken file shows here
             raise UsageError(f"cannot read {name}: {error}") from error
     if isinstance(image, Tensor):
-        return _from_numbers(_channels_last(image, name), name, white_level)
+        return from_numbers(_channels_last(image, name), name, white_level)
     if isinstance(image, np.ndarray):
-        return _from_numbers(image, name, white_level)
+        return from_numbers(image, name, white_level)
     raise UsageError(
         f"{name} must be a path, a PIL image, an array (H, W, 3) or a tensor (3, H, W), "
         f"not {type(image).__name__}"
@@ -117,30 +117,3 @@ def _channels_last(tensor: Tensor, name: str) -> np.ndarray:
             )
         values = values.permute(1, 2, 0)
     return values.numpy()
-
-
-def _from_numbers(values: np.ndarray, name: str, white_level: int | None) -> Image.Image:
-    if values.ndim == 3 and values.shape[2] == 1:
-        values = values[..., 0]
-    is_picture = values.ndim == 2 or (values.ndim == 3 and values.shape[2] in (3, 4))
-    if not is_picture or 0 in values.shape:
-        raise UsageError(f"{name} must have the shape (H, W, 3) or (H, W), not {values.shape}")
-    if values.dtype == np.uint16:
-        if values.ndim == 3:
-            raise UsageError(f"{name} has 16 bits in several channels; divide it by 65535.0")
-        return as_rgb(Image.fromarray(values), name, white_level)
-    if np.issubdtype(values.dtype, np.floating):
-        values = _levels(values, name)
-    if values.dtype != np.uint8:
-        raise UsageError(
-            f"{name} must hold uint8, uint16 or floats from 0 to 1, not {values.dtype}"
-        )
-    return as_rgb(Image.fromarray(np.ascontiguousarray(values)), name, white_level)
-
-
-def _levels(values: np.ndarray, name: str) -> Any:
-    low, high = float(values.min()), float(values.max())
-    if not (low >= 0 and high <= 1):  # written so that NaN fails
-        advice = "divide by 255" if 1 < high <= 255 and low >= 0 else "undo its normalisation"
-        raise UsageError(f"{name} has floats from {low:g} to {high:g}, not from 0 to 1; {advice}")
-    return np.rint(values.astype(np.float64) * 255).astype(np.uint8)

@@ -14,9 +14,9 @@ from crane.prediction.image_scoring import (
 from crane.prediction.inputs import ImageList, find_images
 from crane.prediction.outputs import OutputOptions
 from crane.prediction.predictor import predict, write_predictions
-from crane.prediction.regions import Region, find_regions
 from crane.prediction.shards import Shard, find_shard
 from crane.prediction.table import PredictSummary, ScoreTable, read_scores
+from crane_runtime import Region, find_regions
 
 __all__ = [
     "AnomalyDetector",

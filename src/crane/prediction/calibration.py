@@ -5,8 +5,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, ClassVar
+from typing import Annotated
 
+import crane_runtime
 from crane.checks import Interval, checked
 from crane.errors import UsageError, counted
 from crane.prediction.inputs import ImageList, find_images
@@ -19,29 +20,12 @@ Rate = Annotated[float, Interval(gt=0, lt=1)]
 
 @checked
 @dataclass(frozen=True)
-class Threshold:
-    """Images that score `value` or more are called anomalous.
+class Threshold(crane_runtime.Threshold):
+    """The threshold of the runtime, whose values are checked.
 
-    >>> Threshold(0.5).is_anomalous(0.5)
-    True
+    Raises:
+        UsageError: A value is not a number.
     """
-
-    PIXEL: ClassVar[float] = 0.5
-    """The pixel threshold unless one is calibrated: damage is likelier than not."""
-
-    value: float
-    """The lowest score that raises an alarm."""
-    false_alarm_rate: float | None = None
-    """The rate of false alarms it was calibrated for; None for a threshold that was given."""
-    num_normals: int | None = None
-    """How many normal images it was calibrated on."""
-    pixel_value: float = PIXEL
-    """The lowest probability with which a pixel belongs to an anomalous region; calibrated so that
-    a normal image has such pixels at most as often as false alarms are wanted."""
-
-    def is_anomalous(self, score: float) -> bool:
-        """Whether a score raises an alarm."""
-        return score >= self.value
 
 
 @checked

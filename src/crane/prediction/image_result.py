@@ -1,64 +1,24 @@
 """What a model says about one image."""
 
 import io
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float
 from PIL import Image
 
-from crane.data.images import read_rgb
 from crane.files import cut_name, replacing, write_json
 from crane.pictures import ColourScale, overlay, save_map
 from crane.pictures.verdict import contoured, verdict_text, with_verdict
-from crane.prediction.calibration import Threshold
-from crane.prediction.regions import Region, find_regions
+from crane_runtime import Result
 
 SCALE, ALPHA = ColourScale(vmin=0.0, vmax=1.0, colormap="inferno"), 0.7
 """How maps are shown; the defaults of `conf/overlay`."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ImageResult:
+class ImageResult(Result):
     """Score, map and regions of one image; a notebook shows its picture."""
-
-    score: float
-    """Anomaly score in [0, 1]; it orders images, and means more beside a calibrated threshold."""
-    map: Float[np.ndarray, "H W"]
-    """Anomaly probability of each pixel, float32, at the size of the upright image."""
-    threshold: Threshold | None
-    """What decides; None until a threshold is given or calibrated."""
-    path: str | None = None
-    """The file, if the image was one."""
-    source: Image.Image | None = field(default=None)
-    """The image as RGB, if it was in memory."""
-
-    @property
-    def is_anomalous(self) -> bool | None:
-        """Whether the score reaches the threshold; None without one."""
-        return None if self.threshold is None else self.threshold.is_anomalous(self.score)
-
-    @property
-    def pixel_threshold(self) -> float:
-        """The probability from which pixels belong to a region: calibrated, or one half."""
-        return Threshold.PIXEL if self.threshold is None else self.threshold.pixel_value
-
-    @cached_property
-    def mask(self) -> Bool[np.ndarray, "H W"]:
-        """The pixels at or above the pixel threshold."""
-        return self.map >= self.pixel_threshold
-
-    @cached_property
-    def regions(self) -> tuple[Region, ...]:
-        """The 8-connected regions of the mask, the highest peak first."""
-        return find_regions(self.map, self.pixel_threshold)
-
-    @property
-    def image(self) -> Image.Image:
-        """The upright image as RGB; a file is read again, since keeping it takes memory."""
-        return self.source if self.source is not None else read_rgb(str(self.path))
 
     def plot(self, *, scale: ColourScale = SCALE, alpha: float = ALPHA) -> Image.Image:
         """The image under its map, regions outlined, with the verdict and a colour bar below.

@@ -25,8 +25,8 @@ from crane.prediction.calibration import Threshold
 from crane.prediction.image_scoring import ImageScore
 from crane.prediction.inputs import ImageList
 from crane.prediction.predictions_page import thumbnail_of
-from crane.prediction.regions import find_regions
 from crane.prediction.table import Row, WrittenImage, table_row
+from crane_runtime import find_regions
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from crane.errors import UsageError, counted
 from crane.files import csv_text, replacing, uncell, write_text
 from crane.prediction.calibration import Threshold
 from crane.prediction.image_scoring import ImageScore
-from crane.prediction.regions import Region
+from crane_runtime import Region
 
 Row = dict[str, str | float | int | None]
 """A row by column; what does not apply is None."""
