@@ -100,6 +100,10 @@ TYPES: Mapping[str, Any] = {
     "threshold": Fraction | None,
     "calibration.input": Paths | None,
     "accelerator": Literal["auto", "cpu", "gpu", "cuda", "mps"],
+    "watch": bool,
+    "poll_seconds": PositiveFloat,
+    "give_up_seconds": NonNegativeFloat,
+    "on_verdict": Text | Entries | None,
     # serve
     "host": Literal["127.0.0.1", "0.0.0.0", "::"],
     "port": Annotated[int, Interval(ge=1024, le=65535)],

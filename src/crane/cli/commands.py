@@ -1,5 +1,7 @@
 """The commands that run a model: train, test, predict, serve and app."""
 
+from contextlib import nullcontext
+
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Quote, QuotedString
 from lightning.pytorch.utilities import rank_zero_only
@@ -9,7 +11,7 @@ from rich.markup import escape
 
 from crane import prediction, training
 from crane.checks import one_of
-from crane.cli.launch import share_cores
+from crane.cli.launch import share_cores, softly_stopping
 from crane.cli.recording import Recording
 from crane.cli.validation import options
 from crane.config import conf_dir
@@ -93,7 +95,8 @@ def predict(config: DictConfig) -> None:
     """Score images of the user's own."""
     checkpoint, config, _ = read_checkpoint(config)
     _check_shared_output(config)
-    _show_prediction(config, prediction.predict(config, checkpoint))
+    with softly_stopping() if config.watch else nullcontext() as stop:
+        _show_prediction(config, prediction.predict(config, checkpoint, stop=stop))
 
 
 def serve(config: DictConfig) -> None:

@@ -27,6 +27,7 @@ EXAMPLES = {
         "crane predict input=photos/   # with the authors' prompts; checkpoint=mini is a toy",
         "crane predict checkpoint=epoch_5.safetensors input='*.png' calibration.input=good/",
         "crane predict checkpoint=epoch_5.safetensors input=images.txt output=scored shard=0/4",
+        "crane predict input=camera/ output=scored watch=true threshold=0.6   # as they arrive",
     ),
     "serve": (
         "crane serve   # the authors' prompts, at http://127.0.0.1:8000",

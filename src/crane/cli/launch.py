@@ -178,6 +178,39 @@ def ending_on_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+@contextmanager
+def softly_stopping() -> Iterator[threading.Event]:
+    """Yield an event that the first SIGTERM or Ctrl-C sets; a second one ends at once.
+
+    Raises:
+        SystemExit: With 143 at the end of the block, after SIGTERM.
+        KeyboardInterrupt: The same after Ctrl-C.
+    """
+    stop, numbers = threading.Event(), (signal.SIGTERM, signal.SIGINT)
+    caught: list[int] = []
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def end(number: int, frame: object) -> None:
+        caught.append(number)
+        stop.set()
+        restore()
+
+    if threading.current_thread() is threading.main_thread():
+        for number in numbers:
+            signal.signal(number, end)
+    try:
+        yield stop
+    finally:
+        if not caught and threading.current_thread() is threading.main_thread():
+            restore()
+    if caught:
+        raise KeyboardInterrupt if caught[0] == signal.SIGINT else SystemExit(128 + caught[0])
+
+
 def resumption(config: DictConfig) -> str:
     """What a stopped run has kept, and how it continues."""
     last = Path(config.run_dir) / "checkpoints" / "last.ckpt"

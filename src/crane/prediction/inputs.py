@@ -229,7 +229,7 @@ def _walk(folder: Path) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add(real)
-        if here != str(folder) and _is_output({*files, *folders}):
+        if here != str(folder) and is_output({*files, *folders}):
             inside = (name for _, _, names in os.walk(here) for name in names)
             own[os.path.relpath(here, folder)] = sum(is_image(Path(name)) for name in inside)
             folders.clear()
@@ -246,7 +246,7 @@ def _walk(folder: Path) -> Iterator[Path]:
     warn_of_other_files(folder, others)
 
 
-def _is_output(names: Collection[str]) -> bool:
+def is_output(names: Collection[str]) -> bool:
     """Whether a folder with these files and folders is a prediction or a run of crane."""
     return any(marks <= set(names) for marks in OWN)
 

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from itertools import islice
 from pathlib import Path
+from threading import Event
 from typing import TypeVar
 
 import torch
@@ -43,6 +44,13 @@ from crane.prediction.outputs import OutputOptions, OutputWriter
 from crane.prediction.resuming import check_settings, mark_decided, settled_threshold, start
 from crane.prediction.shards import Shard, find_shard
 from crane.prediction.table import PredictSummary, ScoreTable
+from crane.prediction.watching import (
+    GrowingTable,
+    Watcher,
+    WatchOptions,
+    alone_watching,
+    watched_folder,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -56,14 +64,19 @@ CHECKED = ("input", "output", "overwrite", "shard", "threshold", "accelerator")
 
 
 def predict(
-    config: DictConfig, checkpoint: PromptCheckpoint | None, *, show_progress: bool = True
+    config: DictConfig,
+    checkpoint: PromptCheckpoint | None,
+    *,
+    show_progress: bool = True,
+    stop: Event | None = None,
 ) -> PredictSummary:
-    """Score the images of a configuration.
+    """Score the images of a configuration, or those that arrive until it is stopped.
 
     Args:
         config: Of `crane predict`, with the model of the checkpoint in it (`adopt_config`).
         checkpoint: What was learned; None for methods that train nothing.
         show_progress: Whether to draw a progress bar.
+        stop: Ends `watch=true` once it is set.
 
     Raises:
         UsageError: Something in the configuration does not fit; most of it before any work.
@@ -83,8 +96,6 @@ def predict(
     options = DetectorOptions(find_device(config.accelerator), config.precision, config.compile)
     threshold = _threshold(config, checkpoint)
     output = Path(config.output).expanduser()
-    images = find_images(values["input"], exclude=output)
-    explain(images, "input", white_level=config.white_level)
     if isinstance(threshold, Calibration):
         explain(
             threshold.normals, "calibration.input", are_normal=True, white_level=config.white_level
@@ -93,16 +104,36 @@ def predict(
     def load_detector() -> Detector:
         return AnomalyDetector.from_config(config, checkpoint, options).score_batch
 
+    made_of = {
+        "checkpoint": checkpoint and sha256(Path(config.checkpoint).expanduser()),
+        "class_name": config.class_name,
+        **model_config(config),
+        "precision": config.precision,
+        **({} if config.white_level is None else {"white_level": config.white_level}),
+    }
+    if config.watch:
+        wanted = WatchOptions(config.poll_seconds, config.give_up_seconds, values["on_verdict"])
+        return watch_predictions(
+            load_detector,
+            watched_folder(values["input"], config.shard),
+            made_of=made_of,
+            output=output,
+            overwrite=config.overwrite,
+            loading=replace(loading, num_workers=0),  # a process for each batch would cost more
+            outputs=outputs,
+            threshold=threshold,
+            device=options.device,
+            watch=wanted,
+            stop=stop or Event(),
+        )
+    if values["on_verdict"] is not None:
+        raise UsageError("on_verdict needs watch=true", key="on_verdict")
+    images = find_images(values["input"], exclude=output)
+    explain(images, "input", white_level=config.white_level)
     return write_predictions(
         load_detector,
         images,
-        made_of={
-            "checkpoint": checkpoint and sha256(Path(config.checkpoint).expanduser()),
-            "class_name": config.class_name,
-            **model_config(config),
-            "precision": config.precision,
-            **({} if config.white_level is None else {"white_level": config.white_level}),
-        },
+        made_of=made_of,
         output=output,
         overwrite=config.overwrite,
         shard=find_shard(config.shard),
@@ -163,21 +194,8 @@ def write_predictions(
             other settings; or as in `score_images`.
     """
     settings = _settings(images, made_of, outputs, threshold)
-    is_undecided = not overwrite and check_settings(output, settings)
-    if is_undecided and outputs.overlays != "none" and outputs.maps == "none":
-        raise UsageError(
-            f"the overlays in {output} show another threshold and need the maps, which were not "
-            "kept, to be drawn again; choose another output, or overwrite=true to start again",
-            key="threshold",
-        )
-    table = ScoreTable(
-        output / "scores",
-        scores=outputs.scores,
-        part_size=outputs.part_size,
-        num_images=len(images),
-        pictures=outputs.pictures,
-        with_decision=threshold is not None,
-    )
+    is_undecided = _is_undecided(output, settings, outputs, overwrite=overwrite)
+    table = _table(output, outputs, threshold, len(images))
     missing = _missing(table, shard, set() if overwrite else table.present())
     load_once = cache(load_detector)
     if missing:
@@ -201,6 +219,78 @@ def write_predictions(
             summary = join_parts(table, images, output, settled, outputs.scale)
     _warn_of_skipped(summary)
     return summary
+
+
+@checked
+def watch_predictions(
+    load_detector: Callable[[], Detector],
+    folder: Path,
+    *,
+    made_of: Mapping[str, object],
+    output: Path,
+    overwrite: bool,
+    loading: LoadOptions,
+    outputs: OutputOptions,
+    threshold: Threshold | Calibration | None,
+    device: torch.device,
+    watch: WatchOptions,
+    stop: Event,
+) -> PredictSummary:
+    """Score images as they arrive in `folder`, until `stop` is set.
+
+    Other arguments and errors are those of `write_predictions`; `watch` says how often the folder
+    is looked at, and what is told verdicts.
+    """
+    images = ImageList(folder, ())
+    settings = _settings(images, made_of, outputs, threshold)
+    settings["input"] = ["watch", str(folder.absolute())]
+    with alone_watching(output):
+        is_undecided = _is_undecided(output, settings, outputs, overwrite=overwrite)
+        detector = load_detector()
+        start(output, settings, overwrite=overwrite)
+
+        def table(num_images: int) -> ScoreTable:
+            return _table(output, outputs, threshold, num_images)
+
+        scorer = _Scorer(lambda: detector, loading, device, show_progress=False)
+        settled = settled_threshold(output, threshold, scorer.normals)
+        writer = OutputWriter(outputs, images, output, settled, loading.on_error)
+        with _keeping_parts(output):
+            if is_undecided:
+                before = GrowingTable(table, folder).images()
+                again = replace(writer, images=before)
+                _decide_again(table(len(before)), again, show_progress=False)
+                mark_decided(output, settings)
+            growing = GrowingTable(table, folder)
+            watcher = Watcher(watch, folder, growing, writer, lambda: detector, loading, device)
+            summary = watcher.run(output, stop)
+    _warn_of_skipped(summary)
+    return summary
+
+
+def _table(output: Path, outputs: OutputOptions, threshold: object, num_images: int) -> ScoreTable:
+    return ScoreTable(
+        output / "scores",
+        scores=outputs.scores,
+        part_size=outputs.part_size,
+        num_images=num_images,
+        pictures=outputs.pictures,
+        with_decision=threshold is not None,
+    )
+
+
+def _is_undecided(
+    output: Path, settings: Mapping[str, object], outputs: OutputOptions, *, overwrite: bool
+) -> bool:
+    """Whether a prediction in a folder, if any, was decided otherwise and is to be so again."""
+    is_undecided = not overwrite and check_settings(output, settings)
+    if is_undecided and outputs.overlays != "none" and outputs.maps == "none":
+        raise UsageError(
+            f"the overlays in {output} show another threshold and need the maps, which were not "
+            "kept, to be drawn again; choose another output, or overwrite=true to start again",
+            key="threshold",
+        )
+    return is_undecided
 
 
 def _decide_again(table: ScoreTable, outputs: OutputWriter, *, show_progress: bool) -> None:

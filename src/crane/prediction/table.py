@@ -70,13 +70,13 @@ def table_row(
     row: Row = {"score": image.score, "height": image.height, "width": image.width}
     row["regions"] = num_regions
     for column, text in (("image", name), ("error", image.error or error), *pictures.items()):
-        row[column] = None if text is None else _printable(text)
+        row[column] = None if text is None else printable(text)
     if threshold is not None and image.score is not None:
         row["anomalous"] = int(threshold.is_anomalous(image.score))
     return row
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """File names are bytes; those that are not valid UTF-8 are shown with escapes."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
@@ -171,19 +171,32 @@ class ScoreTable:
             UsageError: It is damaged, or its rows are those of other images.
         """
         path = self.path(number)
-        try:
-            content = path.read_bytes()
-            rows = list(_parsed(content)) if self.format == "csv" else _read_parquet(content)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise _damaged(path, f"cannot be read ({error})") from error
+        rows, content = self._content(path)
         columns = [list(columns) for columns in (rows[0] if rows else (), self.columns)]
         if is_undecided:
             columns = [[c for c in one if c != "anomalous"] for one in columns]
         if len(rows) != self.size(number) or columns[0] != columns[1]:
             raise _damaged(path, f"holds {counted(len(rows), 'row')} or other columns")
-        if [row["image"] for row in rows] != list(map(_printable, names)):
+        if [row["image"] for row in rows] != list(map(printable, names)):
             raise _damaged(path, "holds rows of other images")
         return rows, content
+
+    def rows(self, number: int) -> list[Row]:
+        """The rows of a part, whatever its images.
+
+        Raises:
+            UsageError: It is damaged.
+        """
+        return self._content(self.path(number))[0]
+
+    def _content(self, path: Path) -> tuple[list[Row], bytes]:
+        try:
+            content = path.read_bytes()
+            return list(_parsed(content)) if self.format == "csv" else _read_parquet(
+                content
+            ), content
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise _damaged(path, f"cannot be read ({error})") from error
 
 
 def _damaged(path: Path, problem: str) -> UsageError:

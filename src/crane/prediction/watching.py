@@ -1,0 +1,237 @@
+"""`crane predict watch=true`: score images as they arrive in a folder.
+
+The table is that of any prediction, whose last part grows: it is written anew for each batch, whole
+or not at all, so that a kill loses no row and no image is scored twice.
+"""
+
+import csv
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from threading import Event
+
+import torch
+from filelock import FileLock, Timeout
+
+from crane.checks import NonNegativeFloat, PositiveFloat, checked
+from crane.errors import UsageError, counted
+from crane.files import uncell
+from crane.prediction.arrivals import Arrival, Arrivals
+from crane.prediction.image_scoring import Detector, ImageScore, LoadOptions, score_images
+from crane.prediction.inputs import ImageList
+from crane.prediction.joining import join_parts
+from crane.prediction.outputs import OutputWriter
+from crane.prediction.regions import Region
+from crane.prediction.table import PredictSummary, ScoreTable, WrittenImage, printable
+from crane.prediction.verdict_hook import VerdictHook
+
+logger = logging.getLogger(__name__)
+
+
+@checked
+@dataclass(frozen=True)
+class WatchOptions:
+    """How a folder is watched.
+
+    Raises:
+        UsageError: A value is out of range.
+    """
+
+    poll: PositiveFloat
+    """Seconds between two looks."""
+    give_up: NonNegativeFloat
+    """Seconds without a change after which a file that cannot be decoded is reported."""
+    on_verdict: str | Sequence[str] | None
+    """What is told each verdict; see `VerdictHook`."""
+
+    def __post_init__(self) -> None:
+        if self.on_verdict is not None:
+            VerdictHook.check(self.on_verdict)
+
+
+def watched_folder(spec: object, shard: str) -> Path:
+    """The folder that `input` names.
+
+    Raises:
+        UsageError: It names something else, or the work is to be shared.
+    """
+    if shard != "whole":
+        raise UsageError("watch=true takes the whole folder; leave shard out", key="shard")
+    folder = Path(spec).expanduser() if isinstance(spec, str) else None
+    if folder is None or not folder.is_dir():
+        raise UsageError("watch=true needs input=FOLDER", key="input")
+    return folder
+
+
+@contextmanager
+def alone_watching(output: Path) -> Iterator[None]:
+    """Hold a folder of outputs against another process that watches.
+
+    Raises:
+        UsageError: There is one, or the folder cannot be written.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with FileLock(output / ".watch", timeout=0):
+            yield
+    except Timeout as error:
+        message = f"another process watches for {output}; choose another output"
+        raise UsageError(message, key="output") from error
+
+
+class GrowingTable:
+    """The table of a watched folder, and the names in it.
+
+    Args:
+        make: Makes the table of a number of images.
+        folder: The folder that is watched.
+    """
+
+    def __init__(self, make: Callable[[int], ScoreTable], folder: Path) -> None:
+        self.make, self.folder = make, folder
+        self.table = make(0)
+        self.names: list[str] = []
+        self.part: list[WrittenImage] = []
+        self.counts = PredictSummary(Path(), self.table.folder, 0, None)
+        for number in sorted(self.table.present()):
+            if len(self.names) != number * self.table.part_size:
+                raise UsageError(
+                    f"{self.table.path(number - 1)} is missing or not whole; choose another output",
+                    key="output",
+                )
+            self._take(number)
+        self.known = set(self.names)
+
+    def _take(self, number: int) -> None:
+        """Take a part in that was written before."""
+        rows = self.table.rows(number)
+        self.names += [str(row["image"]) for row in rows]
+        self.counts.count(rows)
+        if len(rows) < self.table.part_size:
+            regions = self._regions(number)
+            self.part = [
+                WrittenImage(row, tuple(regions.get(str(row["image"]), ()))) for row in rows
+            ]
+
+    def _regions(self, number: int) -> dict[str, list[Region]]:
+        found: dict[str, list[Region]] = {}
+        if self.table.has_regions:
+            with self.table.regions_path(number).open(newline="", encoding="utf-8") as file:
+                for name, *box, area, peak in list(csv.reader(file))[1:]:
+                    left, top, right, bottom = map(int, box)
+                    region = Region((left, top, right, bottom), int(area), float(peak))
+                    found.setdefault(uncell(name), []).append(region)
+        return found
+
+    def images(self) -> ImageList:
+        """The images in the order in which they came."""
+        return ImageList(self.folder, tuple(str(self.folder / name) for name in self.names))
+
+    def add(self, images: Sequence[WrittenImage]) -> None:
+        """Add images; they are on the disk when this returns."""
+        size = self.table.part_size
+        for start in range(0, len(images), size):  # a batch may be larger than a part
+            self._add(images[start : start + size])
+
+    def _add(self, images: Sequence[WrittenImage]) -> None:
+        size, number = self.table.part_size, len(self.names) // self.table.part_size
+        rows = [*self.part, *images]
+        self.table.write(number, rows[:size])
+        if len(rows) > size:
+            self.table.write(number + 1, rows[size:])
+        self.part = rows[size:] if len(rows) >= size else rows
+        names = [str(one.row["image"]) for one in images]
+        self.names += names
+        self.known.update(names)
+        self.counts.count([one.row for one in images])
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """Scores what arrives until it is told to stop."""
+
+    options: WatchOptions
+    folder: Path
+    table: GrowingTable
+    writer: OutputWriter
+    load: Callable[[], Detector]
+    loading: LoadOptions
+    device: torch.device
+
+    def run(self, output: Path, stop: Event) -> PredictSummary:
+        """Watch until `stop` is set, then join what was written.
+
+        Args:
+            output: Folder of all outputs.
+            stop: Ends the watch after the batch that is being scored.
+        """
+        images = self.writer.images
+        arrivals = Arrivals(
+            self.folder,
+            output,
+            lambda path: printable(images.name(path)) in self.table.known,
+            self.options.give_up,
+        )
+        hook = None if self.options.on_verdict is None else VerdictHook(self.options.on_verdict)
+        self.writer.write_scale()
+        before = counted(len(self.table.names), "image is", "images are")
+        logger.info("watching %s; %s scored already", self.folder, before)
+        try:
+            while not stop.is_set():
+                found = arrivals.look()
+                for start in range(0, len(found), self.loading.batch_size):
+                    if not stop.is_set():
+                        self._score(found[start : start + self.loading.batch_size], hook)
+                stop.wait(self.options.poll)
+        finally:
+            if hook is not None:
+                hook.close()
+        return self._joined(output)
+
+    def _score(self, batch: Sequence[Arrival], hook: VerdictHook | None) -> None:
+        whole = [one.path for one in batch if one.error is None]
+        scored = [ImageScore(one.path, error=one.error) for one in batch if one.error is not None]
+        scored += score_images(
+            self.load(),
+            [whole] if whole else [],
+            self.loading,
+            device=self.device,
+            with_maps=bool(self.writer.options.pictures),
+        )
+        written = list(self.writer.rows(iter(scored)))
+        self.table.add(written)
+        for image, one in zip(scored, written, strict=True):
+            verdict = self._verdict(image, one)
+            logger.info("%s", printable(_said(verdict)))
+            if hook is not None:
+                hook.tell(verdict)
+
+    def _verdict(self, image: ImageScore, written: WrittenImage) -> dict[str, object]:
+        """What is told about an image."""
+        anomalous, threshold = written.row.get("anomalous"), self.writer.threshold
+        return {
+            "image": str(Path(image.path).absolute()),
+            "score": image.score,
+            "is_anomalous": None if anomalous is None else bool(anomalous),
+            "threshold": None if threshold is None else threshold.value,
+            "regions": [asdict(region) for region in written.regions],
+            "error": written.row["error"],
+        }
+
+    def _joined(self, output: Path) -> PredictSummary:
+        number, threshold = len(self.table.names), self.writer.threshold
+        if self.table.counts.num_scored:
+            scale = self.writer.options.scale
+            table = self.table.make(number)
+            return join_parts(table, self.table.images(), output, threshold, scale)
+        counts = replace(self.table.counts, output=output, threshold=threshold)
+        return replace(counts, num_images=number)
+
+
+def _said(verdict: Mapping[str, object]) -> str:
+    if verdict["score"] is None:
+        return f"{verdict['image']}: skipped, {verdict['error']}"
+    called = {True: "anomalous, ", False: "normal, ", None: ""}[verdict["is_anomalous"]]  # type: ignore[index]
+    return f"{verdict['image']}: {called}score {verdict['score']:.3f}"
