@@ -23,9 +23,9 @@ from crane.prediction.image_scoring import Detector, ImageScore, LoadOptions, sc
 from crane.prediction.inputs import ImageList
 from crane.prediction.joining import join_parts
 from crane.prediction.outputs import OutputWriter
-from crane.prediction.regions import Region
 from crane.prediction.table import PredictSummary, ScoreTable, WrittenImage, printable
 from crane.prediction.verdict_hook import VerdictHook
+from crane_runtime import Region
 
 logger = logging.getLogger(__name__)
 
