@@ -85,8 +85,9 @@ class PredictionsPage:
         # In a script of this type, only these characters could end it or begin another.
         text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         text = text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-        templates = files("crane.prediction") / "templates"
-        page = (templates / "predictions.html").read_text(encoding="utf-8")
+        head = (files("crane.pictures") / "page_head.html").read_text(encoding="utf-8")
+        template = files("crane.prediction") / "templates" / "predictions.html"
+        page = template.read_text(encoding="utf-8").replace("@head@", head)
         return write_text(
             self.output / "predictions.html",
             page.replace("@gradient@", self._gradient()).replace("@data@", text),

@@ -94,6 +94,7 @@ def render_page(
     return environment.get_template("page.html").render(
         title=title,
         created=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        head=Markup((files("crane.pictures") / "page_head.html").read_text(encoding="utf-8")),
         style=Markup((templates / "page.css").read_text(encoding="utf-8")),
         script=Markup((templates / "page.js").read_text(encoding="utf-8")),
         plotly=Markup(_plotly_script()),
