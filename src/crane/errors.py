@@ -13,6 +13,7 @@ EXTRAS: Mapping[str, str] = {
     "gradio": "app",
     **dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "export"),
     "openvino": "openvino",
+    "ray": "ray",
 }
 """Packages that are not always installed, and the extra of crane-ad that installs each."""
 

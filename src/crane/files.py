@@ -219,3 +219,16 @@ def file_names(texts: Iterable[str]) -> dict[str, str]:
 
 def _digest(name: str) -> str:
     return hashlib.sha256(os.fsencode(name)).hexdigest()[:8]
+
+
+REMOTE = ("s3", "gs", "gcs", "hdfs", "abfs", "abfss")
+"""What the paths of object stores begin with, before `://`."""
+
+
+def is_remote(path: object) -> bool:
+    """Whether a path lies in an object store.
+
+    >>> is_remote("s3://bucket/a.png"), is_remote("photos/a.png"), is_remote(Path("s3:/b/a.png"))
+    (True, False, False)
+    """
+    return isinstance(path, str) and path.partition("://")[0] in REMOTE and "://" in path

@@ -87,6 +87,7 @@ TYPES: Mapping[str, Any] = {
     "input": Paths,
     "output": PathText,
     "overwrite": bool,
+    "engine": Literal["local", "ray"],
     "shard": Text,
     "scores": Literal["csv", "parquet"],
     "part_size": PositiveInt,

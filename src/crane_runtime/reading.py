@@ -1,5 +1,6 @@
 """Reads images of any kind as 8-bit RGB, upright; without PyTorch."""
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from crane.errors import UsageError
-from crane.files import stand_in
+from crane.files import is_remote, stand_in
 
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom of a part of an image, in pixels."""
@@ -101,13 +102,14 @@ def naming(path: str | Path, kind: str) -> Iterator[None]:
         ) from error
     except UNREADABLE as error:
         what = stand_in(Path(path)) if Path(path).is_file() else None
-        reason = error or type(error).__name__ if what is None else f"it is {what}"
+        told = re.sub(r" <_io\.BytesIO[^>]*>", "", str(error)) or type(error).__name__
+        reason = told if what is None else f"it is {what}"
         raise UsageError(f"cannot read {kind} {path}: {reason}") from error
 
 
 def upright(path: str | Path, box: Box | None) -> Image.Image:
     """Decode the first frame, apply its EXIF orientation and crop it to the box."""
-    with Image.open(path) as image:
+    with Image.open(_opened(path)) as image:
         image.load()
         whole = ImageOps.exif_transpose(image)
     if box is None:
@@ -116,6 +118,15 @@ def upright(path: str | Path, box: Box | None) -> Image.Image:
     if not (0 <= left < right <= whole.width and 0 <= top < bottom <= whole.height):
         raise UsageError(f"box {box} is not inside {path}, {whole.width} x {whole.height} pixels")
     return whole.crop(box)
+
+
+def _opened(path: str | Path) -> Any:
+    """What PIL opens; the content of an object in a store, which needs the whole of crane."""
+    if not is_remote(path):
+        return path
+    from crane.data.remote import read_remote
+
+    return read_remote(str(path))
 
 
 def is_deep(image: Image.Image) -> bool:

@@ -8,6 +8,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from crane.checks import PathText, check_value, existing_file, existing_folder
 from crane.config import recipe_dir
 from crane.errors import InvalidValueError, UsageError
+from crane.files import is_remote
 from crane.gate import TARGET
 from crane.named_prompts import full_name, is_name, last_prompts
 
@@ -46,7 +47,9 @@ def check_files(config: DictConfig, command: str) -> None:
         for key in ("input", "calibration.input"):
             spec = OmegaConf.select(config, key)
             for entry in spec if isinstance(spec, ListConfig) else filter(None, [spec]):
-                if not has_magic(str(entry)) and not Path(entry).expanduser().exists():
+                if is_remote(entry) or has_magic(str(entry)):
+                    continue
+                if not Path(entry).expanduser().exists():
                     wanted = "an image, a folder, a glob or a list of paths"
                     raise UsageError(f"{key}: {entry} does not exist; give {wanted}", key=key)
 

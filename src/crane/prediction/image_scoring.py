@@ -198,10 +198,25 @@ def score_images(
         UsageError: An image is unreadable with `on_error` `fail`, or scores or maps are not finite.
             Names the image.
     """
+    batches_read = load(batches, options, pin_memory=device.type == "cuda")
+    yield from score_batches(
+        detector, batches_read, options.on_error, device=device, with_maps=with_maps
+    )
+
+
+def score_batches(
+    detector: Detector,
+    batches: Iterable[ReadBatch],
+    on_error: str,
+    *,
+    device: torch.device,
+    with_maps: bool,
+) -> Iterator[ImageScore]:
+    """Score images that have been read; see `score_images`."""
     launched: tuple[ReadBatch, HostCopy | None] | None = None
-    for batch in load(batches, options, pin_memory=device.type == "cuda"):
+    for batch in batches:
         unreadable = [image for image in batch.images if image.error is not None]
-        if unreadable and options.on_error == "fail":
+        if unreadable and on_error == "fail":
             first = unreadable[0]
             raise UsageError(f"{first.error}; on_error=skip goes on without it", key="on_error")
         copy = _launch(detector, batch.pixels, device, with_maps=with_maps)

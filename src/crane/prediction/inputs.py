@@ -8,35 +8,43 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from glob import glob, has_magic
 from pathlib import Path
+from typing import TypeVar
 
 from crane.checks import shown
 from crane.data import IMAGE_SUFFIXES, is_image
 from crane.data.doubts import MAX_LOOKED_AT, image_doubt, remarks
 from crane.data.filenames import first_few, may_be_image, unreadable, warn_of_other_files
+from crane.data.remote import list_remote
 from crane.data.roles import Roles
 from crane.errors import UsageError, counted
-from crane.files import cut_name
+from crane.files import cut_name, is_remote
 from crane.samples import ANOMALOUS
 
 logger = logging.getLogger(__name__)
 
-LIST_SUFFIXES = (".txt", ".lst")
-"""Endings of files that list images, one path a line."""
+LIST_SUFFIXES = (".txt", ".lst", ".parquet")
+"""Endings of files that list images: one path a line, or a column of paths."""
+
+PATH_COLUMNS = ("image", "path", "file", "filename")
+"""Names of the column of paths in a Parquet file; the first that is there is read."""
 
 OWN = ({"settings.json", "scores"}, {"record.json", "config.yaml"})
 """What is in every folder of a prediction, and in every folder of a run."""
 
 
+Named = TypeVar("Named", str, Path)
+
+
 class ListFile:
-    """The images that a text file names, one a line; streamed anew in each pass.
+    """The images that a file names; streamed anew in each pass.
 
     Args:
-        file: The list, in UTF-8. Paths are relative to its folder; empty lines and lines that
-            start with `#` are skipped.
+        file: Text in UTF-8 with a path a line, or Parquet with a column of `PATH_COLUMNS`. Paths
+            are relative to its folder; empty lines and lines that start with `#` are skipped.
         key: The configuration key it comes from, for errors.
 
     Raises:
-        UsageError: It names no image, or is not text.
+        UsageError: It names no image, is not text, or is not Parquet with such a column.
     """
 
     def __init__(self, file: Path, key: str = "input") -> None:
@@ -71,16 +79,43 @@ class ListFile:
 
     def _read(self) -> Iterator[str]:
         folder = "" if self.file.parent == Path() else str(self.file.parent)
+        if self.file.suffix.lower() == ".parquet":
+            for path in self._column():
+                yield path if is_remote(path) else os.path.join(folder, path)  # noqa: PTH118
+            return
         try:
             with self.file.open(encoding="utf-8-sig") as lines:
                 for line in map(str.strip, lines):
                     if line and not line.startswith("#"):
                         # A Path for each of millions of lines would take several times as long.
-                        yield os.path.join(folder, line)  # noqa: PTH118
+                        yield line if is_remote(line) else os.path.join(folder, line)  # noqa: PTH118
         except UnicodeDecodeError as error:
             raise UsageError(
                 f"the list {self.file} is not text in UTF-8: {error}", key=self.key
             ) from error
+
+    def _column(self) -> Iterator[str]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            with pq.ParquetFile(self.file) as file:
+                names = [name for name in PATH_COLUMNS if name in file.schema_arrow.names]
+                if not names:
+                    raise UsageError(
+                        f"{self.file} has no column of paths; call it {PATH_COLUMNS[0]}",
+                        key=self.key,
+                    )
+                for batch in file.iter_batches(columns=names[:1]):
+                    paths = batch.column(0)
+                    if paths.null_count or paths.type not in (pa.string(), pa.large_string()):
+                        raise UsageError(
+                            f"the column {names[0]} of {self.file} must hold text in each row",
+                            key=self.key,
+                        )
+                    yield from paths.to_pylist()
+        except pa.ArrowException as error:
+            raise UsageError(f"cannot read {self.file}: {error}", key=self.key) from error
 
 
 @dataclass(frozen=True)
@@ -145,9 +180,10 @@ def find_images(
     - A folder gives every image below it. Symbolic links are followed; hidden files are skipped.
       Folders inside it that predictions and runs of crane wrote are left out, with their number.
     - A glob (`photos/**/*.jpg`) gives the images among its matches.
-    - A `.txt` or `.lst` file lists images, see `ListFile`. They are not checked until they are
-      opened. A single list is streamed: its lines keep their order and are never all in memory; a
-      file that is listed twice is predicted on twice.
+    - A `.txt`, `.lst` or `.parquet` file lists images, see `ListFile`. They are not checked until
+      they are opened. A single list is streamed: its lines keep their order and are never all in
+      memory; a file that is listed twice is predicted on twice.
+    - `s3://bucket/photos` gives every image there, see `crane.data.remote`.
     - Any other file is taken as an image, whatever its name.
     - A sequence gives all that its entries give.
 
@@ -191,6 +227,9 @@ def find_images(
 
 
 def _find(entry: str | Path, key: str) -> tuple[Path, Sequence[str | Path]]:
+    if is_remote(entry):
+        paths = [one for one in list_remote(str(entry), key) if is_image(Path(one))]
+        return Path(str(entry)), _some(paths, f"there is no image below {entry}", key)
     path = Path(entry).expanduser()
     if path.is_dir():
         return path, _some(list(_walk(path)), f"there is no image below {path}", key)
@@ -211,7 +250,7 @@ def _is_list(path: Path) -> bool:
     return path.suffix.lower() in LIST_SUFFIXES and path.is_file()
 
 
-def _some(paths: list[Path], problem: str, key: str) -> list[Path]:
+def _some(paths: list[Named], problem: str, key: str) -> list[Named]:
     if not paths:
         suffixes = " ".join(sorted(IMAGE_SUFFIXES))
         raise UsageError(f"{problem}; images are files ending in {suffixes}", key=key)
@@ -282,7 +321,8 @@ def explain(
     if are_normal and wrong:
         logger.warning("%s: folders count as normal despite their names: %s", key, first_few(wrong))
     looked_at = images.paths[:: max(1, len(images) // MAX_LOOKED_AT)][:MAX_LOOKED_AT]
-    looked_at = looked_at if white_level is None else ()
+    local = (path for path in looked_at if white_level is None and not is_remote(path))
+    looked_at = tuple(local)
     doubts = [(path, doubt) for path in looked_at if (doubt := image_doubt(path)) is not None]
     for text in remarks(doubts, len(looked_at), "image", ""):
         logger.warning("%s: %s", key, text)

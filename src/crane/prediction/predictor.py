@@ -14,7 +14,7 @@ from functools import cache
 from itertools import islice
 from pathlib import Path
 from threading import Event
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from omegaconf import DictConfig
@@ -41,6 +41,7 @@ from crane.prediction.image_scoring import (
 from crane.prediction.inputs import ImageList, explain, find_images
 from crane.prediction.joining import join_parts
 from crane.prediction.outputs import OutputOptions, OutputWriter
+from crane.prediction.ray_engine import PartWriter, write_parts_on_ray
 from crane.prediction.resuming import check_settings, mark_decided, settled_threshold, start
 from crane.prediction.shards import Shard, find_shard
 from crane.prediction.table import PredictSummary, ScoreTable
@@ -55,6 +56,8 @@ from crane.prediction.watching import (
 logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
+
+Engine = Literal["local", "ray"]
 
 LAYOUT = 2
 """Of the folder of outputs; a prediction of another layout is not resumed."""
@@ -101,9 +104,7 @@ def predict(
             threshold.normals, "calibration.input", are_normal=True, white_level=config.white_level
         )
 
-    def load_detector() -> Detector:
-        return AnomalyDetector.from_config(config, checkpoint, options).score_batch
-
+    load_detector = _LoadDetector(config, checkpoint, options)
     made_of = {
         "checkpoint": checkpoint and sha256(Path(config.checkpoint).expanduser()),
         "class_name": config.class_name,
@@ -112,6 +113,8 @@ def predict(
         **({} if config.white_level is None else {"white_level": config.white_level}),
     }
     if config.watch:
+        if config.engine != "local":
+            raise UsageError("watch=true needs engine=local", key="engine")
         wanted = WatchOptions(config.poll_seconds, config.give_up_seconds, values["on_verdict"])
         return watch_predictions(
             load_detector,
@@ -142,7 +145,20 @@ def predict(
         threshold=threshold,
         device=options.device,
         show_progress=show_progress,
+        engine=config.engine,
     )
+
+
+@dataclass(frozen=True)
+class _LoadDetector:
+    """Loads the model of a configuration, here or in another process."""
+
+    config: DictConfig
+    checkpoint: PromptCheckpoint | None
+    options: DetectorOptions
+
+    def __call__(self) -> Detector:
+        return AnomalyDetector.from_config(self.config, self.checkpoint, self.options).score_batch
 
 
 def _threshold(
@@ -172,6 +188,7 @@ def write_predictions(
     threshold: Threshold | Calibration | None,
     device: torch.device,
     show_progress: bool,
+    engine: Engine = "local",
 ) -> PredictSummary:
     """Write scores, maps and overlays of the images of a shard that have none yet.
 
@@ -188,6 +205,7 @@ def write_predictions(
         threshold: Decides which images are called anomalous; None decides nothing.
         device: Where the model is.
         show_progress: Whether to draw a progress bar.
+        engine: `local` scores in this process, `ray` on the machines of a Ray cluster.
 
     Raises:
         UsageError: No part is missing and no image could be read; `output` holds a prediction with
@@ -198,7 +216,7 @@ def write_predictions(
     table = _table(output, outputs, threshold, len(images))
     missing = _missing(table, shard, set() if overwrite else table.present())
     load_once = cache(load_detector)
-    if missing:
+    if missing and engine == "local":
         load_once()  # first, so that an error in it leaves the folder as it was
     if missing or is_undecided:
         start(output, settings, overwrite=overwrite)
@@ -212,7 +230,11 @@ def write_predictions(
             _decide_again(table, writer, show_progress=show_progress)
             mark_decided(output, settings)
         if missing:
-            scorer.write_parts(missing, table, writer, summary)
+            if engine == "ray":
+                worker = PartWriter(load_detector, device, loading.on_error, table, writer)
+                _write_on_ray(missing, loading, worker, summary, show_progress=show_progress)
+            else:
+                scorer.write_parts(missing, table, writer, summary)
         absent = {*range(table.num_parts)} - table.present()
         summary.num_missing = sum(map(table.size, absent))
         if not absent:
@@ -310,6 +332,25 @@ def _decide_again(table: ScoreTable, outputs: OutputWriter, *, show_progress: bo
         rows, _ = table.read(number, names, is_undecided=True)
         scored = (outputs.scored_before(*pair) for pair in zip(own, rows, strict=True))
         table.write(number, list(outputs.rows(scored)))
+
+
+def _write_on_ray(
+    parts: Collection[int],
+    loading: LoadOptions,
+    writer: PartWriter,
+    summary: PredictSummary,
+    *,
+    show_progress: bool,
+) -> None:
+    """Write some parts on a Ray cluster, and count their images."""
+    writer.outputs.write_scale()
+    table = writer.table
+    paths = part_batches(writer.outputs.images, table, parts, table.part_size)
+    written = write_parts_on_ray(list(zip(sorted(parts), paths, strict=True)), loading, writer)
+    rows = (row for part in written for row in part)
+    num_images = sum(map(table.size, parts))
+    for row in _tracked(rows, num_images, "predicting on Ray", show_progress=show_progress):
+        summary.count([row])
 
 
 @dataclass(frozen=True)
