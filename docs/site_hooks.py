@@ -76,7 +76,8 @@ def command_line() -> Iterator[str]:
     all_groups = groups()
     for command, examples in EXAMPLES.items():
         file = conf_dir() / f"{command}.yaml"
-        yield f"## crane {command}\n\n{description(file, whole=True)}\n"
+        text = description(file, whole=True)
+        yield f"## crane {command}\n\n{text[0].upper()}{text[1:]}\n"
         yield "```sh\n" + "\n".join(examples) + "\n```\n"
         yield from _table("key", key_rows([*own_keys(file), *shared_keys(file)]))
         if used := sorted(groups_of(file) & set(all_groups)):
@@ -114,7 +115,8 @@ def _table(head: str, rows: list[tuple[str, str, str]]) -> Iterator[str]:
     if not rows:
         return
     has_default = any(default for _, default, _ in rows)
-    yield f"| {head} | {'default | ' * has_default}|\n| --- | {'--- | ' * has_default}--- |"
+    yield f"| {head} | {'default | ' * has_default}what it is |"
+    yield f"| --- | {'--- | ' * has_default}--- |"
     for name, default, text in rows:
         middle = f"{f'`{default}`' if default else ''} | " * has_default
         yield f"| `{name}` | {middle}{text.replace('|', chr(92) + '|')} |"

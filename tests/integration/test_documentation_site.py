@@ -17,6 +17,7 @@ import yaml
 
 import crane
 import crane.metrics
+import crane_runtime
 from crane.cli.validation import groups
 from crane.config import conf_dir
 
@@ -117,7 +118,9 @@ def test_pages_load_nothing_from_elsewhere(site, pages):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("module", "page"), [(crane, "python"), (crane.metrics, "metrics")])
+@pytest.mark.parametrize(
+    ("module", "page"), [(crane, "python"), (crane.metrics, "metrics"), (crane_runtime, "python")]
+)
 def test_every_public_name_is_in_the_reference(site, pages, module, page):
     for name in module.__all__:
         full = f"{module.__name__}.{name}"
