@@ -16,6 +16,7 @@ PUBLISHED_BACKBONE = "ViT-L-14-336"
 """The backbone that the published prompts were trained for."""
 EPOCH = 5
 """The epoch of a name without one: what the paper uses on industrial data sets."""
+_ON_HUB = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 _OF_EPOCH = re.compile(r"epoch_(\d+)\.safetensors")
 
 
@@ -99,3 +100,38 @@ def last_prompts(folder: Path, key: str = "checkpoint") -> Path:
             key=key,
         )
     return found[max(found)]
+
+
+class HubPlace(NamedTuple):
+    """A repository at a revision."""
+
+    repo: str
+    revision: str | None
+
+
+def is_on_hub(spec: object) -> bool:
+    """Whether a checkpoint is named by its repository.
+
+    >>> is_on_hub("hf://owner/name@v1"), is_on_hub("mini")
+    (True, False)
+    """
+    return isinstance(spec, str) and spec.startswith("hf://")
+
+
+def hub_place(spec: str, key: str = "checkpoint") -> HubPlace:
+    """The repository that a checkpoint names.
+
+    Raises:
+        UsageError: It names none.
+
+    >>> hub_place("hf://owner/name@v1")
+    HubPlace(repo='owner/name', revision='v1')
+    >>> hub_place("hf://name")
+    Traceback (most recent call last):
+    crane.errors.UsageError: checkpoint must be hf://OWNER/NAME or hf://OWNER/NAME@REVISION, not ...
+    """
+    found = _ON_HUB.fullmatch(spec)
+    if found is None or ".." in spec:
+        wanted = "hf://OWNER/NAME or hf://OWNER/NAME@REVISION"
+        raise UsageError(f"must be {wanted}, not {spec}", key=key)
+    return HubPlace(found["repo"], found["revision"])

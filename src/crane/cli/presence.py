@@ -10,7 +10,7 @@ from crane.config import recipe_dir
 from crane.errors import InvalidValueError, UsageError
 from crane.files import is_remote
 from crane.gate import TARGET
-from crane.named_prompts import full_name, is_name, last_prompts
+from crane.named_prompts import full_name, hub_place, is_name, is_on_hub, last_prompts
 
 
 def check_files(config: DictConfig, command: str) -> None:
@@ -58,7 +58,9 @@ def _check_checkpoint(spec: str) -> None:
     """Check that a checkpoint is a published name, a file, or the folder of a training."""
     if spec == "auto":
         return
-    if is_name(spec):
+    if is_on_hub(spec):
+        hub_place(spec)
+    elif is_name(spec):
         full_name(spec)
     elif Path(spec).expanduser().is_dir():
         last_prompts(Path(spec).expanduser())

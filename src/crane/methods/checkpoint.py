@@ -25,9 +25,16 @@ from crane.files import stand_in, write_bytes
 from crane.identity import MODEL_KEYS
 from crane.methods.detector import Detector
 from crane.methods.official import from_other_authors, is_official, prompts_from_official
-from crane.named_prompts import MINI, PUBLISHED_BACKBONE, full_name, is_name, last_prompts
+from crane.named_prompts import (
+    MINI,
+    PUBLISHED_BACKBONE,
+    full_name,
+    is_name,
+    is_on_hub,
+    last_prompts,
+)
 from crane.prompts import check_learned
-from crane.weights import MINI_CLIP, find_weights
+from crane.weights import MINI_CLIP, fetch_checkpoint, find_weights
 
 FORMAT = "crane-prompts-1"
 AUTO = "auto"
@@ -211,8 +218,8 @@ def open_checkpoint(
 
     Args:
         spec: A name (see `prompt_names`; the authors' checkpoints are downloaded when first used,
-            which is announced, and compared with their sha256), the folder of a training, or a
-            file.
+            which is announced, and compared with their sha256), the folder of a training, a file,
+            or a repository of the Hugging Face Hub, `hf://OWNER/NAME` or `hf://OWNER/NAME@REVISION`.
         weights_dir: Where named checkpoints are looked for and downloaded to.
         allow_download: Whether a missing one is downloaded.
         key: The key that named it, for errors.
@@ -222,6 +229,9 @@ def open_checkpoint(
     """
     if isinstance(spec, (str, Path)) and str(spec) and Path(spec).expanduser().is_dir():
         return read_checkpoint(last_prompts(Path(spec).expanduser(), key), key=key)
+    if is_on_hub(spec):
+        path = fetch_checkpoint(str(spec), allow_download, key=key)
+        return replace(read_checkpoint(path, key=key), name=str(spec))
     if not is_name(spec):
         return read_checkpoint(spec, key=key)
     name = full_name(str(spec), key)

@@ -243,7 +243,8 @@ class AnomalyDetector:
         if self.config is None:
             raise UsageError("this model has no configuration to save; load it with crane.load")
         decided = {} if self.threshold is None else {THRESHOLD: dataclasses.asdict(self.threshold)}
-        info = json.loads(json.dumps(decided))
+        sources = self.origin.get("sources")
+        info = json.loads(json.dumps({**({"sources": sources} if sources else {}), **decided}))
         save_prompts(path, self.model, model_config(self.config), info)
         return path
 
@@ -276,6 +277,62 @@ class AnomalyDetector:
         if calibration is not None:
             arrays = (np.asarray(any_rgb(one, str(one))) for one in _each(calibration))
         return export(self, path, precision=precision, size=size, calibration=arrays)
+
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        *,
+        repo: str = "owner/name",
+        licence: str | None = None,
+        results: str | Path | None = None,
+    ) -> Path:
+        """Write a folder for the Hugging Face Hub: checkpoint, `config.json` and a model card.
+
+        Args:
+            folder: Made if missing; files of the same names are replaced.
+            repo: The repository that the card names.
+            licence: Of what was learned, as the hub names it, such as `mit`.
+            results: The folder of a run, whose numbers the card shows.
+
+        Returns:
+            The folder; `crane.load` reads its `model.safetensors`.
+
+        Raises:
+            UsageError: As `save`; or there are no such results.
+        """
+        from crane.prediction.hub_folder import save_folder
+
+        return save_folder(self, folder, repo=repo, licence=licence, results=results)
+
+    def push_to_hub(
+        self,
+        repo: str,
+        *,
+        licence: str | None = None,
+        results: str | Path | None = None,
+        private: bool = False,
+        token: str | None = None,
+    ) -> str:
+        """Upload what `save_pretrained` writes; `crane.load("hf://OWNER/NAME")` reads it.
+
+        Args:
+            repo: `OWNER/NAME`; created if missing.
+            licence: As of `save_pretrained`.
+            results: As of `save_pretrained`.
+            private: Whether a repository that is created is private.
+            token: Of the hub; that of `hf auth login` unless given.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            UsageError: As `save_pretrained`; or the hub cannot be reached, or refuses.
+        """
+        from crane.prediction.hub_folder import push_folder
+
+        return push_folder(
+            self, repo, licence=licence, results=results, private=private, token=token
+        )
 
     def __repr__(self) -> str:
         name = type(self.model).__name__
@@ -333,7 +390,8 @@ def load(
     Args:
         checkpoint: A file; the folder of a training; a name (`crane_mvtec`, `crane_visa`,
             `crane_plus_mvtec`, `crane_plus_visa`, each with `@1` to `@5` for an epoch; `mini`,
-            a toy to try things with); or `auto`, the published prompts of the method chosen.
+            a toy to try things with); `hf://OWNER/NAME@REVISION`; or `auto`, the published prompts
+            of the method chosen.
         device: `auto`, `cpu`, `gpu` (or `cuda`) or `mps`.
         precision: `32-true`, `bf16-mixed` or `16-mixed`.
         image_size: Side of the square that images are resized to; the checkpoint's unless given.

@@ -9,6 +9,7 @@ from crane.weights.catalogue import (
     described_prompts,
 )
 from crane.weights.embedded import MINI_CLIP, open_clip_with_mini
+from crane.weights.hub_checkpoint import HUB_FILE, fetch_checkpoint
 from crane.weights.hub_code import (
     find_hub_code,
     hub_code_address,
@@ -39,6 +40,7 @@ from crane.weights.state_dict import (
 
 __all__ = [
     "CATALOGUE",
+    "HUB_FILE",
     "HUB_REPOS",
     "MINI_CLIP",
     "MISSING",
@@ -50,6 +52,7 @@ __all__ = [
     "check_image_size",
     "describe",
     "described_prompts",
+    "fetch_checkpoint",
     "find_hub_code",
     "find_weights",
     "hub_code_address",
