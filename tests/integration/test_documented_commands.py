@@ -78,6 +78,7 @@ def test_the_tour_runs_as_written(tmp_path):
 
 
 PYTHON = [ROOT / "README.md", ROOT / "docs" / "python.md"]
+NEWCOMERS = [ROOT / "docs" / name for name in ("index.md", "from/anomalib.md")]
 
 
 @pytest.mark.parametrize("page", PYTHON, ids=[page.name for page in PYTHON])
@@ -98,6 +99,19 @@ def test_python_runs_as_written(page, tmp_path, monkeypatch):
         exec(text, names)
     assert shown
     assert (tmp_path / "my_parts.safetensors").is_file()
+
+
+@pytest.mark.parametrize("page", NEWCOMERS, ids=[page.name for page in NEWCOMERS])
+def test_python_for_newcomers_runs_as_written(page, tmp_path, monkeypatch):
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (40, 30)).save(tmp_path / "photos" / "part.png")
+    monkeypatch.chdir(tmp_path)
+    shown = [
+        one.text for one in blocks(page.read_text(encoding="utf-8")) if one.language == "python"
+    ]
+    for text in shown:
+        exec(text, {})
+    assert shown
 
 
 def load_as_documented(checkpoint: Path) -> tuple[int, tuple[int, ...]]:
