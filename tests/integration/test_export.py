@@ -2,10 +2,16 @@
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
+import crane_runtime
+from crane.config import compose
+from crane.data.images import RESIZERS, image_to_tensor
 from crane.errors import UsageError
-from crane.prediction import Threshold
+from crane.prediction import AnomalyDetector, DetectorOptions, Threshold
 from crane.prediction.exporting import Exported
+from crane.prediction.one_graph import resized_like
 from exports import tiny_detector
 
 RNG = np.random.default_rng(3)
@@ -43,6 +49,7 @@ def agree(detector, path, shapes, *, within):
                     assert verdict == one.is_anomalous
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", METHODS)
 def test_each_method_gives_the_same_in_onnx_runtime(method, tmp_path):
     detector = tiny_detector(method, *METHODS[method])
@@ -60,6 +67,71 @@ def test_methods_that_are_not_one_graph_say_why(method, why, more, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "within"), [("m.onnx", 1e-5), ("m.pt2", 1e-5), ("m.xml", 1e-3)])
 def test_each_format_gives_the_same_for_every_size(detector, name, within, tmp_path):
     agree(detector, detector.export(tmp_path / name), SHAPES, within=within)
+
+
+@pytest.mark.parametrize("resizer", RESIZERS)
+@pytest.mark.parametrize("shape", [(56, 56), (70, 110), (300, 7), (1, 1), (57, 55)])
+def test_the_graph_resizes_as_files_are_resized(resizer, shape):
+    image = RNG.integers(0, 256, (*shape, 3), dtype=np.uint8)
+    wanted = image_to_tensor(Image.fromarray(image), 56, resizer) * 255
+    own = resized_like(resizer, torch.from_numpy(image).permute(2, 0, 1)[None], 56)[0]
+    # Torch itself rounds otherwise on processors without AVX2.
+    assert (own - wanted).abs().max() < (1.5 if resizer == "torch" else 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("model.bin", {}, "must end in .onnx, .pt2 or .xml"),
+        ("model.pt2", {"precision": "int8"}, "int8 needs format=onnx"),
+        ("model.onnx", {"precision": "bf16"}, "precision must be"),
+        ("model.onnx", {"size": [480]}, "size must be a list of height and width"),
+        ("model.onnx", {"size": [480, 0]}, "size"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused_before_any_work(
+    detector, name, options, message, tmp_path
+):
+    with pytest.raises(UsageError, match=message):
+        detector.export(tmp_path / name, **options)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_lower_precisions_stay_close(detector, precision, tmp_path):
+    path = detector.export(tmp_path / "m.onnx", precision=precision, size=(60, 80))
+    agree(detector, path, [(2, 60, 80, 3)], within={"fp16": 5e-3, "int8": 0.1}[precision])
+
+
+@pytest.mark.long
+def test_the_command_writes_a_file_and_compares_it(crane, tmp_path):
+    typed = ("export", "checkpoint=mini", "threshold=0.4", "size=[60,80]")
+    outcome = crane(*typed, "precision=fp16", f"run_dir={tmp_path / 'run'}")
+    assert outcome.code == 0, outcome.err
+    assert "scores differ by at most" in outcome.out
+    model = crane_runtime.load(tmp_path / "run" / "model.onnx")
+    assert model.threshold == crane_runtime.Threshold(0.4)
+    assert (model.facts["checkpoint"], model.facts["precision"]) == ("mini", "fp16")
+    assert len(model.facts["checkpoint_sha256"]) == 64
+    with pytest.raises(UsageError, match="takes images of 60 x 80 pixels"):
+        model.predict(np.zeros((50, 80, 3), np.uint8))
+
+
+def test_the_command_refuses_a_name_of_another_format(crane):
+    outcome = crane("export", "checkpoint=mini", "output=model.onnx", "format=openvino")
+    assert outcome.code == 2
+    assert "model.onnx must end in .xml for format=openvino" in outcome.err
+
+
+@pytest.mark.slow
+def test_the_full_size_gives_the_same(tmp_path):
+    backbone = ["backbone=clip_vit_l14_336", "backbone.model.weights=random"]
+    options = DetectorOptions(torch.device("cpu"), "32-true", "none")
+    config = compose("predict", [*backbone, "method=crane", "input=none"])
+    detector = AnomalyDetector.from_config(config, None, options)
+    agree(detector, detector.export(tmp_path / "m.onnx"), [(1, 480, 640, 3)], within=1e-4)

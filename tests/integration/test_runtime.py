@@ -74,6 +74,7 @@ def photos(tmp_path_factory):
     return sorted(folder.iterdir())
 
 
+@pytest.mark.long
 def test_without_pytorch_results_are_the_same(detector, model, photos, tmp_path):
     typed = [sys.executable, "-c", SCRIPT, model, tmp_path, *photos]
     done = subprocess.run(typed, capture_output=True, text=True, timeout=120)
@@ -93,6 +94,7 @@ def test_without_pytorch_results_are_the_same(detector, model, photos, tmp_path)
             assert [one[:2] for one in regions] == [[[*r.box], r.area] for r in wanted.regions]
 
 
+@pytest.mark.long
 def test_images_in_memory_give_the_same_in_batches_and_alone(detector, model, photos):
     loaded = crane_runtime.load(model, threshold=0.5)
     pixels = [np.asarray(Image.open(path).convert("RGB")) for path in photos]
@@ -106,6 +108,7 @@ def test_images_in_memory_give_the_same_in_batches_and_alone(detector, model, ph
     assert floats.score == pytest.approx(together[0].score, abs=1e-6)
 
 
+@pytest.mark.long
 def test_the_file_says_what_it_is(detector, model):
     facts = crane_runtime.load(model).facts
     assert facts["method"] == "Crane"
@@ -114,6 +117,7 @@ def test_the_file_says_what_it_is(detector, model):
     assert {"crane", "torch", "class_name"} <= set(facts)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("images", "message"),
     [
