@@ -138,6 +138,13 @@ def test_methods_are_compared_with_the_vit(bench):
         assert claim["wanted"] == pytest.approx(float(limit), abs=0.01)
 
 
+def test_requests_to_a_server_are_counted(bench):
+    report = result_of(bench("serve"), "serve")
+    assert figures(report)["serve: requests lost"] == 0
+    assert [row[0] for row in report["rows"]] == ["1", "2", "4", "8"]
+    assert all(float(row[1]) > 0 for row in report["rows"])
+
+
 def test_every_benchmark_of_the_page_has_been_tried():
     assert set(NAMES) == {
         "forward",
@@ -147,5 +154,6 @@ def test_every_benchmark_of_the_page_has_been_tried():
         "sweep",
         "growth",
         "start_up",
+        "serve",
         "gpu",
     }
