@@ -15,7 +15,18 @@ from benchmarks._page import write_page
 from crane.runs import begin_record
 
 HERE = Path(__file__).parent
-NAMES = ("forward", "methods", "text", "epochs", "sweep", "growth", "start_up", "serve", "gpu")
+NAMES = (
+    "forward",
+    "methods",
+    "text",
+    "epochs",
+    "sweep",
+    "growth",
+    "start_up",
+    "serve",
+    "export",
+    "gpu",
+)
 """Benchmarks of README.md in its order; each module has `run(options)`."""
 PAGES = ("metrics", "loading", "evaluation_share")
 """Benchmarks that write a page of their own."""
