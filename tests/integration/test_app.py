@@ -16,6 +16,8 @@ from PIL import Image
 import crane
 from crane.errors import UsageError
 
+pytestmark = pytest.mark.long
+
 pytest.importorskip("gradio", reason="gradio is not installed")
 
 CHROMIUM = which("chromium") or which("chromium-browser") or which("google-chrome")

@@ -14,6 +14,8 @@ from crane.prediction.exporting import Exported
 from crane.prediction.one_graph import resized_like
 from exports import tiny_detector
 
+pytestmark = pytest.mark.long
+
 RNG = np.random.default_rng(3)
 SHAPES = [(1, 70, 110, 3), (3, 30, 20, 3), (2, 56, 56, 3), (1, 1, 1, 3), (1, 300, 7, 3)]
 METHODS = {

@@ -15,6 +15,8 @@ import yaml
 import crane as package
 from crane.errors import UsageError
 
+pytestmark = pytest.mark.long
+
 IMAGE = np.random.default_rng(8).integers(0, 256, (60, 80, 3), dtype=np.uint8)
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -14,6 +14,8 @@ from crane.errors import UsageError
 from crane.prediction import Threshold
 from exports import tiny_detector
 
+pytestmark = pytest.mark.long
+
 SCRIPT = """
 import json, sys
 

@@ -22,6 +22,8 @@ from PIL import Image
 
 import crane
 
+pytestmark = pytest.mark.long
+
 pytest.importorskip("litserve", reason="litserve is not installed")
 
 COMMAND = (sys.executable, "-m", "crane", "serve", "checkpoint=mini")

@@ -22,6 +22,8 @@ from crane.prediction import table, watching
 from crane.prediction.arrivals import Arrivals
 from crane.prediction.verdict_hook import VerdictHook
 
+pytestmark = pytest.mark.long
+
 RNG = np.random.default_rng(5)
 WORDS = ("predict", "checkpoint=mini", "watch=true", "accelerator=cpu", "poll_seconds=0.05")
 
