@@ -9,9 +9,11 @@ import crane_runtime
 from crane import load
 from crane.config import compose
 from crane.data.images import RESIZERS, image_to_tensor
+from crane.drawn import embedded_domain
+from crane.drawn.scene import render
 from crane.errors import UsageError
 from crane.prediction import AnomalyDetector, DetectorOptions, Threshold
-from crane.prediction.exporting import Exported
+from crane.prediction.exporting import Exported, differences
 from crane.prediction.one_graph import resized_like
 from exports import tiny_detector
 
@@ -105,11 +107,15 @@ def test_what_cannot_be_exported_is_refused_before_any_work(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_lower_precisions_stay_close(precision, tmp_path):
-    detector = load("mini", device="cpu")  # random weights leave int8 little to keep
-    path = detector.export(tmp_path / "m.onnx", precision=precision, size=(60, 80))
-    agree(detector, path, [(2, 60, 80, 3)], within={"fp16": 5e-3, "int8": 0.1}[precision])
+@pytest.mark.parametrize(("precision", "within"), [("fp16", 5e-3), ("int8", 0.1)])
+def test_lower_precisions_stay_close(precision, within, tmp_path):
+    # Random weights and noise leave int8 nothing to keep: drawn photographs, pretrained weights.
+    detector, domain = load("mini", device="cpu"), embedded_domain("photos")
+    images = [render(domain, one).image for one in domain.pictures()[::40]]
+    path = detector.export(tmp_path / "m.onnx", precision=precision)
+    found = differences(detector, path, images)
+    assert max(found) < within
+    assert found.mean_map < within / 10
 
 
 @pytest.mark.long
