@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from crane import __version__
 from crane.config import plain
-from crane.errors import UsageError
+from crane.errors import UsageError, counted
 from crane.files import uncell, write_json, write_text
 from crane.methods import model_config
 from crane.named_prompts import hub_place
@@ -113,8 +113,9 @@ def _card(
     if detector.threshold is not None:
         decides = f"{detector.threshold.value:.4g}"
         if detector.threshold.num_normals is not None:
+            normals = counted(detector.threshold.num_normals, "normal image")
             decides += (
-                f", calibrated on {detector.threshold.num_normals} normal images for "
+                f", calibrated on {normals} for "
                 f"{detector.threshold.false_alarm_rate:.0%} false alarms"
             )
         facts.append(("threshold", decides))

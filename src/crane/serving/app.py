@@ -80,7 +80,7 @@ class Scored(NamedTuple):
         return Scored(self.names, [replace(one, threshold=threshold) for one in self.results])
 
 
-class Panel(NamedTuple):
+class Side(NamedTuple):
     """The elements of one method."""
 
     checkpoint: Any
@@ -129,7 +129,8 @@ class App:
         if not files:
             raise UsageError("drop some images first")
         if len(files) > options.max_images:
-            raise UsageError(f"{len(files)} images are too many; max_images={options.max_images}")
+            many = counted(len(files), "image is", "images are")
+            raise UsageError(f"{many} too many; max_images={options.max_images}")
         names, images, room = [], [], options.max_pixels
         for path in map(Path, files):
             image = rgb_from_bytes(path.read_bytes(), path.name, max_pixels=room)
@@ -239,7 +240,7 @@ class App:
             self._connect(files, panels, (good, rate, calibrate, said), (pack, packed))
         return page
 
-    def _panel(self, number: int) -> Panel:
+    def _panel(self, number: int) -> Side:
         first = [] if number == 1 else [NONE]
         with gr.Column(min_width=320):
             with gr.Row():
@@ -269,9 +270,9 @@ class App:
                 height="auto",
                 elem_id=f"maps_{number}",
             )
-        return Panel(checkpoint, attention, threshold, pixel, verdicts, gallery, scored)
+        return Side(checkpoint, attention, threshold, pixel, verdicts, gallery, scored)
 
-    def _connect(self, files: Any, panels: Sequence[Panel], calibration: Any, packing: Any) -> None:
+    def _connect(self, files: Any, panels: Sequence[Side], calibration: Any, packing: Any) -> None:
         quiet: dict[str, Any] = {"api_visibility": "private"}
         for one in panels:
             inputs = [files, one.checkpoint, one.attention, one.threshold, one.pixel]
