@@ -212,7 +212,8 @@ def _write_onnx(raw: Path, path: Path, facts: Mapping[str, Any]) -> None:
 def _write_openvino(raw: Path, path: Path, facts: Mapping[str, Any], *, half: bool) -> None:
     import openvino
 
-    model = openvino.convert_model(raw)
+    # openvino.convert_model would report its use over the network, from a process of its own.
+    model = openvino.Core().read_model(raw)
     model.set_rt_info(json.dumps(facts), [NAMESPACE])
     with replacing(path.with_suffix(".bin")) as weights, replacing(path) as part:
         openvino.save_model(model, part, compress_to_fp16=half)
