@@ -145,6 +145,12 @@ def test_requests_to_a_server_are_counted(bench):
     assert all(float(row[1]) > 0 for row in report["rows"])
 
 
+def test_exported_files_are_compared_with_pytorch(bench):
+    report = result_of(bench("export"), "export")
+    assert figures(report)["export, fp32: largest difference of a score or pixel"] < 1e-4
+    assert [row[0] for row in report["rows"]][:2] == ["PyTorch", "fp32"]
+
+
 def test_every_benchmark_of_the_page_has_been_tried():
     assert set(NAMES) == {
         "forward",
@@ -155,5 +161,6 @@ def test_every_benchmark_of_the_page_has_been_tried():
         "growth",
         "start_up",
         "serve",
+        "export",
         "gpu",
     }

@@ -220,7 +220,7 @@ def test_the_site_in_a_browser(address):
                 page.locator("label[for=__search]").first.click()
             page.locator(".md-search__input").fill("conformal")
             page.locator(".md-search-result__link", has_text="threshold").first.wait_for(
-                timeout=10_000
+                timeout=60_000
             )
         running.close()
     assert heard == []
