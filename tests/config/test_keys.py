@@ -43,6 +43,7 @@ def test_every_key_is_classified():
         effect_of(key)
 
 
+@pytest.mark.long
 def test_every_row_of_the_table_classifies_a_key():
     first = {
         next(row.pattern for row in KEYS if fnmatchcase(key, row.pattern)) for key in every_key()

@@ -3,12 +3,15 @@
 import os
 from pathlib import Path
 
+import pytest
 import torch
 
 from benchmarks._harness import Options, fastest, isolated, peak_allocated, peak_memory
 from benchmarks._runs import make_images
 from crane.data import index_folder
 from processes import own_pid
+
+pytestmark = pytest.mark.long
 
 MEGABYTE = 1 << 20
 

@@ -105,6 +105,7 @@ def test_words_of_other_frameworks_get_a_hint(crane, typed, said):
     assert said in outcome.err
 
 
+@pytest.mark.long
 def test_a_recipe_of_the_package_is_found_by_its_name(crane, monkeypatch, tmp_path):
     """As from a wheel: conf and recipes lie in the package, and results go to the folder here."""
     from crane.cli import reproduce

@@ -7,6 +7,8 @@ import pytest
 
 from crane.runs import DatasetResult, write_results_json
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def sweep(crane, tiny, use, tmp_path):
@@ -52,7 +54,6 @@ def test_a_sweep_becomes_tables_figures_and_a_page(crane, sweep, tmp_path):
     assert "figures" not in outcome.out
 
 
-@pytest.mark.long
 def test_a_sweep_is_reported_whole_though_some_was_done_before(crane, tiny, use, tmp_path):
     data = [*use("source", "alpha"), *use("targets", "gamma")]
 
@@ -72,7 +73,6 @@ def test_a_sweep_is_reported_whole_though_some_was_done_before(crane, tiny, use,
     assert all(re.search(r"second/\d_attention=.*: failed: ", line) for line in failed)
 
 
-@pytest.mark.long
 def test_tests_of_a_sweeps_checkpoints_are_told_apart_by_their_trainings(
     crane, tiny, use, tmp_path
 ):

@@ -84,7 +84,6 @@ def shown(page, column):
     return rows.locator(f":scope > :nth-child({column})").all_inner_texts()
 
 
-@pytest.mark.long
 def test_the_table_is_sorted_by_a_click_on_a_heading(open_page):
     page = open_page()
     assert page.locator("#num-rows").inner_text() == "5 rows"
@@ -223,7 +222,6 @@ def test_nothing_sticks_out_on_a_phone(open_page, scheme):
         assert box["x"] + box["width"] <= PHONE["width"]
 
 
-@pytest.mark.long
 def test_the_page_is_dark_in_the_dark(open_page):
     def brightness(scheme):
         page = open_page(color_scheme=scheme)

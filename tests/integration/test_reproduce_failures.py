@@ -13,6 +13,8 @@ from crane.training.callbacks import KeepPrompts
 from miniatures import MINIATURES
 from reproductions import EXPERIMENTS, SMALL, runs_of
 
+pytestmark = pytest.mark.long
+
 EXPERIMENT = "ablation_temperature"
 
 
@@ -79,7 +81,6 @@ def prompts(runs):
     }
 
 
-@pytest.mark.long
 def test_seeds_are_an_axis(whole, world):
     numbers = numbers_of(world / "results")
     assert {number.seeds for number in numbers.values()} == {"1 2"}

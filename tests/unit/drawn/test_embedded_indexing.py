@@ -13,10 +13,11 @@ from crane.errors import UsageError
 from crane.gate import build
 from crane.types import ANOMALOUS
 
+pytestmark = pytest.mark.long
+
 CONF = Path(__file__).parents[3] / "conf" / "dataset"
 
 
-@pytest.mark.long
 def test_the_index_lists_every_test_image(boards):
     domain = embedded_domain("boards")
     assert boards.name == "embedded_boards"

@@ -24,6 +24,8 @@ from reference import crane_slow, scoring_slow
 from reference.build import composed, furthest
 from reference.generated import generated_clip_state_dict, generated_prompts, generated_tensor
 
+pytestmark = pytest.mark.long
+
 CLOSE = 1e-7
 WORDS = yaml.safe_load((files("crane.prompts") / "ensembles.yaml").read_text(encoding="utf-8"))
 CLASSES = ["bottle", "pipe-fryum", "macaroni2", "carpet"]

@@ -181,6 +181,7 @@ def cases(draw: st.DrawFn, **fixed: object) -> Case:
     return case
 
 
+@pytest.mark.long
 @settings(max_examples=16, deadline=None, derandomize=True, phases=PHASES)
 @given(cases())
 @torch.no_grad()

@@ -7,6 +7,8 @@ from crane.cli.validation import options
 from crane.config import compose, conf_dir
 from crane.methods import build_model
 
+pytestmark = pytest.mark.long
+
 METHODS = options(conf_dir() / "method")
 CLASSES = ["bottle", "metal nut"]
 

@@ -8,6 +8,8 @@ import pytest
 
 import crane.metrics
 
+pytestmark = pytest.mark.long
+
 PROCESS = Path(__file__).with_name("metrics_process.py")
 
 
@@ -32,7 +34,6 @@ def results(tmp_path_factory):
     return {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("mode", ["binned", "exact"])
 @pytest.mark.parametrize("process", ["2_0", "2_1", "3_0", "3_1", "3_2"])
 def test_any_number_of_processes_gives_the_values_of_one(results, mode, process):

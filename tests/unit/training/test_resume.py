@@ -14,6 +14,8 @@ from crane.errors import UsageError
 from crane.methods import build_model, model_config, read_checkpoint
 from crane.training import CraneModule
 
+pytestmark = pytest.mark.long
+
 MOSAICS = ("data.mosaic_rate=0.5", "prompt.context_in_training=0.5")
 """What draws random numbers in a training."""
 
