@@ -36,10 +36,10 @@ setup: $(READY)  ## Set up the environment; CPU=1 takes PyTorch's build without 
 demo: $(READY)  ## Train Crane and Crane+ on one domain, test on others, draw heat maps (no downloads)
 	$(BIN)/crane demo
 
-test: $(READY)  ## Run the tests (8 minutes on two cores)
+test: $(READY)  ## Run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-test-long: $(READY)  ## Run the tests that every change must pass, too: whole sweeps, suites and commands
+test-long: $(READY)  ## Run the longer tests: whole sweeps, suites and commands
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m 'long and not slow'
 
 test-slow: $(READY)  ## Run the tests that take minutes or gigabytes
