@@ -18,14 +18,14 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "crane needs Python 3.10 or newer; name one: make PYTHON=python3.11 ..."; exit 1; }
 ifdef CPU
-	@test -n "$(TORCH_CPU_INDEX)" || { echo "CPU=1 needs TORCH_CPU_INDEX=ADDRESS, the one after" \
-		"--index-url that pytorch.org/get-started shows for pip and CPU"; exit 1; }
+	@test -n "$(TORCH_CPU_INDEX)" || { echo "CPU=1 needs TORCH_CPU_INDEX=ADDRESS, the address of" \
+		"PyTorch's builds for the CPU, which pytorch.org/get-started shows for pip and CPU"; exit 1; }
 endif
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 		{ rm -rf $(VENV); echo "Python's venv module is missing; on Debian: apt install python3-venv"; exit 1; }
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 ifdef CPU
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch torchvision --index-url $(TORCH_CPU_INDEX)
+	PIP_INDEX_URL=$(TORCH_CPU_INDEX) $(BIN)/python -m pip install --quiet --constraint constraints.txt torch torchvision
 endif
 	@echo "installing crane and what it needs (with PyTorch about 6 GB, or 1.5 GB with CPU=1; some minutes)"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev

@@ -1,7 +1,9 @@
 """Each benchmark runs in its miniature, which measures nothing, and says what it is to say."""
 
 import json
+import re
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -151,16 +153,6 @@ def test_exported_files_are_compared_with_pytorch(bench):
     assert [row[0] for row in report["rows"]][:2] == ["PyTorch", "fp32"]
 
 
-def test_every_benchmark_of_the_page_has_been_tried():
-    assert set(NAMES) == {
-        "forward",
-        "methods",
-        "text",
-        "epochs",
-        "sweep",
-        "growth",
-        "start_up",
-        "serve",
-        "export",
-        "gpu",
-    }
+def test_every_benchmark_of_the_page_is_tried():
+    tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_benchmarks*.py"))
+    assert set(NAMES) <= set(re.findall(r'bench\("(\w+)"', tests))

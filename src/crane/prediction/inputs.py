@@ -80,15 +80,13 @@ class ListFile:
     def _read(self) -> Iterator[str]:
         folder = "" if self.file.parent == Path() else str(self.file.parent)
         if self.file.suffix.lower() == ".parquet":
-            for path in self._column():
-                yield path if is_remote(path) else os.path.join(folder, path)  # noqa: PTH118
+            yield from (_inside(folder, path) for path in self._column())
             return
         try:
             with self.file.open(encoding="utf-8-sig") as lines:
                 for line in map(str.strip, lines):
                     if line and not line.startswith("#"):
-                        # A Path for each of millions of lines would take several times as long.
-                        yield line if is_remote(line) else os.path.join(folder, line)  # noqa: PTH118
+                        yield _inside(folder, line)
         except UnicodeDecodeError as error:
             raise UsageError(
                 f"the list {self.file} is not text in UTF-8: {error}", key=self.key
@@ -224,6 +222,11 @@ def find_images(
         )
     ordered = sorted(found, key=Path)
     return ImageList(Path(os.path.commonpath(roots)), tuple(found[path] for path in ordered))
+
+
+def _inside(folder: str, path: str) -> str:
+    # A Path for each of millions of lines would take several times as long.
+    return path if is_remote(path) else os.path.join(folder, path)  # noqa: PTH118
 
 
 def _find(entry: str | Path, key: str) -> tuple[Path, Sequence[str | Path]]:

@@ -233,5 +233,6 @@ class Watcher:
 def _said(verdict: Mapping[str, object]) -> str:
     if verdict["score"] is None:
         return f"{verdict['image']}: skipped, {verdict['error']}"
-    called = {True: "anomalous, ", False: "normal, ", None: ""}[verdict["is_anomalous"]]  # type: ignore[index]
+    is_anomalous = verdict["is_anomalous"]
+    called = "" if is_anomalous is None else "anomalous, " if is_anomalous else "normal, "
     return f"{verdict['image']}: {called}score {verdict['score']:.3f}"
