@@ -197,7 +197,7 @@ def _located(target: object, key: str) -> Callable[..., Any]:
     except AttributeError as error:
         raise _unknown(name, key) from error
     if not callable(built):
-        raise UsageError(f"{name} is no function or class", key=key)
+        raise UsageError(f"{name} is not a function or class", key=key)
     return built
 
 

@@ -82,7 +82,7 @@ def index_set(
     ]
     if not found:
         others = [f"{c} holds {_content(c)}" for c in candidates[1:]]
-        problem = f"holds {_content(candidates[0])}, which is no known layout of it"
+        problem = f"holds {_content(candidates[0])}, which is not a known layout of it"
         raise request.refusal("; ".join([problem, *others]), candidates[0])
     if len(found) > 1:
         copies = ", ".join(str(place) for place, _ in found[1:])

@@ -168,7 +168,7 @@ def _data_set(name: str, node: DictConfig, strict: bool) -> DataSet:
         card = build(node.card, f"targets.{node.name}.card")
     rows = () if card is None else tuple(card.table_rows)
     average = f"average_{card.domain}" if card is not None and rows else ""
-    check(node, f"targets.{name}")  # a wrong configuration is no missing data set
+    check(node, f"targets.{name}")  # a wrong configuration does not mean missing data
     try:
         index: Index = build(node, f"targets.{name}")
     except UsageError as error:

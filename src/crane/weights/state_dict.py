@@ -91,7 +91,7 @@ def _read_torchscript(path: Path) -> dict[str, Tensor]:
             return dict(torch.jit.load(path, map_location="cpu").state_dict())
     except RuntimeError as error:
         reason = str(error).partition("\n")[0]
-        raise UsageError(f"{path} is no whole TorchScript archive: {reason}") from error
+        raise UsageError(f"{path} is not a whole TorchScript archive: {reason}") from error
 
 
 def _read_pickle(path: Path) -> object:

@@ -104,7 +104,7 @@ def test_versions_in_one_folder_have_lists_of_their_own(readers):
 def test_another_version_is_not_taken_for_this_one(readers, tmp_path):
     """AnomalyCLIP's images under the name of the raw data set, and the other way round."""
     VARIANTS["ksdd_anomalyclip"].make(tmp_path / "a" / "ksdd")
-    with pytest.raises(UsageError, match=r"data set ksdd: .* which is no known layout of it"):
+    with pytest.raises(UsageError, match=r"data set ksdd: .* which is not a known layout of it"):
         readers["ksdd"](datasets_dir=tmp_path / "a")
     MINIATURES["ksdd"].make(tmp_path / "b" / "sdd")
     with pytest.raises(
@@ -136,7 +136,7 @@ def test_only_folders_around_everything_are_looked_through(readers, tmp_path):
     (tmp_path / "cvc-300" / "other").mkdir()
     with pytest.raises(
         UsageError,
-        match=r"cvc-300 holds a, other, which is no known layout of it; .*change datasets_dir",
+        match=r"cvc-300 holds a, other, which is not a known layout of it; .*change datasets_dir",
     ):
         readers["cvc_300"](datasets_dir=tmp_path)
 

@@ -73,7 +73,7 @@ def test_parts_are_built_in_plain_containers():
         ),
         ({"inner": {"_target_": "parts.nothing"}}, "there is no parts.nothing"),
         ({"inner": {"_target_": "nowhere.at_all"}}, "outer.inner._target_: "),
-        ({"inner": {"_target_": "parts.text"}}, "parts.text is no function or class"),
+        ({"inner": {"_target_": "parts.text"}}, "parts.text is not a function or class"),
         ({"size": "${nope}"}, "size has no value: interpolation key 'nope' not found"),
         ({"size": "???"}, "size has no value: "),
     ],
