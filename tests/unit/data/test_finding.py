@@ -108,7 +108,7 @@ def test_another_version_is_not_taken_for_this_one(readers, tmp_path):
         readers["ksdd"](datasets_dir=tmp_path / "a")
     MINIATURES["ksdd"].make(tmp_path / "b" / "sdd")
     with pytest.raises(
-        UsageError, match=r"data set ksdd_anomalyclip: .*holds kos01.*no known layout"
+        UsageError, match=r"data set ksdd_anomalyclip: .*holds kos01.*not a known layout"
     ):
         readers["ksdd_anomalyclip"](datasets_dir=tmp_path / "b")
 

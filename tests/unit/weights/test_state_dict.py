@@ -120,7 +120,7 @@ def test_a_damaged_directory_of_an_archive_is_refused(tmp_path, tensors):
 def test_a_damaged_torchscript_archive_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "w.pt", "w") as archive:
         archive.writestr("w/constants.pkl", b"nothing else")
-    with pytest.raises(UsageError, match="no whole TorchScript archive"):
+    with pytest.raises(UsageError, match="not a whole TorchScript archive"):
         load_state_dict(tmp_path / "w.pt")
 
 
