@@ -28,7 +28,7 @@ NAMES = (
     "gpu",
 )
 """Benchmarks of README.md in its order; each module has `run(options)`."""
-PAGES = ("metrics", "loading", "evaluation_share")
+PAGES = ("metrics", "loading", "evaluation_share", "cost")
 """Benchmarks that write a page of their own."""
 
 

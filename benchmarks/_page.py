@@ -19,6 +19,7 @@ OTHERS = """## Further pages
 [metrics.md](metrics.md): our metrics against other implementations.
 [loading.md](loading.md): opening and resizing images, verifying data sets.
 [evaluation_share.md](evaluation_share.md): the cost of a test besides the model.
+[docs/cost.md](../docs/cost.md): operations, bytes, hours and disk on paper.
 """
 
 

@@ -68,6 +68,13 @@ def test_every_recipe_is_listed_and_has_results_and_a_page():
         assert readme(read_recipe(folder), results) == (folder / "README.md").read_text()
 
 
+def test_the_page_of_costs_is_what_its_command_writes(plan_of):
+    from benchmarks.cost import PAGE, page
+
+    plan = plan_of(EXPERIMENTS / "table1_zero_shot", "paper")
+    assert page(plan) == PAGE.read_text(), "python -m benchmarks cost"
+
+
 @pytest.fixture(scope="module")
 def built():
     """The configurations that have been built: recipes share rows."""
