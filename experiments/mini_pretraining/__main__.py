@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import yaml
 
-from crane.weights.embedded import MINI_FOLDER
+from crane.weights.catalogue import MINI_FOLDER
 from experiments.mini_pretraining.model import small_guide
 
 HERE = Path(__file__).parent

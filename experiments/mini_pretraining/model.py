@@ -14,7 +14,7 @@ from crane.config import compose
 from crane.gate import build
 from crane.guides import Guide
 from crane.weights import open_clip_with_mini
-from crane.weights.embedded import MINI_CLIP
+from crane.weights.catalogue import MINI_CLIP
 
 
 class ImageEmbeddings(NamedTuple):

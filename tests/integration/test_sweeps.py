@@ -13,7 +13,7 @@ import yaml
 
 from crane.cli.sweeps import sweep_frame
 from crane.runs import read_store
-from crane.runs.jobs import SKIPPED, read_outcomes
+from crane.runs.record import SKIPPED, read_outcomes
 from crane.runs.store import FAILED, FINISHED
 
 pytestmark = pytest.mark.long

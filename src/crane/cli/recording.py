@@ -33,7 +33,7 @@ from crane.runs import (
     read_measurements,
     store_run,
 )
-from crane.runs.jobs import JOB_FILE, SKIPPED, STARTED, JobOutcome
+from crane.runs.record import JOB_FILE, SKIPPED, STARTED, JobOutcome
 from crane.runs.store import FAILED, FINISHED
 from crane.training import RunSummary, weight_hashes
 

@@ -30,7 +30,7 @@ from crane.runs import (
     read_measurements,
     spreads,
 )
-from crane.runs.jobs import SKIPPED, STARTED, JobOutcome, read_outcomes
+from crane.runs.record import SKIPPED, STARTED, JobOutcome, read_outcomes
 from crane.runs.store import FAILED, FINISHED
 from crane.terminal import WholeTable
 

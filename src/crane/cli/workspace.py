@@ -6,7 +6,7 @@ from rich.markup import escape
 
 from crane.checks import one_of
 from crane.errors import counted
-from crane.runs.tables import HEADINGS
+from crane.runs.results import HEADINGS
 
 
 def workspace(config: DictConfig) -> None:

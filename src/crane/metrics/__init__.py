@@ -7,8 +7,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from crane.metrics.counts import Counts, Measure, Value, group_scores
-    from crane.metrics.curves import Curve, pr_curve, pro_curve, roc_curve
+    from crane.metrics.counts import (
+        Counts,
+        Curve,
+        Measure,
+        Value,
+        group_scores,
+        pr_curve,
+        pro_curve,
+        roc_curve,
+    )
     from crane.metrics.dataset_result import MEAN, DatasetResult
     from crane.metrics.direct import region_numbers
     from crane.metrics.evaluation import Evaluation
@@ -60,7 +68,7 @@ __all__ = [
 ]
 
 _MODULES = (
-    *("dataset_result", "counts", "functional", "curves", "scale", "region"),
+    *("dataset_result", "counts", "functional", "scale", "region"),
     *("image_scores", "pixels", "evaluation", "direct", "standalone"),
 )
 """Where the names are found; those that do not need torchmetrics, which is slow, come first."""

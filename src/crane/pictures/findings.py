@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from crane.checks import checked
 from crane.errors import UsageError
 from crane.files import csv_text, write_json, write_text
-from crane.metrics.curves import Curve
+from crane.metrics.counts import Curve
 from crane.pictures.overlays import ColourScale
 from crane.samples import Sample
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from crane.files import cut_name, replacing, write_json
 from crane.pictures import ColourScale, overlay, save_map
-from crane.pictures.verdict import contoured, verdict_text, with_verdict
+from crane.pictures.overlays import contoured, verdict_text, with_verdict
 from crane_runtime import Result
 
 SCALE, ALPHA = ColourScale(vmin=0.0, vmax=1.0, colormap="inferno"), 0.7

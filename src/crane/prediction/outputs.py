@@ -20,7 +20,7 @@ from crane.errors import UsageError
 from crane.files import replacing
 from crane.pictures import ColourScale, colour_bar, overlay, resize_map, save_map
 from crane.pictures.maps import read_map, stored_map
-from crane.pictures.verdict import contoured, side_by_side, with_verdict
+from crane.pictures.overlays import contoured, side_by_side, with_verdict
 from crane.prediction.calibration import Threshold
 from crane.prediction.image_scoring import ImageScore
 from crane.prediction.inputs import ImageList

@@ -5,8 +5,15 @@
 
 from crane.report.discovery import LeftOut, Run, find_runs, first_runs
 from crane.report.labels import differing_keys, label_runs
-from crane.report.markup import TableRow, csv_table, latex_tables, markdown_tables, summarise
-from crane.report.published import Published, read_published
+from crane.report.markup import (
+    Published,
+    TableRow,
+    csv_table,
+    latex_tables,
+    markdown_tables,
+    read_published,
+    summarise,
+)
 
 __all__ = [
     "LeftOut",

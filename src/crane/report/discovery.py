@@ -18,7 +18,7 @@ from crane.errors import UsageError
 from crane.files import sha256
 from crane.pictures import CURVES
 from crane.runs import MEAN, DatasetResult, read_results_json
-from crane.runs.jobs import JOB_FILE, SKIPPED, STARTED, JobOutcome, read_outcome
+from crane.runs.record import JOB_FILE, SKIPPED, STARTED, JobOutcome, read_outcome
 from crane.runs.store import FAILED, stored_folder
 
 logger = logging.getLogger(__name__)

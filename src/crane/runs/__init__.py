@@ -13,8 +13,12 @@ from crane.runs.frame import (
 )
 from crane.runs.record import RunRecord, StoredRun, begin_record, processor_name, write_record
 from crane.runs.results import (
+    HEADINGS,
     MEAN,
+    SIZES,
     DatasetResult,
+    class_table,
+    mean_table,
     read_results_json,
     write_results_csv,
     write_results_json,
@@ -26,7 +30,6 @@ from crane.runs.store import (
     read_store,
     store_run,
 )
-from crane.runs.tables import HEADINGS, SIZES, class_table, mean_table
 
 __all__ = [
     "HEADINGS",

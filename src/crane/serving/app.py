@@ -21,7 +21,7 @@ from crane.data.any_images import rgb_from_bytes
 from crane.errors import UsageError, counted
 from crane.files import csv_text, file_names
 from crane.pictures import png_map
-from crane.pictures.verdict import verdict_text
+from crane.pictures.overlays import verdict_text
 from crane.prediction import AnomalyDetector, ImageResult, Threshold, load
 
 STEP = 1e-4

@@ -3,14 +3,16 @@
 from crane.weights.catalogue import (
     CATALOGUE,
     HUB_REPOS,
+    MINI_CLIP,
     RANDOM,
     WeightFile,
     describe,
     described_prompts,
+    open_clip_with_mini,
 )
-from crane.weights.embedded import MINI_CLIP, open_clip_with_mini
-from crane.weights.hub_checkpoint import HUB_FILE, fetch_checkpoint
-from crane.weights.hub_code import (
+from crane.weights.hub import (
+    HUB_FILE,
+    fetch_checkpoint,
     find_hub_code,
     hub_code_address,
     hub_code_folder,

@@ -1,15 +1,51 @@
 """The weight files of the shipped configurations, their sources and their checksums.
 
 A checksum is given only if the publisher states it (OpenAI's addresses contain the SHA-256 of the
-file); the others are shown as not published.
+file); the others are shown as not published. The package carries a small CLIP and a small guide,
+pretrained on drawings.
 """
 
+import json
+import tempfile
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from functools import cache
+from importlib.resources import files
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from crane.named_prompts import EPOCH, MINI, published_files
-from crane.weights.embedded import MINI_CLIP, MINI_GUIDE, MINI_PROMPTS, open_clip_with_mini
+
+MINI_FOLDER = Path(str(files("crane"))) / "weights" / "mini"
+"""Weights, configuration, vocabulary and model card of the embedded models."""
+MINI_CLIP = "crane-mini"
+"""The small CLIP's name among open_clip's models."""
+MINI_PROMPTS = "crane-mini-prompts.safetensors"
+"""Prompts of Crane for the small CLIP, trained as in `crane demo`."""
+MINI_GUIDE = "crane-mini-guide"
+"""The small guide's name among the weight files."""
+
+
+@cache
+def open_clip_with_mini() -> Any:
+    """Import open_clip and register the small CLIP in it, so that its name works like any other.
+
+    open_clip imports torchvision and timm, which takes seconds: import it through this function,
+    where it is used.
+
+    >>> open_clip_with_mini().get_tokenizer("crane-mini").decode([598])
+    'damaged '
+    """
+    import open_clip
+
+    config = json.loads((MINI_FOLDER / f"{MINI_CLIP}.json").read_text())
+    kwargs = config["text_cfg"]["tokenizer_kwargs"]
+    kwargs["bpe_path"] = str(MINI_FOLDER / kwargs["bpe_path"])  # open_clip takes whole paths only
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, f"{MINI_CLIP}.json")
+        path.write_text(json.dumps(config))
+        open_clip.add_model_config(path)
+    return open_clip
+
 
 OPEN_CLIP_HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 OPEN_CLIP_RELEASES = "https://github.com/mlfoundations/open_clip/releases/download/v0.2-weights"

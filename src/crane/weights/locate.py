@@ -10,9 +10,15 @@ from typing import Any
 
 from crane.errors import UsageError, unwritable
 from crane.files import sha256
-from crane.weights.catalogue import CATALOGUE, RANDOM, WeightFile, describe, described_prompts
-from crane.weights.embedded import MINI_FOLDER
-from crane.weights.hub_code import has_hub_code, hub_code_folder, impatient, is_hub_code
+from crane.weights.catalogue import (
+    CATALOGUE,
+    MINI_FOLDER,
+    RANDOM,
+    WeightFile,
+    describe,
+    described_prompts,
+)
+from crane.weights.hub import has_hub_code, hub_code_folder, impatient, is_hub_code
 from crane.weights.state_dict import load_state_dict
 
 log = logging.getLogger(__name__)

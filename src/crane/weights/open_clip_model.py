@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from crane.checks import shown
 from crane.errors import UsageError
-from crane.weights.catalogue import RANDOM
-from crane.weights.embedded import open_clip_with_mini
+from crane.weights.catalogue import RANDOM, open_clip_with_mini
 from crane.weights.locate import find_weights, published_name
 from crane.weights.state_dict import (
     is_torchscript,

@@ -19,7 +19,7 @@ from crane.cli.sweeps import (
 )
 from crane.errors import UsageError
 from crane.runs import MEAN, DatasetResult, Measurement, StoredRun, store_run
-from crane.runs.jobs import JOB_FILE, SKIPPED, STARTED, JobOutcome, read_outcomes
+from crane.runs.record import JOB_FILE, SKIPPED, STARTED, JobOutcome, read_outcomes
 from crane.runs.store import FAILED, FINISHED
 
 VV, CLIP = ("attention=vv",), ("attention=clip",)

@@ -11,7 +11,7 @@ from crane.config import compose
 from crane.errors import UsageError
 from crane.methods import build_model
 from crane.weights import load_open_clip
-from crane.weights.embedded import MINI_FOLDER
+from crane.weights.catalogue import MINI_FOLDER
 from experiments.mini_pretraining.evaluate import evaluate
 from experiments.mini_pretraining.export import export
 from experiments.mini_pretraining.loop import Pretraining, optimizers

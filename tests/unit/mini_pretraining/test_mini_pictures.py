@@ -127,7 +127,7 @@ def test_captions_state_the_defect_in_words_of_the_vocabulary(drawn):
 def test_each_word_is_one_token_of_the_shipped_vocabulary():
     import gzip
 
-    from crane.weights.embedded import MINI_FOLDER
+    from crane.weights.catalogue import MINI_FOLDER
 
     shipped = gzip.decompress((MINI_FOLDER / "merges.txt.gz").read_bytes()).decode().split("\n")
     assert shipped[1:] == merges(vocabulary())

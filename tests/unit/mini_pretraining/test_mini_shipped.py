@@ -11,7 +11,7 @@ from crane.config import compose
 from crane.files import sha256
 from crane.methods import build_model
 from crane.weights import CATALOGUE, PRESENT, weight_status, weights_needed
-from crane.weights.embedded import MINI_CLIP, MINI_FOLDER, MINI_PROMPTS
+from crane.weights.catalogue import MINI_CLIP, MINI_FOLDER, MINI_PROMPTS
 from experiments.mini_pretraining.evaluate import evaluate_guide
 from experiments.mini_pretraining.look import drawings, guide_colours
 from experiments.mini_pretraining.model import small_guide

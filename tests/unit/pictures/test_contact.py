@@ -4,7 +4,7 @@ from PIL import Image
 
 from crane.data.images import read_mask
 from crane.data.index import Index, sorted_samples
-from crane.pictures.contact import area_histogram, contact_sheet
+from crane.datasets.statistics import area_histogram, contact_sheet
 from crane.types import Sample
 
 MAGENTA = (255, 0, 255)

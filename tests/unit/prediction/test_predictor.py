@@ -18,7 +18,7 @@ from crane.data.images import image_to_tensor, read_rgb
 from crane.errors import UsageError
 from crane.pictures import ColourScale, heat_map, overlay, read_map, resize_map
 from crane.pictures.maps import stored_map
-from crane.pictures.verdict import contoured
+from crane.pictures.overlays import contoured
 from crane.prediction import outputs as outputs_module
 from crane.prediction import write_predictions
 from crane.prediction.calibration import Calibration, Threshold

@@ -10,7 +10,7 @@ from crane.errors import UsageError
 from crane.files import write_json
 from crane.report import differing_keys, find_runs, label_runs, summarise
 from crane.runs import StoredRun, store_run
-from crane.runs.jobs import JOB_FILE, SKIPPED, STARTED, JobOutcome
+from crane.runs.record import JOB_FILE, SKIPPED, STARTED, JobOutcome
 from crane.runs.store import FAILED, FINISHED
 
 

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import pytest
 
-from crane.runs.jobs import JOB_FILE, STARTED, JobOutcome, read_outcomes
+from crane.runs.record import JOB_FILE, STARTED, JobOutcome, read_outcomes
 
 FIRST = JobOutcome(0, ("attention=vv",), 1, "finished", "abc")
 SECOND = JobOutcome(1, ("attention=clip",), 1, STARTED)

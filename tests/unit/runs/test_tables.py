@@ -5,8 +5,7 @@ from rich.console import Console
 from rich.table import Table
 
 from crane.errors import UsageError
-from crane.runs.results import DatasetResult
-from crane.runs.tables import class_table, mean_table
+from crane.runs.results import DatasetResult, class_table, mean_table
 
 WHY = "no anomalous image"
 MakeResult = Callable[..., DatasetResult]
