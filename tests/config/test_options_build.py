@@ -10,7 +10,7 @@ import pytest
 import torch
 from lightning.pytorch.loggers import Logger
 
-import crane.backbones.clip_towers
+import crane.backbones
 from crane.cli.validation import options
 from crane.config import compose, conf_dir
 from crane.drawn import domains, embedded_domain
@@ -136,9 +136,9 @@ def on_meta(call):
 @pytest.mark.parametrize("option", of("backbone"))
 def test_backbone(option, monkeypatch):
     monkeypatch.setattr(
-        crane.backbones.clip_towers,
+        crane.backbones,
         "load_open_clip",
-        on_meta(crane.backbones.clip_towers.load_open_clip),
+        on_meta(crane.backbones.load_open_clip),
     )
     config = compose("train", [f"backbone={option}", "backbone.model.weights=random"])
     model, size = build_model(config).to("meta"), config.image_size
@@ -181,9 +181,9 @@ def {entry}(*, pretrained):
 @pytest.mark.parametrize("option", of("guide"))
 def test_guide(option, monkeypatch, tmp_path):
     monkeypatch.setattr(
-        crane.backbones.clip_towers,
+        crane.backbones,
         "load_open_clip",
-        on_meta(crane.backbones.clip_towers.load_open_clip),
+        on_meta(crane.backbones.load_open_clip),
     )
     chosen = [f"guide={option}", "backbone.model.weights=random"]
     chosen += ["guide.features.weights=random"] if option != "none" else []

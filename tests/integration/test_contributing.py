@@ -15,7 +15,7 @@ import yaml
 from sklearn.metrics import balanced_accuracy_score
 
 import benchmarks
-import crane.backbones.clip_towers
+import crane.backbones
 from benchmarks._harness import Options
 from conftest import write_data_set
 from crane.attention import SumOfSelfCorrelations
@@ -173,13 +173,13 @@ def test_the_aggregation(clone):
 
 
 def test_the_backbone(clone, monkeypatch):
-    load = crane.backbones.clip_towers.load_open_clip
+    load = crane.backbones.load_open_clip
 
     def on_meta(*args, **kwargs):  # shapes without numbers: nothing is computed
         with torch.device("meta"):
             return load(*args, **kwargs)
 
-    monkeypatch.setattr(crane.backbones.clip_towers, "load_open_clip", on_meta)
+    monkeypatch.setattr(crane.backbones, "load_open_clip", on_meta)
     chosen = ["backbone=clip_vit_b32_256", "backbone.model.weights=random"]
     config = compose("train", chosen)
     model = build_model(config).to("meta")

@@ -19,7 +19,7 @@ from crane.checks import (
     Seed,
     checked,
 )
-from crane.data.dataset import IndexDataset, SourceDataset, TokenDataset, Tokens
+from crane.data.dataset import IndexDataset, SourceDataset, TokenDataset, Tokens, TrainingDataset
 from crane.data.doubts import class_lines, examine
 from crane.data.filenames import first_few
 from crane.data.index import Index
@@ -31,7 +31,6 @@ from crane.data.loader import (
     image_loader,
     world,
 )
-from crane.data.mosaics import TrainingDataset
 from crane.data.selection import few_shots, hold_out, portion_of
 from crane.errors import UsageError, counted
 from crane.processes import is_first

@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler, default_collate
 
-from crane.data.dataset import Item
-from crane.data.mosaics import Draw
+from crane.data.dataset import Draw, Item
 from crane.errors import UsageError
 from crane.types import Batch, TokenBatch
 

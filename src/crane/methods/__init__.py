@@ -21,9 +21,8 @@ from crane.methods.checkpoint import (
 from crane.methods.clip import PlainClip
 from crane.methods.crane import Crane, Scoring
 from crane.methods.detector import OBJECT, Detector, Outputs
-from crane.methods.losses import CraneLoss, Losses, dice_loss, focal_loss
+from crane.methods.losses import CraneLoss, Losses, PixelLoss, dice_loss, focal_loss
 from crane.methods.official import is_official, prompts_from_official
-from crane.methods.pixel_loss import PixelLoss
 from crane.methods.vand import Vand
 from crane.methods.vision import VisionEncoder
 from crane.methods.winclip import WinClip

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from crane.backbones import Clip
-from crane.backbones.vision_tower import PositionResize
+from crane.backbones.towers import PositionResize
 from crane.checks import (
     Fraction,
     NonNegativeFloat,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from crane.backbones import Clip
-from crane.backbones.vision_tower import PositionResize
+from crane.backbones.towers import PositionResize
 from crane.checks import PositiveFloat, PositiveInt, checked
 from crane.errors import UsageError
 from crane.methods.detector import Detector, Outputs, of_class

@@ -18,8 +18,7 @@ from torch import Tensor
 
 from crane import schema
 from crane.config import compose
-from crane.data.any_images import AnyImage, any_rgb, is_one_image
-from crane.data.images import EXACT, image_to_tensor
+from crane.data.images import EXACT, AnyImage, any_rgb, image_to_tensor, is_one_image
 from crane.errors import UsageError
 from crane.files import sha256
 from crane.methods import (

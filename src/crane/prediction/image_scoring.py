@@ -16,8 +16,7 @@ from crane.data.index import WhiteLevel
 from crane.data.loader import auto_num_workers
 from crane.errors import UsageError
 from crane.processes import local_rank
-from crane.transfer import HostCopy
-from crane.types import Prediction
+from crane.types import HostCopy, Prediction
 
 Detector = Callable[[Tensor], Prediction]
 """A model in evaluation mode on its device: (B, 3, S, S) RGB in [0, 1] to scores and maps."""

@@ -17,7 +17,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when it is imported
 import gradio as gr
 
 from crane.checks import MinLen, PositiveFloat, PositiveInt, Text, checked
-from crane.data.any_images import rgb_from_bytes
+from crane.data.images import rgb_from_bytes
 from crane.errors import UsageError, counted
 from crane.files import csv_text, file_names
 from crane.pictures import png_map

@@ -18,7 +18,7 @@ from litserve.loops.simple_loops import BatchedLoop
 from omegaconf import DictConfig
 from PIL import Image
 
-from crane.data.any_images import rgb_from_bytes
+from crane.data.images import rgb_from_bytes
 from crane.errors import UsageError
 from crane.methods import open_checkpoint
 from crane.pictures import png_map

@@ -32,8 +32,7 @@ from crane.pictures import (
 )
 from crane.runs import write_results_csv, write_results_json
 from crane.training.module import CraneModule
-from crane.transfer import HostCopy
-from crane.types import Prediction, Truth
+from crane.types import HostCopy, Prediction, Truth
 
 logger = logging.getLogger(__name__)
 

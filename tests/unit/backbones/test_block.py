@@ -7,7 +7,7 @@ import torch
 from open_clip.transformer import CustomResidualAttentionBlock, ResidualAttentionBlock
 from torch import nn
 
-from crane.backbones.block import Block
+from crane.backbones.towers import Block
 from crane.errors import UsageError
 from reference.crane_slow import HEAD_WIDTH, gelu, heads, project, softmax
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DistributedSampler
 
-from crane.data.dataset import IndexDataset, SourceDataset
+from crane.data.dataset import Draw, IndexDataset, SourceDataset, TrainingDataset
 from crane.data.loader import (
     EpochSampler,
     UnevenSampler,
@@ -12,7 +12,6 @@ from crane.data.loader import (
     image_loader,
     world,
 )
-from crane.data.mosaics import Draw, TrainingDataset
 from crane.errors import UsageError
 
 

@@ -3,8 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from crane.data.dataset import OpenedImage, SourceDataset
-from crane.data.mosaics import Draw, TrainingDataset, mosaic
+from crane.data.dataset import Draw, OpenedImage, SourceDataset, TrainingDataset, mosaic
 
 
 def tile(value, size=(4, 6), label=0, has_mask=True):

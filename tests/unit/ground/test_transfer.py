@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from crane.transfer import HostCopy
+from crane.types import HostCopy
 
 
 def test_copies_come_in_the_order_of_the_tensors():

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-import crane.backbones.clip_towers
+import crane.backbones
 from crane.config import compose
 from crane.errors import UsageError
 from crane.identity import MODEL_KEYS
@@ -95,13 +95,13 @@ def test_equal_prompts_give_equal_bytes_and_any_reader_reads_them(model, config,
 
 
 def test_at_the_size_of_the_paper_it_is_smaller_than_a_megabyte(tmp_path, monkeypatch):
-    load = crane.backbones.clip_towers.load_open_clip
+    load = crane.backbones.load_open_clip
 
     def without_numbers(*args, **kwargs):
         with torch.device("meta"):
             return load(*args, **kwargs)
 
-    monkeypatch.setattr(crane.backbones.clip_towers, "load_open_clip", without_numbers)
+    monkeypatch.setattr(crane.backbones, "load_open_clip", without_numbers)
     config = compose("train", ["backbone.model.weights=random"])
     model = build_model(config)
     save_prompts(tmp_path / "a.safetensors", model, model_config(config), {})

@@ -12,8 +12,7 @@ from crane.errors import UsageError
 from crane.gate import build
 from crane.pictures import Gallery
 from crane.training import CraneModule, KeepPrompts, WriteTestResults, callbacks
-from crane.transfer import HostCopy
-from crane.types import Sample
+from crane.types import HostCopy, Sample
 
 
 @pytest.fixture
