@@ -11,9 +11,10 @@ import torch
 from lightning.pytorch.loggers import Logger
 
 import crane.backbones
+from crane import drawn
 from crane.cli.validation import options
 from crane.config import compose, conf_dir
-from crane.drawn import domains, embedded_domain
+from crane.drawn import embedded_domain
 from crane.errors import UsageError
 from crane.gate import build
 from crane.methods import build_model
@@ -281,7 +282,7 @@ def test_embedded_data_sets(option, tmp_path, monkeypatch):
         classes = {first: domain.classes[first]}
         return replace(domain, classes=classes, num_train=1, num_good=1, num_per_kind=1)
 
-    monkeypatch.setattr(domains, "embedded_domain", shrunk)
+    monkeypatch.setattr(drawn, "embedded_domain", shrunk)
     place = f"targets.{option}.root={tmp_path}"
     config = compose("train", [f"dataset@targets={option}", place])
     index = build(config.targets[option], f"targets.{option}")

@@ -1,11 +1,15 @@
-"""The commands that run a model: train, test, predict, serve and app."""
+"""The commands that run a model: train, test, demo, predict, serve, app and export."""
 
 from contextlib import nullcontext
+from itertools import islice
+from pathlib import Path
 
+import numpy as np
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Quote, QuotedString
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
+from PIL import Image
 from rich.console import Console
 from rich.markup import escape
 
@@ -14,7 +18,8 @@ from crane.checks import one_of
 from crane.cli.launch import share_cores, softly_stopping
 from crane.cli.recording import Recording
 from crane.cli.validation import options
-from crane.config import conf_dir
+from crane.config import compose, conf_dir, plain
+from crane.data.images import read_rgb
 from crane.errors import UsageError, counted
 from crane.files import shown_path
 from crane.methods import (
@@ -24,7 +29,15 @@ from crane.methods import (
     default_checkpoint,
     open_checkpoint,
 )
-from crane.prediction import PredictSummary, Threshold
+from crane.prediction import (
+    AnomalyDetector,
+    DetectorOptions,
+    PredictSummary,
+    Threshold,
+    find_device,
+    find_images,
+)
+from crane.prediction.exporting import FORMATS, differences
 from crane.runs import class_table, mean_table
 from crane.training import RunSummary, own_processes
 
@@ -189,3 +202,100 @@ def _decision(threshold: Threshold | None) -> str:
         f"{counted(threshold.num_normals or 0, 'normal image')} for a false-alarm rate of "
         f"{threshold.false_alarm_rate:g}"
     )
+
+
+@own_processes()
+def demo(config: DictConfig) -> None:
+    """Run each method, then show what came out, where to look and what to type next."""
+    console = Console(highlight=False)
+    typed = list(HydraConfig.get().overrides.task)
+    summaries: dict[str, RunSummary] = {}
+    for name, overrides in config.methods.items():
+        console.rule(f"{name}: train on {', '.join(config.source)}, then test")
+        folder = Path(config.run_dir) / str(name)
+        own = compose("demo", [*overrides, *typed, f"run_dir='{folder}'"])
+        summaries[str(name)] = training.train(own)
+    results = {name: summary.results for name, summary in summaries.items()}
+    console.print(mean_table(results, list(config.table_columns), title="Domains never seen"))
+    _next_steps(console, summaries, is_random=config.backbone.model.weights == "random")
+
+
+def _next_steps(console: Console, summaries: dict[str, RunSummary], *, is_random: bool) -> None:
+    if is_random:
+        console.print(
+            "\n[bold yellow]The backbone is random[/bold yellow]: it was never shown an image, so "
+            "these numbers show that everything runs, not what Crane can do."
+        )
+    galleries = [p for s in summaries.values() for p in s.overlays if p.name == "gallery.png"]
+    last = list(summaries.values())[-1]
+    assert last.checkpoint is not None  # a training's
+    lines = [
+        "",
+        "[bold]Look at[/bold]",
+        *(f"  {escape(shown_path(path))}" for path in galleries),
+        f"  {escape(shown_path(last.folder / 'results.csv'))}  per class and mean, for each target",
+        "",
+        "[bold]Then[/bold]",
+        f"  crane predict checkpoint='{escape(shown_path(last.checkpoint))}' input=YOUR_IMAGES",
+        "  crane weights method=crane_plus      what a real run needs, and where it comes from",
+        "  crane train --help                   every group and option",
+    ]
+    for line in lines:
+        console.print(line, soft_wrap=True)
+
+
+NUM_COMPARED = 4
+"""Images on which a file is compared with PyTorch."""
+NUM_CALIBRATED = 128
+"""Images on which the ranges of int8 are measured."""
+
+
+def export(config: DictConfig) -> None:
+    """Write the file, run it, and print how far it is from PyTorch.
+
+    Raises:
+        UsageError: The method is not one graph, or a value is wrong.
+    """
+    console = Console(highlight=False)
+    suffix = FORMATS[config.format]
+    path = Path(config.output or Path(config.run_dir) / f"model{suffix}").expanduser()
+    if path.suffix != suffix:
+        raise UsageError(
+            f"{path.name} must end in {suffix} for format={config.format}", key="output"
+        )
+    checkpoint, config, _ = read_checkpoint(config)
+    options = DetectorOptions(find_device("cpu"), "32-true", config.compile)
+    detector = AnomalyDetector.from_config(config, checkpoint, options)
+    if config.threshold is not None:
+        detector.threshold = Threshold(float(config.threshold))
+    size = plain(config)["size"]
+    images = None if config.input is None else list(find_images(plain(config)["input"]))
+    calibration = None
+    if config.precision == "int8" and images is not None:
+        calibration = (_sized(read_rgb(one), size) for one in islice(images, NUM_CALIBRATED))
+    detector.export(path, precision=config.precision, size=size, calibration=calibration)
+    compared = _drawn() if images is None else map(read_rgb, islice(images, NUM_COMPARED))
+    apart = differences(detector, path, [_sized(one, size) for one in compared])
+    console.print(f"model     {escape(shown_path(path))}", soft_wrap=True)
+    where = "drawn images" if images is None else "the first images of input"
+    console.print(
+        f"compared  with PyTorch on {where}: scores differ by at most {apart.score:.1e}, "
+        f"maps by {apart.map:.1e}, on average {apart.mean_map:.1e}",
+        soft_wrap=True,
+    )
+
+
+def _drawn() -> list[Image.Image]:
+    """A few embedded photographs, normal and anomalous."""
+    from crane.drawn import embedded_domain
+    from crane.drawn.scene import render
+
+    domain = embedded_domain("photos")
+    pictures = domain.pictures()
+    chosen = pictures[:: len(pictures) // NUM_COMPARED][:NUM_COMPARED]
+    return [Image.fromarray(render(domain, one).image) for one in chosen]
+
+
+def _sized(image: Image.Image, size: list[int] | None) -> np.ndarray:
+    """An image as an array, resized if the file takes images of one size only."""
+    return np.asarray(image if size is None else image.resize((size[1], size[0])))

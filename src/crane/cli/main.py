@@ -21,9 +21,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from crane import __version__
 from crane.checks import one_of
-from crane.cli import completion
 from crane.cli.arguments import Arguments
-from crane.cli.help import command_help, overview
+from crane.cli.help import COMPLETION_FLAGS, command_help, complete, overview
 from crane.cli.launch import (
     check_alone,
     ending_on_sigterm,
@@ -49,11 +48,11 @@ COMMANDS = {
     "predict": "crane.cli.commands",
     "serve": "crane.cli.commands",
     "app": "crane.cli.commands",
-    "export": "crane.cli.export",
+    "export": "crane.cli.commands",
     "weights": "crane.cli.weights",
-    "demo": "crane.cli.demo",
+    "demo": "crane.cli.commands",
     "report": "crane.cli.report",
-    "workspace": "crane.cli.workspace",
+    "workspace": "crane.cli.report",
     "reproduce": "crane.cli.reproduce",
     "data": "crane.cli.data",
     "cache": "crane.cli.cache",
@@ -119,8 +118,8 @@ def _main(name: str, typed: list[str]) -> None:
     if name == "--version":
         print(f"crane {__version__}")
         return
-    if name in completion.FLAGS:
-        completion.complete(typed[0] if typed else "nothing", COMMANDS)
+    if name in COMPLETION_FLAGS:
+        complete(typed[0] if typed else "nothing", COMMANDS)
         return
     one_of(name, COMMANDS, "command")
     if {"-h", "--help"} & set(typed):

@@ -1,4 +1,4 @@
-"""`crane report`: tables, figures and a page from any set of runs."""
+"""`crane report` and `crane workspace`: results of any runs as pages, on disk and on W&B."""
 
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from crane.report import (
     read_published,
     summarise,
 )
+from crane.runs.results import HEADINGS
 
 FIGURES = "figures"
 """The folder of the figures for papers, beside the page."""
@@ -64,7 +65,7 @@ def report(config: DictConfig) -> None:
     for one in left_out:
         text = escape(f"{shown_path(one.folder)}: {one.reason}")
         console.print(f"[yellow]left out[/yellow] {text}", soft_wrap=True)
-    console.print(f"{_number(len(runs), 'run')} of {_number(len(set(labels)), 'setting')}")
+    console.print(f"{counted(len(runs), 'run')} of {counted(len(set(labels)), 'setting')}")
     for path in written:
         console.print(f"  {escape(shown_path(path))}", soft_wrap=True)
     if figures:
@@ -73,5 +74,26 @@ def report(config: DictConfig) -> None:
         )
 
 
-def _number(count: int, word: str) -> str:
-    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+def workspace(config: DictConfig) -> None:
+    """Save the workspace, and print its sections and its address.
+
+    Raises:
+        UsageError: A panel names an unknown metric.
+    """
+    for metric in config.panels:
+        one_of(metric, HEADINGS, "metric", "panels")
+
+    from crane.training.wandb_logging import build_workspace, save_workspace  # imports torch
+
+    built = build_workspace(
+        entity=config.entity,
+        project=config.project,
+        name=config.name,
+        datasets=list(config.datasets),
+        metrics=list(config.panels),
+    )
+    address = save_workspace(built)
+    console = Console(highlight=False)
+    for section in built.sections:
+        console.print(f"  {escape(section.name)}: {counted(len(section.panels), 'panel')}")
+    console.print(escape(address), soft_wrap=True)

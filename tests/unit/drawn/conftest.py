@@ -2,7 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from crane.drawn import domains, embedded_domain, index_embedded, make_embedded
+from crane import drawn
+from crane.drawn import embedded_domain, index_embedded, make_embedded
 
 
 @pytest.fixture(scope="session")
@@ -26,4 +27,4 @@ def tiny(monkeypatch):
         classes = {first: domain.classes[first]}
         return replace(domain, classes=classes, num_train=1, num_good=1, num_per_kind=1)
 
-    monkeypatch.setattr(domains, "embedded_domain", shrunk)
+    monkeypatch.setattr(drawn, "embedded_domain", shrunk)

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
+from crane import drawn
 from crane.data.images import read_mask, read_rgb
-from crane.drawn import domains, embedded_domain, embedded_domains, index_embedded, make_embedded
+from crane.drawn import embedded_domain, embedded_domains, index_embedded, make_embedded
 from crane.errors import UsageError
 from crane.gate import build
 from crane.types import ANOMALOUS
@@ -76,10 +77,10 @@ def test_a_misspelt_domain_is_refused(tmp_path):
 
 def test_a_killed_drawing_leaves_nothing_half_and_is_drawn_again(tmp_path, tiny, monkeypatch):
     whole = make_embedded(tmp_path / "undisturbed", "boards")
-    save = domains._save
+    save = drawn._save
     child = os.fork()
     if child == 0:  # pragma: no cover  # ends by a signal
-        monkeypatch.setattr(domains, "_save", lambda *given: (save(*given), time.sleep(0.5)))
+        monkeypatch.setattr(drawn, "_save", lambda *given: (save(*given), time.sleep(0.5)))
         make_embedded(tmp_path / "killed", "boards")
         os._exit(0)
     deadline = time.monotonic() + 60

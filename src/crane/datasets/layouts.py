@@ -1,4 +1,7 @@
-"""Layouts that tell labels by folders or by masks: Br35H, polyp sets, KolektorSDD."""
+"""How data sets lie on disk: one function per layout (see `crane.data.index.Layout`).
+
+Here stand those that tell labels by folders or by masks: Br35H, polyp sets, KolektorSDD.
+"""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +22,12 @@ from crane.data.filenames import (
     pair_masks,
 )
 from crane.data.index import Readers, missing_split
+from crane.data.labelled_folders import folders as folders
+from crane.data.meta_json import listed as listed
+from crane.datasets.table_layouts import dagm as dagm
+from crane.datasets.table_layouts import dagm_balanced as dagm_balanced
+from crane.datasets.table_layouts import headct_csv as headct_csv
+from crane.datasets.table_layouts import visa_csv as visa_csv
 from crane.errors import UsageError
 from crane.samples import ANOMALOUS, NORMAL, Sample
 
