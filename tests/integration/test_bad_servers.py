@@ -14,7 +14,7 @@ from torch import hub
 
 from crane.errors import UsageError
 from crane.files import sha256
-from crane.weights import CATALOGUE, HUB_REPOS, find_hub_code, find_weights, hub_code
+from crane.weights import CATALOGUE, HUB_REPOS, find_hub_code, find_weights
 
 CLIP, DINO = "ViT-L-14-336/openai", "dinov2_vitb14_reg4_pretrain.pth"
 HUB = "timm/vit_base_patch8_224.dino"
@@ -71,7 +71,7 @@ BAD = [cut, stall, err, web_page, nothing, loop]
 @pytest.fixture
 def serve(monkeypatch) -> Iterator[Callable[[Answer], str]]:
     """Start a server on this machine that always gives one answer; returns its address."""
-    monkeypatch.setattr(hub_code, "PATIENCE", 0.5)
+    monkeypatch.setattr(hub, "PATIENCE", 0.5)
     monkeypatch.setenv("no_proxy", "*")
     servers = []
 

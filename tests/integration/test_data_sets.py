@@ -14,8 +14,7 @@ from PIL import Image
 from crane.config import compose, plain
 from crane.data.dataset import IndexDataset
 from crane.datasets import Card
-from crane.datasets.archives import unpack
-from crane.datasets.preparation import read_splits, write_meta
+from crane.datasets.preparation import read_splits, unpack, write_meta
 from crane.datasets.verification import verify
 from crane.gate import build
 from miniatures import MINIATURES, VARIANTS, counts_override, pack

@@ -9,7 +9,7 @@ from PIL import Image
 
 from crane.pictures import ColourScale
 from crane.prediction import Threshold
-from crane.prediction.predictions_page import STEPS, PredictionsPage, thumbnail_of
+from crane.prediction.joining import STEPS, PredictionsPage, thumbnail_of
 
 CHROMIUM = which("chromium") or which("chromium-browser") or which("google-chrome")
 pytest.importorskip("playwright", reason="playwright is not installed")
@@ -117,9 +117,9 @@ def test_it_fits_the_screen_and_can_be_read(open_page, viewport, scheme):
 
 
 def test_of_very_many_images_the_highest_are_listed_and_all_are_counted(tmp_path, monkeypatch):
-    from crane.prediction import predictions_page
+    from crane.prediction import joining
 
-    monkeypatch.setattr(predictions_page, "MAX_ROWS", 10)
+    monkeypatch.setattr(joining, "MAX_ROWS", 10)
     page = PredictionsPage(tmp_path, None, SCALE)
     for start in range(0, 49, 7):
         page.add([{"image": f"{score}.png", "score": score} for score in SCORES[start : start + 7]])

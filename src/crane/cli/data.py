@@ -217,7 +217,7 @@ def prepare_sets(config: DictConfig, console: Console) -> None:
 
 def _unpack(config: DictConfig, console: Console, reader: Reader) -> None:
     from crane.data import index_folder, index_meta_json
-    from crane.datasets.archives import unpack
+    from crane.datasets.preparation import unpack
 
     keywords = reader.keywords
     known: dict[str, Any] = {

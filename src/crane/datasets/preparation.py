@@ -1,8 +1,19 @@
-"""Writes the list of a data set beside its untouched files, and parts of files as own files."""
+"""Unpacks archives, writes lists beside the untouched files, and parts of files as own files.
 
+Nothing of an archive leaves its folder, is overwritten or left half done.
+"""
+
+import errno
+import gzip
 import json
+import lzma
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from crane.data.index import Index, MissingSplitError
@@ -10,6 +21,156 @@ from crane.datasets.card import Card
 from crane.errors import UsageError, unwritable
 from crane.files import making, write_text
 from crane.samples import ANOMALOUS, Sample
+
+SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz")
+"""Supported archives, by the ends of their names."""
+
+_BROKEN = (
+    EOFError,
+    ValueError,
+    RuntimeError,  # an encrypted zip, or a compression that Python does not know
+    zipfile.BadZipFile,
+    gzip.BadGzipFile,
+    tarfile.TarError,
+    lzma.LZMAError,
+    zlib.error,
+)
+_UNFIT_NAMES = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
+"""What systems report for names that they cannot write."""
+
+Info = zipfile.ZipInfo | tarfile.TarInfo
+Advance = Callable[[int, int], None]
+
+
+def unpack(
+    archive: Path,
+    folder: Path,
+    advance: Advance = lambda done, total: None,
+    check: Callable[[Path], None] = lambda folder: None,
+) -> bool:
+    """Unpack an archive into a folder that is missing or empty, completely or not at all.
+
+    Args:
+        archive: The archive, of one of `SUFFIXES`.
+        folder: Where its files belong.
+        advance: Called with the bytes written and the bytes in all.
+        check: Called with the unpacked files, in a temporary folder of the same name; what it
+            raises leaves nothing.
+
+    Returns:
+        True if it was unpacked, False if the folder already holds its files.
+
+    Raises:
+        UsageError: The archive is missing, broken, encrypted, of another kind, larger than the free
+            space, or holds links, special files, two files at one place or paths that leave the
+            folder; or the folder holds something else or cannot be written.
+    """
+    if not archive.is_file():
+        raise UsageError(f"there is no archive {archive}", key="archive")
+    name = archive.name.casefold()
+    if not name.endswith(SUFFIXES):
+        raise UsageError(f"{archive.name} must end in one of {', '.join(SUFFIXES)}", key="archive")
+    try:
+        with (zipfile.ZipFile if name.endswith(".zip") else tarfile.open)(archive) as opened:
+            files = _files(opened, archive)
+            if folder.is_dir() and any(folder.iterdir()):
+                _check_same(files, folder, archive)
+                check(folder)
+                return False
+            _put(opened, files, folder, advance, check)
+            return True
+    except UsageError:
+        raise
+    except (*_BROKEN, OSError) as error:  # write errors are handled in _put
+        raise UsageError(
+            f"cannot read the archive {archive}: {error or type(error).__name__}; if it is "
+            "incomplete, download it again",
+            key="archive",
+        ) from error
+
+
+def _files(
+    opened: zipfile.ZipFile | tarfile.TarFile, archive: Path
+) -> dict[PurePosixPath, tuple[Info, int]]:
+    """The files of an archive with their sizes in bytes, if it is harmless on any system."""
+    files: dict[PurePosixPath, tuple[Info, int]] = {}
+    taken: set[str] = set()
+    folders: set[str] = set()
+    for info in opened.infolist() if isinstance(opened, zipfile.ZipFile) else opened:
+        if isinstance(info, zipfile.ZipInfo):
+            # Zip demands forward slashes; some archives made on Windows hold backslashes.
+            info.filename = info.filename.replace("\\", "/")
+            name, size, is_folder = info.filename, info.file_size, info.is_dir()
+            is_plain = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG, stat.S_IFDIR)
+        else:
+            name, size, is_folder, is_plain = info.name, info.size, info.isdir(), info.isreg()
+        if not (is_plain or is_folder):
+            raise UsageError(f"{archive} holds a link or a device: {name}", key="archive")
+        if is_folder:
+            continue
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or ":" in name or not path.parts:
+            raise UsageError(f"{archive} holds a path outside its folder: {name}", key="archive")
+        place, above = str(path).casefold(), {str(p).casefold() for p in path.parents}
+        if place in taken or place in folders or not taken.isdisjoint(above):
+            raise UsageError(f"{archive} holds two files at one place: {name}", key="archive")
+        taken.add(place)
+        folders |= above
+        files[path] = info, size
+    if not files:
+        raise UsageError(f"{archive} holds no files", key="archive")
+    return files
+
+
+def _put(
+    opened: zipfile.ZipFile | tarfile.TarFile,
+    files: Mapping[PurePosixPath, tuple[Info, int]],
+    folder: Path,
+    advance: Advance,
+    check: Callable[[Path], None],
+) -> None:
+    if isinstance(opened, tarfile.TarFile):  # since Python 3.10.12
+        opened.extraction_filter = getattr(tarfile, "data_filter", None)
+    done, total = 0, sum(size for _, size in files.values())
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder.parent).free
+        if total > free:
+            raise UsageError(
+                f"unpacking needs {total / 1e9:.1f} GB in {folder.parent}, but only "
+                f"{free / 1e9:.1f} GB are free; choose another datasets_dir",
+                key="datasets_dir",
+            )
+        for left in folder.parent.glob(f".{folder.name}-*"):  # by a run that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        with making(folder) as unpacked:
+            for info, size in files.values():
+                opened.extract(info, unpacked)  # type: ignore[arg-type]  # each archive's own
+                done += size
+                advance(done, total)
+            check(unpacked)
+    except gzip.BadGzipFile:
+        raise  # an OSError too, but a fault of the archive
+    except OSError as error:
+        if error.errno in _UNFIT_NAMES:
+            raise UsageError(
+                f"it holds paths that cannot be written here: {error}", key="archive"
+            ) from error
+        raise unwritable(folder, error, "datasets_dir") from error
+
+
+def _check_same(
+    files: Mapping[PurePosixPath, tuple[Info, int]], folder: Path, archive: Path
+) -> None:
+    """Refuse a folder that lacks the archive's files; it may hold others beside them."""
+    for path, (_, size) in files.items():
+        file = folder / path
+        if not file.is_file() or file.stat().st_size != size:
+            raise UsageError(
+                f"{folder} is not empty and does not hold {path} as {archive.name} does; nothing "
+                "is overwritten: move it away, or choose another targets.NAME.root",
+                key="targets.NAME.root",
+            )
 
 
 def read_splits(read: Callable[..., Index], split: str, card: Card | None) -> dict[str, Index]:

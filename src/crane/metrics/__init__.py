@@ -28,11 +28,11 @@ if TYPE_CHECKING:
         iou_max,
         pixel_auroc,
     )
-    from crane.metrics.image_scores import ImageScores
     from crane.metrics.pixels import BinnedPixels, ExactPixels
     from crane.metrics.region import aupro, aupro_steps, quantile_edges
     from crane.metrics.scale import ScoreScale
     from crane.metrics.standalone import AUPRO, AUROC, AveragePrecision, F1Max, IoUMax
+    from crane.metrics.state import ImageScores
 
 __all__ = [
     "AUPRO",
@@ -69,7 +69,7 @@ __all__ = [
 
 _MODULES = (
     *("dataset_result", "counts", "functional", "scale", "region"),
-    *("image_scores", "pixels", "evaluation", "direct", "standalone"),
+    *("state", "pixels", "evaluation", "direct", "standalone"),
 )
 """Where the names are found; those that do not need torchmetrics, which is slow, come first."""
 

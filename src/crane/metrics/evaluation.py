@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from crane.errors import UsageError
 from crane.metrics.counts import Counts, Curve, Measure, Value, pr_curve, pro_curve, roc_curve
 from crane.metrics.dataset_result import DatasetResult
-from crane.metrics.image_scores import ImageScores
 from crane.metrics.pixels import PixelState
+from crane.metrics.state import ImageScores
 
 _CURVES: dict[str, tuple[str, Callable[[Counts], Curve]]] = {
     "image_roc": ("images", roc_curve),

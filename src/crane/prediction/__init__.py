@@ -2,7 +2,6 @@
 
 from crane.prediction.anomaly_detector import AnomalyDetector, load
 from crane.prediction.calibration import Calibration, Threshold, calibrate
-from crane.prediction.image_result import ImageResult
 from crane.prediction.image_scoring import (
     Detector,
     DetectorOptions,
@@ -12,7 +11,7 @@ from crane.prediction.image_scoring import (
     score_images,
 )
 from crane.prediction.inputs import ImageList, find_images
-from crane.prediction.outputs import OutputOptions
+from crane.prediction.outputs import ImageResult, OutputOptions
 from crane.prediction.predictor import predict, write_predictions
 from crane.prediction.shards import Shard, find_shard
 from crane.prediction.table import PredictSummary, ScoreTable, read_scores

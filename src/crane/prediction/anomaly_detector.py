@@ -36,9 +36,9 @@ from crane.methods import (
 from crane.methods import Detector as Method
 from crane.pictures import resize_map
 from crane.prediction.calibration import Threshold, calibrate
-from crane.prediction.image_result import ImageResult
 from crane.prediction.image_scoring import DetectorOptions, Precision, find_device
 from crane.prediction.inputs import LIST_SUFFIXES, find_images
+from crane.prediction.outputs import ImageResult
 from crane.types import Prediction
 from crane.weights import MINI_CLIP
 

@@ -1,11 +1,12 @@
 """What prediction writes for each image: its row of the table, its map and its overlay."""
 
 import errno
+import io
 import logging
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -17,16 +18,16 @@ from crane.checks import Fraction, PositiveInt, checked
 from crane.data.images import read_rgb
 from crane.data.index import WhiteLevel
 from crane.errors import UsageError
-from crane.files import replacing
+from crane.files import cut_name, replacing, write_json
 from crane.pictures import ColourScale, colour_bar, overlay, resize_map, save_map
 from crane.pictures.maps import read_map, stored_map
-from crane.pictures.overlays import contoured, side_by_side, with_verdict
+from crane.pictures.overlays import contoured, side_by_side, verdict_text, with_verdict
 from crane.prediction.calibration import Threshold
 from crane.prediction.image_scoring import ImageScore
 from crane.prediction.inputs import ImageList
-from crane.prediction.predictions_page import thumbnail_of
+from crane.prediction.joining import thumbnail_of
 from crane.prediction.table import Row, WrittenImage, table_row
-from crane_runtime import find_regions
+from crane_runtime import Result, find_regions
 
 logger = logging.getLogger(__name__)
 
@@ -190,3 +191,69 @@ class OutputWriter:
         with replacing(self.folder / thumbnail_of(name.as_posix())) as part:
             small.save(part, quality=75)
         return name
+
+
+SCALE, ALPHA = ColourScale(vmin=0.0, vmax=1.0, colormap="inferno"), 0.7
+"""How maps are shown; the defaults of `conf/overlay`."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ImageResult(Result):
+    """Score, map and regions of one image; a notebook shows its picture."""
+
+    def plot(self, *, scale: ColourScale = SCALE, alpha: float = ALPHA) -> Image.Image:
+        """The image under its map, regions outlined, with the verdict and a colour bar below.
+
+        Args:
+            scale: What the colours mean; the same for all images.
+            alpha: Opacity of the highest colour.
+        """
+        pixels = np.asarray(self.image)
+        drawn = contoured(overlay(pixels, self.map, scale=scale, alpha=alpha), self.mask)
+        value = None if self.threshold is None else self.threshold.value
+        return with_verdict(Image.fromarray(drawn), self.score, value, scale)
+
+    def save(self, folder: str | Path, name: str | None = None) -> Path:
+        """Write the picture of `plot`, the map and the facts.
+
+        They are `NAME.jpg`, `NAME.map.png` (read by `crane.pictures.read_map`) and `NAME.json`.
+
+        Args:
+            folder: Made if missing.
+            name: The file's name unless given, `image` for images in memory; files of that name
+                are replaced.
+
+        Returns:
+            The JSON file: score, verdict, threshold and regions.
+        """
+        folder = Path(folder).expanduser()
+        name = name or (Path(self.path).name if self.path else "image")
+        with replacing(folder / cut_name(name, ".jpg")) as part:
+            self.plot().save(part, quality=92)
+        save_map(self.map, folder / cut_name(name, ".map.png"))
+        content = {"image": self.path, **self.facts()}
+        return write_json(folder / cut_name(name, ".json"), content)
+
+    def facts(self) -> dict[str, object]:
+        """Score, verdict, thresholds and regions, as JSON can hold them."""
+        return {
+            "score": self.score,
+            "is_anomalous": self.is_anomalous,
+            "threshold": None if self.threshold is None else asdict(self.threshold),
+            "pixel_threshold": self.pixel_threshold,
+            "regions": [asdict(region) for region in self.regions],
+        }
+
+    def __repr__(self) -> str:
+        value = None if self.threshold is None else self.threshold.value
+        size = f"{self.map.shape[1]} x {self.map.shape[0]} pixels"
+        number = len(self.regions)
+        regions = f"{number} region" if number == 1 else f"{number} regions"
+        return f"<{self.path or 'image'}, {size}: {verdict_text(self.score, value)}, {regions}>"
+
+    def _repr_png_(self) -> bytes:
+        shown = self.plot()
+        shown.thumbnail((640, 640))
+        content = io.BytesIO()
+        shown.save(content, format="png")
+        return content.getvalue()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from crane.datasets import archives
-from crane.datasets.archives import unpack
+from crane.datasets import preparation
+from crane.datasets.preparation import unpack
 from crane.errors import UsageError
 
 FILES = {"a/1.png": b"one" * 500, "a/b/2.png": b"two" * 700, "readme.txt": b"text"}
@@ -149,7 +149,7 @@ def test_other_mistakes(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"x.zip holds no files"):
         unpack(make(tmp_path / "x.zip", {}), tmp_path / "thing")
     monkeypatch.setattr(
-        archives.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10})()
+        preparation.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10})()
     )
     with pytest.raises(UsageError, match=r"unpacking needs 0.0 GB in .*, but only 0.0 GB are free"):
         unpack(make(tmp_path / "y.zip"), tmp_path / "thing")
@@ -185,7 +185,7 @@ def test_a_disk_that_fills_up_leaves_nothing(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     archive = make(tmp_path / "x.tar.gz")
-    monkeypatch.setattr(archives.tarfile, "copyfileobj", full)
+    monkeypatch.setattr(preparation.tarfile, "copyfileobj", full)
     message = "thing: No space left on device; choose another datasets_dir"
     with pytest.raises(UsageError, match=message):
         unpack(archive, tmp_path / "sets" / "thing")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from crane.errors import UsageError
 from crane.pictures import ColourScale
-from crane.prediction import joining, predictions_page, write_predictions
+from crane.prediction import joining, write_predictions
 from crane.prediction.calibration import Calibration, Threshold
 from crane.prediction.image_scoring import LoadOptions
 from crane.prediction.inputs import find_images
@@ -339,7 +339,7 @@ def test_parquet_is_read_by_pandas_and_duckdb(photos: Path, tmp_path: Path) -> N
 def test_memory_does_not_grow_with_the_images(
     scores: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predictions_page, "MAX_ROWS", 50)  # the page lists so many
+    monkeypatch.setattr(joining, "MAX_ROWS", 50)  # the page lists so many
     monkeypatch.setattr(joining, "MAX_LABELLED", 50)
     line = "/." * 50 + f"{photos}/01.png\n"  # long names, so that keeping any would show
     peaks = []
