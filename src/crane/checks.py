@@ -40,7 +40,6 @@ PathText = Annotated[str, MinLen(1), "a path"]
 """A path as it is typed; the constructors and functions that open it expand `~`."""
 
 _SCALARS = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
-_CONTAINERS = (list, tuple, set, frozenset, dict, Sequence, Mapping, Iterable)
 Validate = Callable[[object], object]
 
 T = TypeVar("T", bound=Callable[..., Any])

@@ -7,16 +7,3 @@ removing entries does not need.
 from crane.cache.cache_folder import CacheFolder, age_text
 from crane.cache.entry import BrokenEntryError, Description, Entry
 from crane.cache.keys import Digests, code_digest, entry_id, images_digest, tower_facts
-
-__all__ = [
-    "BrokenEntryError",
-    "CacheFolder",
-    "Description",
-    "Digests",
-    "Entry",
-    "age_text",
-    "code_digest",
-    "entry_id",
-    "images_digest",
-    "tower_facts",
-]

@@ -14,19 +14,3 @@ from crane.report.markup import (
     read_published,
     summarise,
 )
-
-__all__ = [
-    "LeftOut",
-    "Published",
-    "Run",
-    "TableRow",
-    "csv_table",
-    "differing_keys",
-    "find_runs",
-    "first_runs",
-    "label_runs",
-    "latex_tables",
-    "markdown_tables",
-    "read_published",
-    "summarise",
-]

@@ -7,26 +7,3 @@ from crane.reproduce.readme import SuiteResults, read_results, readme
 from crane.reproduce.recipe import Recipe, RecipeRow, read_recipe
 from crane.reproduce.runner import Runner
 from crane.reproduce.suite import Suite, suites
-
-__all__ = [
-    "Cell",
-    "Changes",
-    "Cost",
-    "Number",
-    "Plan",
-    "Planner",
-    "Recipe",
-    "RecipeRow",
-    "Runner",
-    "Suite",
-    "SuiteResults",
-    "collect",
-    "estimate",
-    "expand",
-    "read_numbers",
-    "read_recipe",
-    "read_results",
-    "readme",
-    "suites",
-    "write_results",
-]
