@@ -32,9 +32,7 @@ class ImageCounts:
     """
 
     split: Text
-    """Which split."""
     evidence: Literal["counted", "stated", "thread", "memory"]
-    """One of `EVIDENCE`."""
     source: Text
     """Who says so."""
     classes: Mapping[str, Pair] = field(default_factory=dict)

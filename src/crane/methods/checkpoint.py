@@ -60,7 +60,6 @@ class PromptCheckpoint:
     name: str = "the checkpoint"
     """Name of the file, for errors."""
     path: Path | None = None
-    """The file."""
 
 
 def model_config(config: DictConfig) -> dict[str, Any]:

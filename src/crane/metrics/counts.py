@@ -159,7 +159,6 @@ class Curve(NamedTuple):
     x_name: str
     """What `x` is, in small letters with underscores."""
     y_name: str
-    """What `y` is."""
     threshold: Float[np.ndarray, " T"]
     """Scores at or above it count as anomalous."""
     x: Float[np.ndarray, " T"]

@@ -56,7 +56,6 @@ class Run:
     """One tested run."""
 
     folder: Path
-    """Its folder."""
     results: tuple[DatasetResult, ...]
     """One entry for each target."""
     config: Mapping[str, Any]

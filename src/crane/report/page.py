@@ -35,7 +35,6 @@ class Shown(NamedTuple):
     choices: tuple[str, ...]
     """Best, worst or random: everything that it was chosen as."""
     path: Path
-    """Its file."""
 
     @property
     def source(self) -> str:

@@ -41,7 +41,6 @@ class Number:
     dataset: str
     metric: str
     state: str
-    """One of `STATES`."""
     percent: float | None = None
     """Mean over the seeds."""
     spread: float | None = None

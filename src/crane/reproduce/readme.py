@@ -39,9 +39,7 @@ class SuiteResults(NamedTuple):
     """What one suite measured for a recipe."""
 
     suite: Suite
-    """The suite."""
     numbers: Sequence[Number]
-    """Its numbers."""
     provenance: Mapping[str, Any]
     """Where they come from: see `read_provenance`."""
 

@@ -31,7 +31,6 @@ class Missing:
     kind: str
     """`data`, `weights` or `checkpoint`."""
     name: str
-    """Its name."""
     help: str
     """Where to get it and where to put it."""
     size_mb: int | None = None
@@ -70,7 +69,6 @@ class DataSet:
     num_images: int | None
     """Images of the split used, from the card if the data are not here; None if unknown."""
     num_classes: int
-    """Its classes."""
     fingerprint: str | None
     """Fingerprint of its files; None if the data are not here."""
     missing: Missing | None

@@ -39,7 +39,6 @@ class Outcomes:
     done: dict[Test, str] = field(default_factory=dict)
     """Test to its run in the results store."""
     missing: dict[Test, str] = field(default_factory=dict)
-    """Test to what is missing for it."""
     failed: dict[Test, str] = field(default_factory=dict)
     """Test to the error of it or of its training."""
     num_runs: int = 0

@@ -78,7 +78,6 @@ class StoredRun:
     folder: str
     """The run's folder."""
     seed: int
-    """Its seed."""
     overrides: Sequence[str]
     """What was typed after the command."""
     sources: Sequence[str]
@@ -235,7 +234,6 @@ class JobOutcome:
     varies: tuple[str, ...]
     """The overrides that differ between jobs, without the seed."""
     seed: int
-    """Its seed."""
     status: str
     """`finished`, `failed` or `skipped`; `started` if it is under way or was killed."""
     run_id: str | None = None

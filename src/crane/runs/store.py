@@ -75,7 +75,6 @@ class FinishedRun(NamedTuple):
     setting: str
     """What it computed, see `crane.identity.setting_of`."""
     seed: int
-    """Its seed."""
 
 
 @cache
