@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crane import drawn
 from crane.drawn import EMBEDDED_VERSION, drawn_dir, embedded_domain, make_embedded
 from crane.drawn.scene import render
 from crane.errors import UsageError
@@ -45,7 +44,7 @@ def test_all_domains_are_made_and_then_left_alone(tmp_path, tiny, monkeypatch):
     def drawn_again(domain, picture):
         raise AssertionError("drawn although it is there")
 
-    monkeypatch.setattr(drawn, "render", drawn_again)
+    monkeypatch.setattr("crane.drawn.render", drawn_again)
     assert make_embedded(str(root), "parts") == root / "parts"
 
 
@@ -85,7 +84,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, tiny, monkeypatch):
         drawn.append(picture)
         return render(domain, picture)
 
-    monkeypatch.setattr(drawn, "render", interrupted)
+    monkeypatch.setattr("crane.drawn.render", interrupted)
     with pytest.raises(KeyboardInterrupt):
         make_embedded(tmp_path, "parts")
     assert list(tmp_path.iterdir()) == []
