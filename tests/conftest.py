@@ -26,9 +26,12 @@ import quick_hydra
 
 quick_hydra.install()
 
-# No test is to find what another session left; within one, tests share what they compute.
-os.environ["CRANE_CACHE"] = tempfile.mkdtemp(prefix="crane-cache-")
-atexit.register(shutil.rmtree, os.environ["CRANE_CACHE"], ignore_errors=True)
+# No test is to find what another session left; within one, tests share what they compute, also
+# those of several processes (pytest-xdist), which inherit the folder from the first one.
+if "CRANE_TESTS_CACHE" not in os.environ:
+    os.environ["CRANE_TESTS_CACHE"] = tempfile.mkdtemp(prefix="crane-cache-")
+    atexit.register(shutil.rmtree, os.environ["CRANE_TESTS_CACHE"], ignore_errors=True)
+os.environ["CRANE_CACHE"] = os.environ["CRANE_TESTS_CACHE"]
 
 LOCAL = ("localhost", "127.0.0.1", "::1")
 

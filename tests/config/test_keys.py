@@ -56,6 +56,7 @@ def has_constructor(key: str, nodes: set[str]) -> bool:
     return any(".".join(parts[:n]) in nodes for n in range(1, len(parts)))
 
 
+@pytest.mark.long
 def test_every_key_has_a_type_or_a_constructor():
     for command, row in compositions():
         keys = flat(plain(composed(command, row), resolve=False))
@@ -66,12 +67,14 @@ def test_every_key_has_a_type_or_a_constructor():
             assert declared or is_filled or has_constructor(key, nodes), f"{command}: {key}"
 
 
+@pytest.mark.long
 def test_every_declared_type_is_that_of_a_key():
     keys = every_key()
     for pattern in schema.TYPES:
         assert any(fnmatchcase(key, pattern) for key in keys), pattern
 
 
+@pytest.mark.long
 def test_every_default_fits_its_type():
     for command, row in compositions():
         values = flat(plain(composed(command, row), resolve=False))

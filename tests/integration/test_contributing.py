@@ -105,6 +105,7 @@ def test_python_examples_pass_the_checks_of_style(name):
         assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.long
 def test_the_method_trains_and_is_loaded_again(clone, crane, use, tmp_path):
     trained = tmp_path / "trained"
     typed = (*TINY, "method=shifted", "trainer=cpu", "trainer.max_epochs=1", "data.num_workers=0")

@@ -141,6 +141,7 @@ def rewritten(path: Path, columns: dict[str, list[Any]]) -> None:
     pq.write_table(table if is_own else pa.table(columns), path)
 
 
+@pytest.mark.long
 def test_damaged_files_of_a_store_stop_no_multirun(crane, here):
     (here / "set/meta.json").write_text(rows())
     typed = ("test", "-m", "method=clip", "backbone=tiny", "targets=[meta_json]", "seed=1")

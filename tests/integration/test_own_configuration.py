@@ -23,6 +23,7 @@ def column(folder, name):
         return [float(row[name]) for row in csv.DictReader(rows) if row.get(name)]
 
 
+@pytest.mark.long
 def test_a_rate_that_is_scheduled_is_logged_each_epoch_like_the_loss(crane, quick, tmp_path):
     typed = [word for word in quick if "max_epochs" not in word]
     typed += ["trainer.max_epochs=3", "optimizer=sgd", "optimizer.lr=0.1", "scheduler=cosine"]

@@ -67,6 +67,7 @@ def test_training_on_one_label_is_refused_with_the_counts(crane, tmp_path, tiny)
     assert "uses 4 normal and 0 anomalous ones" in done.err
 
 
+@pytest.mark.long
 def test_two_own_folders_in_one_run(crane, tmp_path, tiny):
     for name in ("bolts", "nuts"):
         draw(tmp_path / name, "ok", "bent", mask="gt/bent")

@@ -95,6 +95,7 @@ def test_killed_and_typed_again(type_in, typed, tmp_path):
         assert path.read_bytes() == (output / "maps" / path.name).read_bytes()
 
 
+@pytest.mark.long
 def test_shards_by_hand_and_by_environment(type_in, tmp_path, monkeypatch):
     for index, count in ((1, 3), (2, 3)):
         outcome = type_in(f"shard={index}/{count}", f"output={tmp_path / 'shared'}")

@@ -13,7 +13,10 @@ from crane.prediction.joining import STEPS, PredictionsPage, thumbnail_of
 
 CHROMIUM = which("chromium") or which("chromium-browser") or which("google-chrome")
 pytest.importorskip("playwright", reason="playwright is not installed")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt install chromium")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt install chromium"),
+    pytest.mark.long,
+]
 
 SCALE = ColourScale(vmin=0.0, vmax=1.0, colormap="inferno")
 HOSTILE = "</script><img src=x onerror=alert(1)>.png"

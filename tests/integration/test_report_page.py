@@ -11,7 +11,10 @@ from crane.runs import DatasetResult, write_results_json
 
 CHROMIUM = which("chromium") or which("chromium-browser") or which("google-chrome")
 pytest.importorskip("playwright", reason="playwright is not installed")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt install chromium")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt install chromium"),
+    pytest.mark.long,
+]
 
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 

@@ -176,6 +176,7 @@ def published_lines(folder: Path) -> Iterator[list[str]]:
                 yield [name.replace("average_", "average "), published[key]]
 
 
+@pytest.mark.long
 def test_what_is_not_here_is_missing_with_its_reason(crane, tmp_path):
     folder = tmp_path / "table1_zero_shot"
     shutil.copytree(EXPERIMENTS / "table1_zero_shot", folder)

@@ -131,12 +131,14 @@ def test_test_batches_do_not_change_results(crane, use, train, results_of, tmp_p
             assert again[name] == (value if value is None else pytest.approx(value, abs=1e-5))
 
 
+@pytest.mark.long
 def test_bfloat16_and_exact_metrics(train, results_of):
     run = train("trainer.precision=bf16-mixed", "metrics=exact", targets=("gamma",))
     means = results_of(run.folder)["gamma"]["means"]
     assert means["pixel_auroc"] > 0.5
 
 
+@pytest.mark.long
 def test_loggers(train):
     train("logger=tensorboard", name="tensorboard")
     run = train("logger=none", name="none")

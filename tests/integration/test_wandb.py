@@ -31,6 +31,7 @@ def of_kind(offline, kind):
     return [getattr(record, kind) for record in every]
 
 
+@pytest.mark.long
 def test_tables_curves_pictures_and_prompts_are_logged(wandb_run):
     folder, offline, _ = wandb_run("trainer.log_every_n_steps=1", "data.validation_fraction=0.34")
     values = logged(offline)

@@ -134,6 +134,7 @@ def test_reference_repeats_a_training_step(path: Path) -> None:
             assert difference < tolerance, name
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", TRAINING, ids=name_of)
 def test_reference_repeats_a_training(path: Path) -> None:
     config, golden = read(path)

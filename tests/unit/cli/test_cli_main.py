@@ -121,6 +121,7 @@ def test_short_names_reach_the_configuration(crane):
     assert (list(config.source), list(config.targets)) == (["mpdd"], ["btad", "visa"])
 
 
+@pytest.mark.long
 def test_multirun_may_stand_anywhere(crane):
     typed = ("train", "source=[mvtec]", "-m", "seed=1,2", "datasets_dir=nowhere")
     outcome = crane(*typed)

@@ -98,6 +98,7 @@ def test_fingerprint_is_of_the_names_and_their_order(photos: Path) -> None:
     assert found[0] == find_images([photos / "left", f"{photos}/right/*.png"]).fingerprint()
 
 
+@pytest.mark.long
 def test_long_lists_are_not_held_in_memory(tmp_path: Path) -> None:
     with (tmp_path / "list.txt").open("w") as lines:
         lines.writelines(f"folder/{place:0100d}.png\n" for place in range(20_000))  # 2.2 MB
