@@ -68,7 +68,7 @@ KEYS: tuple[Key, ...] = (
         in_checkpoint=True,
         in_store=True,
     ),
-    *_rows(Effect.NUMBERS, "scoring.*", in_checkpoint=True, in_store=True),
+    *_rows(Effect.NUMBERS, "scoring.*", "views.*", in_checkpoint=True, in_store=True),
     *_rows(Effect.PROMPTS, "checkpoint"),
     # The training.
     *_rows(Effect.PROMPTS, "loss", "loss.*", in_store=True),
@@ -97,7 +97,7 @@ KEYS: tuple[Key, ...] = (
     *_rows(Effect.DISPLAY, "cache.source", "cache.targets", "logger", "logger.*", "overlay.*"),
     *_rows(Effect.DISPLAY, "table_columns", "skip_finished", "baseline", "objective"),
     *_rows(Effect.DISPLAY, "engine", "shard", "part_size", "scores", "on_error", "overwrite"),
-    *_rows(Effect.DISPLAY, "maps", "overlays", "accelerator"),
+    *_rows(Effect.DISPLAY, "maps", "overlays", "accelerator", "max_megapixels"),
     *_rows(Effect.DISPLAY, "watch", "poll_seconds", "give_up_seconds", "on_verdict"),
     *_rows(Effect.DISPLAY, "host", "port", "devices", "workers_per_device", "max_batch_size"),
     *_rows(Effect.DISPLAY, "batch_timeout", "max_queue", "timeout", "max_body_mb", "max_pixels"),
@@ -109,6 +109,9 @@ KEYS: tuple[Key, ...] = (
     *_rows(Effect.DISPLAY, "entity", "project", "name", "datasets", "panels", "methods.*"),
 )
 """Every key of `conf/`, classified; a test holds that none is missing and no row is idle."""
+
+WHOLE = {"_target_": "crane.views.Whole", "resolution": "model"}
+"""The view of configurations that have none: those of version 0.2 and before."""
 
 DECIDES = frozenset({Effect.PROMPTS, Effect.LENGTH, Effect.NUMBERS})
 """What makes two runs different settings, whichever data sets they are tested on."""
@@ -187,6 +190,8 @@ def decisive(config: Mapping[str, Any], effects: Iterable[Effect] = DECIDES) -> 
             effect = Effect.PROMPTS
         if effect not in wanted or (key in ("scheduler", "callbacks") and not value):
             continue  # none of these is what configurations without the key meant
+        if key.startswith("views.") and WHOLE.get(key.partition(".")[2]) == value:
+            continue
         if key.endswith(".root") and isinstance(value, str) and isinstance(top, str):
             with suppress(ValueError):
                 value = PurePath(value).relative_to(top).as_posix()

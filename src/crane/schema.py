@@ -42,6 +42,7 @@ TYPES: Mapping[str, Any] = {
     # What commands share: conf/base/run.yaml and results.yaml.
     "seed": Seed,
     "image_size": PositiveInt,
+    "max_megapixels": PositiveFloat,
     "datasets_dir": PathText,
     "weights_dir": PathText,
     "allow_download": bool,

@@ -19,7 +19,13 @@ from crane.checks import (
     Seed,
     checked,
 )
-from crane.data.dataset import IndexDataset, SourceDataset, TokenDataset, Tokens, TrainingDataset
+from crane.data.dataset import (
+    IndexDataset,
+    OwnSizeDataset,
+    SourceDataset,
+    TokenDataset,
+    TrainingDataset,
+)
 from crane.data.doubts import class_lines, examine
 from crane.data.filenames import first_few
 from crane.data.index import Index
@@ -37,6 +43,9 @@ from crane.processes import is_first
 from crane.samples import ANOMALOUS, NORMAL
 
 logger = logging.getLogger(__name__)
+
+ON_HOST = ("has_mask", "class_id", "own", "native")
+"""What of a batch the host decides by, or cuts crops from."""
 
 
 @checked
@@ -115,7 +124,9 @@ class CraneDataModule(LightningDataModule):
             seed=seed,
         )
         self._validation = Subset(self._source_images, held)
-        self._tests = [IndexDataset(i, image_size, resizer) for i in self.targets.values()]
+        self._tests: list[IndexDataset] = [
+            IndexDataset(i, image_size, resizer) for i in self.targets.values()
+        ]
         self._warn_of_shared_images()
 
     @property
@@ -183,7 +194,7 @@ class CraneDataModule(LightningDataModule):
                     key="trainer.devices",
                 )
 
-    def image_loader(self, name: str) -> ImageLoader:
+    def image_loader(self, name: str, images: IndexDataset) -> ImageLoader:
         """A loader over all images of a data set, in its order, each going to one process.
 
         Batches are as large as in training or testing, since the last bits of features depend on
@@ -191,29 +202,46 @@ class CraneDataModule(LightningDataModule):
 
         Args:
             name: A key of `image_sets`.
+            images: The data set.
         """
         size = self.batch_size if name.startswith("source.") else self.test_batch_size
-        return self._test_loader(self.image_sets()[name], is_kept=False, batch_size=size)
+        return self._test_loader(images, is_kept=False, batch_size=size)
 
-    def use_tokens(self, name: str, tokens: Tokens) -> None:
+    def use_own_size(self, mask_size: int | None) -> None:
+        """From now on, load the images of targets at their own size, one in each batch.
+
+        Args:
+            mask_size: Side in pixels of masks; None keeps them at their own size.
+        """
+        self._tests = [OwnSizeDataset(images, mask_size) for images in self._tests]
+
+    def target(self, number: int) -> IndexDataset:
+        """The images of a target, in the order of `test_dataloader`."""
+        return self._tests[number]
+
+    def use_tokens(self, name: str, tokens: Any) -> None:
         """From now on, load cached features in place of a data set's images.
 
         Mosaics still need images, so the caller makes sure that there are none.
 
         Args:
             name: A key of `image_sets`.
-            tokens: Its features.
+            tokens: Its features: `Tokens`, or as `OwnSizeDataset` takes them.
         """
         group, _, own_name = name.partition(".")
         names, sets = self._group(group)
         number = names.index(own_name)
-        sets[number] = TokenDataset(sets[number], tokens)
+        images = sets[number]
+        if isinstance(images, OwnSizeDataset):
+            sets[number] = OwnSizeDataset(images, images.mask_size, tokens)
+        else:
+            sets[number] = TokenDataset(images, tokens)
 
     def transfer_batch_to_device(
         self, batch: dict[str, Any], device: torch.device, dataloader_idx: int
     ) -> dict[str, Any]:
         """Move a batch; what the host decides by stays there, so that it waits for no GPU."""
-        kept = {name: batch.pop(name) for name in ("has_mask", "class_id") if name in batch}
+        kept = {name: batch.pop(name) for name in ON_HOST if name in batch}
         return super().transfer_batch_to_device(batch, device, dataloader_idx) | kept
 
     def train_dataloader(self) -> ImageLoader:
@@ -256,7 +284,14 @@ class CraneDataModule(LightningDataModule):
         """
         if not self.targets:
             raise UsageError("no data set to test on; set targets=[NAME]", key="targets")
-        return [self._test_loader(images, is_kept=False) for images in self._tests]
+        return [
+            self._test_loader(
+                images,
+                is_kept=False,
+                batch_size=1 if isinstance(images, OwnSizeDataset) else None,
+            )
+            for images in self._tests
+        ]
 
     def _test_loader(
         self, images: IndexDataset | Subset, *, is_kept: bool, batch_size: int | None = None

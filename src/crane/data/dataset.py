@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -72,6 +72,11 @@ class IndexDataset(Dataset[Item]):
 
     def __len__(self) -> int:
         return len(self.index.samples)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of its items, under which features are cached."""
+        return [self.index.key(sample) for sample in self.index.samples]
 
     def __getitem__(self, position: int) -> Item:
         """One image; a `UsageError` names a file that cannot be used."""
@@ -145,6 +150,43 @@ class TokenDataset(IndexDataset):
             regions = _regions(mask, self.image_size)
         truth = _truth(regions, self._is_known(sample), sample.label, class_id, index)
         return {"global_": global_, "patches": patches, **truth}
+
+
+class OwnSizeDataset(IndexDataset):
+    """The images of one index at their own size, for views of them; batches hold one image.
+
+    Items have `own`, the image's height and width; `native`, its RGB pixels (H, W, 3), unless
+    features are cached; and the truth at `mask_size`.
+
+    Args:
+        images: The data set.
+        mask_size: Side in pixels that masks are resized to; None keeps them at their own size.
+        tokens: Features by an image's name and what is asked of it; None if none are cached.
+    """
+
+    def __init__(
+        self, images: IndexDataset, mask_size: int | None, tokens: Callable[..., Any] | None = None
+    ) -> None:
+        super().__init__(images.index, images.image_size, images.resizer)
+        self.mask_size, self.tokens = mask_size, tokens
+
+    def item(self, position: int, class_id: int, index: int) -> Item:
+        """One image, or what is left to know of it; errors as in `open`."""
+        sample, pixels = self.index.samples[position], {}
+        if self.tokens is None:
+            opened = self.open(position)
+            mask, has_mask = opened.mask, opened.has_mask
+            pixels["native"] = torch.from_numpy(np.array(opened.image))
+        else:
+            width, height = upright_size(sample.image, sample.box)
+            has_mask = self._is_known(sample)
+            mask = np.zeros((height, width), dtype=bool)
+            if sample.mask is not None:
+                mask = self._mask(sample, (width, height))
+        own = torch.tensor(mask.shape)
+        regions = label_regions(mask) if self.mask_size is None else _regions(mask, self.mask_size)
+        truth = _truth(regions, has_mask, sample.label, class_id, index)
+        return {**pixels, "own": own, **truth}
 
 
 class SourceDataset(Dataset[Item]):

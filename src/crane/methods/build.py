@@ -23,7 +23,14 @@ from crane.methods.checkpoint import PromptCheckpoint, open_checkpoint
 from crane.methods.crane import Crane
 from crane.methods.detector import Detector
 from crane.methods.vision import VisionEncoder
-from crane.weights import HUB_REPOS, RANDOM, check_image_size, describe, published_name
+from crane.weights import (
+    HUB_REPOS,
+    RANDOM,
+    check_image_size,
+    check_pixels,
+    describe,
+    published_name,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -68,10 +75,11 @@ def build_model(
     7168
     """
     if clip_state_dict is None:
-        check_image_size(
-            OmegaConf.select(config, "backbone.model.architecture"),
-            OmegaConf.select(config, "image_size"),
-        )
+        architecture = OmegaConf.select(config, "backbone.model.architecture")
+        check_image_size(architecture, OmegaConf.select(config, "image_size"))
+        for key in ("image_size", "guide.features.image_size"):
+            side, limit = (OmegaConf.select(config, k) for k in (key, "max_megapixels"))
+            check_pixels(architecture, side, limit, key=key)
         clip: Clip = build(_part(config, "backbone.model"), "backbone.model")
     else:
         quick_gelu = _part(config, "backbone.model.quick_gelu")

@@ -22,7 +22,7 @@ from crane.checks import shown
 from crane.config import compose, plain
 from crane.errors import UsageError
 from crane.files import stand_in, write_bytes
-from crane.identity import MODEL_KEYS
+from crane.identity import MODEL_KEYS, WHOLE
 from crane.methods.detector import Detector
 from crane.methods.official import from_other_authors, is_official, prompts_from_official
 from crane.named_prompts import (
@@ -197,7 +197,7 @@ def _readable(path: Path, key: str) -> Iterator[None]:
 
 
 def _stored_config(text: str, path: Path, key: str) -> dict[str, Any]:
-    config: dict[str, Any] = dict(json.loads(text))
+    config: dict[str, Any] = {"views": WHOLE, **json.loads(text)}
     missing = [name for name in MODEL_KEYS if name not in config]
     if missing:
         raise UsageError(f"the configuration in {path} lacks {', '.join(missing)}", key=key)

@@ -21,6 +21,7 @@ import crane.backbones
 import crane.data.images
 import crane.guides
 import crane.methods.vision
+import crane.views
 import crane.weights
 from crane import schema
 from crane.cache import (
@@ -34,12 +35,13 @@ from crane.cache import (
 from crane.cache.arrays import EntryWriter, Features, FeatureShape, allocate, finish, is_allocated
 from crane.config import plain
 from crane.data import CraneDataModule
-from crane.data.dataset import IndexDataset
+from crane.data.dataset import IndexDataset, OwnSizeDataset
 from crane.data.loader import ImageLoader
 from crane.errors import UsageError, counted, unwritable
 from crane.methods import Detector
 from crane.training.module import CraneModule
 from crane.types import Batch
+from crane.views import CropFeatures, TileDataset, View
 
 logger = logging.getLogger(__name__)
 
@@ -88,15 +90,42 @@ def use_features(
         if len(images) < trainer.world_size:
             logger.info("not caching %s: it has fewer images than there are processes", name)
             continue
-        extraction = FeatureExtraction(module.model, folder, name, images, settings)
-        try:
-            loaders = _MissingImages(data, extraction)
-            trainer.predict(extraction, datamodule=loaders, return_predictions=False)
-        finally:
-            extraction.release()
-        features = extraction.features()
-        data.use_tokens(name, features)
-        module.token_dtype = features.computed_in
+
+        def extracted(part: IndexDataset, name: str = name, **facts: Any) -> Features:
+            extraction = FeatureExtraction(module.model, folder, name, part, settings, facts)
+            try:
+                loaders = _MissingImages(data, extraction)
+                trainer.predict(extraction, datamodule=loaders, return_predictions=False)
+            finally:
+                extraction.release()
+            return extraction.features()
+
+        if isinstance(images, OwnSizeDataset):
+            assert module.view is not None
+            tokens: Any = _of_crops(module.view, images, extracted)
+            module.token_dtype = tokens.computed_in
+        else:
+            tokens = extracted(images)
+            module.token_dtype = tokens.computed_in
+        data.use_tokens(name, tokens)
+
+
+def _of_crops(
+    view: View, images: OwnSizeDataset, extracted: Callable[..., Features]
+) -> "CropFeatures":
+    """The features of all crops of a data set.
+
+    They are an entry of whole images for each size, the same as that of a test at that
+    `image_size`, and an entry of all tiles.
+    """
+    index, resizer = images.index, images.resizer
+    wholes = {
+        side: extracted(IndexDataset(index, side, resizer))
+        for side in view.sides(images.image_size)
+    }
+    tiles = TileDataset(images, view)
+    facts = {"view": {**tiles.facts, "code": code_digest([crane.views])}}
+    return CropFeatures(wholes, extracted(tiles, **facts) if len(tiles) else None)
 
 
 def _chosen(config: DictConfig, data: CraneDataModule) -> Iterator[str]:
@@ -153,6 +182,7 @@ class FeatureExtraction(LightningModule):
         name: Name of the data set in the run, such as `source.mvtec`.
         images: The data set.
         settings: The whole configuration, resolved.
+        facts: More that decides the features.
     """
 
     def __init__(
@@ -162,8 +192,10 @@ class FeatureExtraction(LightningModule):
         name: str,
         images: IndexDataset,
         settings: Mapping[str, Any],
+        facts: Mapping[str, Any],
     ) -> None:
         super().__init__()
+        self.more_facts = facts
         self.model, self.folder = model, folder
         self.name, self.images, self.settings = name, images, settings
         self.is_missing = False
@@ -249,7 +281,7 @@ class FeatureExtraction(LightningModule):
             description = Description(
                 data_set=index.name,
                 root=str(index.root.resolve()),
-                vision=_in_words(self.settings),
+                vision=_in_words(self.settings, self.images.image_size),
                 dtype=self.settings["cache"]["dtype"],
                 computed_in=self._computed_in,
                 created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -258,7 +290,7 @@ class FeatureExtraction(LightningModule):
                 num_threads=torch.get_num_threads(),
             )
             building, place = self.folder.building(self._id), self.folder.place(self._id)
-            finish(building, place, [index.key(sample) for sample in index.samples], description)
+            finish(building, place, self.images.names, description)
             self.release()
         self.trainer.strategy.barrier("features kept")
 
@@ -297,6 +329,7 @@ class FeatureExtraction(LightningModule):
             "dtype": settings["cache"]["dtype"],
             "code": code_digest([*MODULES, *_modules_named(settings)]),
             "images": images_digest(map(index.key, index.samples), digests),
+            **self.more_facts,
         }
 
 
@@ -311,7 +344,7 @@ class _MissingImages(LightningDataModule):
         self.data.trainer = self.trainer
         if not self.extraction.is_missing:
             return []
-        return [self.data.image_loader(self.extraction.name)]
+        return [self.data.image_loader(self.extraction.name, self.extraction.images)]
 
 
 def _method_facts(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -320,13 +353,13 @@ def _method_facts(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {} if node is None else {"detector": node}
 
 
-def _in_words(settings: Mapping[str, Any]) -> str:
+def _in_words(settings: Mapping[str, Any], image_size: int) -> str:
     """The vision setting in a few words.
 
     >>> attention = {"correlation": {"of": ["q", "v"]}}
     >>> backbone, guide = {"model": {"architecture": "ViT-L-14-336"}}, {"features": None}
     >>> settings = {"backbone": backbone, "guide": guide, "attention": attention}
-    >>> _in_words({**settings, "image_size": 518})
+    >>> _in_words(settings, 518)
     'ViT-L-14-336, qq+vv, 518 px'
     """
     towers = [settings["backbone"]["model"], settings["guide"]["features"]]
@@ -336,7 +369,7 @@ def _in_words(settings: Mapping[str, Any]) -> str:
         correlation = stream["correlation"] or {"_target_": "plain attention"}
         terms = "+".join(2 * term for term in correlation.get("of", ()))
         names.append(terms or str(correlation["_target_"]).rsplit(".", 1)[-1])
-    return f"{', '.join(names)}, {settings['image_size']} px"
+    return f"{', '.join(names)}, {image_size} px"
 
 
 def _tower_name(tower: Mapping[str, Any]) -> str:

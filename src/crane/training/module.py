@@ -3,7 +3,7 @@
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -13,10 +13,12 @@ from lightning import LightningModule
 from torch import Tensor, nn
 
 from crane.data import CraneDataModule
+from crane.data.dataset import OwnSizeDataset
 from crane.errors import UsageError
 from crane.methods import Detector
 from crane.metrics import Curve, DatasetResult, Evaluation
 from crane.types import Batch, Prediction, TokenBatch
+from crane.views import Crop, View, cut, resized
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +45,7 @@ class CraneModule(LightningModule):
         training: Facts that must not change when the training is resumed, stored there too.
         scheduler: From an optimizer to a scheduler of its rate, stepped once an epoch; None keeps
             the rate.
+        view: How targets that are loaded at their own size are looked at; None if none are.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class CraneModule(LightningModule):
         config: dict[str, Any],
         training: Mapping[str, Any] | None = None,
         scheduler: Callable[..., Any] | None = None,
+        view: View | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -63,6 +67,7 @@ class CraneModule(LightningModule):
         self.optimizer, self.scheduler = optimizer, scheduler
         self.evaluate = evaluate
         self.seed = seed
+        self.view = view
         self.config = config
         self.training_facts = dict(training or {})
         self.strict_loading = False  # checkpoints hold the prompts only; see on_load_checkpoint
@@ -223,8 +228,12 @@ class CraneModule(LightningModule):
 
     def _evaluate(self, batch: Batch | TokenBatch, number: int) -> Prediction:
         size = (batch["mask"].shape[-2], batch["mask"].shape[-1])
-        features, text = self.features(batch), self._texts[number]
-        prediction = self.model.predict(features, text, batch["class_id"], size)
+        if "own" in batch:
+            prediction = self._viewed(batch, number)
+            prediction = prediction._replace(map=resized(prediction.map, *size))
+        else:
+            features, text = self.features(batch), self._texts[number]
+            prediction = self.model.predict(features, text, batch["class_id"], size)
         self._evaluation(number).update(
             prediction.score.float(),
             prediction.map.float(),
@@ -236,6 +245,31 @@ class CraneModule(LightningModule):
             labelled=True,
         )
         return prediction
+
+    def _viewed(self, batch: Any, number: int) -> Prediction:
+        """The prediction of one image at its own size, through the crops of the view."""
+        assert self.view is not None
+        images = cast(OwnSizeDataset, self._data.target(number))
+        key = images.index.key(images.index.samples[int(batch["index"])])
+
+        def score(crops: Sequence[Crop], size: tuple[int, int]) -> Prediction:
+            class_id = batch["class_id"].expand(len(crops))
+            features: Any
+            if images.tokens is None:
+                pixels = cut(batch["native"][0].numpy(), crops, images.resizer)
+                features = self.model.encode(pixels.to(self.device))
+            else:
+                rows = zip(*(images.tokens(key, crop) for crop in crops), strict=True)
+                global_, planes = (
+                    torch.stack(row).to(self.device, self.token_dtype) for row in rows
+                )
+                side = crops[0].side
+                features = self.model.from_arrays(global_, planes, (side, side))
+            return self.model.predict(features, self._texts[number], class_id, size)
+
+        height, width = batch["own"][0].tolist()
+        side, batch_size = images.image_size, self._data.test_batch_size
+        return self.view.predict(height, width, side, batch_size, score)
 
     @property
     def _prefix(self) -> str:

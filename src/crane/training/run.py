@@ -32,6 +32,7 @@ from crane.training.features import check_cache, use_features
 from crane.training.module import CraneModule
 from crane.training.trainers import StopWhenTold, ending_together
 from crane.training.wandb_logging import LogToWandb, closing, log_prompts
+from crane.views import View, build_view
 from crane.weights import RANDOM, weight_status, weights_needed
 
 PROMPTS_FOLDER = "prompts"
@@ -86,7 +87,8 @@ def train(config: DictConfig) -> RunSummary:
     more = [build(node, f"callbacks.{name}") for name, node in config.callbacks.items()]
     sources = {k: v for k, v in data.fingerprints().items() if k.startswith("source.")}
     facts = training_facts(config, sources)
-    parts = {"loss": loss, "optimizer": optimizer, "scheduler": scheduler}
+    parts: dict[str, Any] = {"loss": loss, "optimizer": optimizer, "scheduler": scheduler}
+    parts["view"] = _look(config, data)
     module = _module(config, model, **parts, training=facts)
     module.configure_optimizers()  # its errors come now, not after the work
 
@@ -145,7 +147,8 @@ def test(config: DictConfig, checkpoint: PromptCheckpoint | None) -> RunSummary:
     if checkpoint is not None:
         model.load_learned(checkpoint.prompts)
     compile_towers(model, config.compile)
-    module = _module(config, model, loss=None, optimizer=None)
+    view = _look(config, data)
+    module = _module(config, model, loss=None, optimizer=None, view=view)
 
     folder = Path(config.run_dir)
     prompts = None if checkpoint is None else Path(config.checkpoint).expanduser()
@@ -161,6 +164,14 @@ def test(config: DictConfig, checkpoint: PromptCheckpoint | None) -> RunSummary:
         trainer.test(module, data, verbose=False)
         _end(config, trainer, record)
     return RunSummary(folder, prompts, module.results, tuple(write.files))
+
+
+def _look(config: DictConfig, data: CraneDataModule) -> View:
+    """The view of a configuration; data load what it needs of targets."""
+    view = build_view(config)
+    if not view.is_whole or view.resolution == "own":
+        data.use_own_size(None if view.resolution == "own" else config.image_size)
+    return view
 
 
 def _write_results(config: DictConfig, data: CraneDataModule) -> WriteTestResults:

@@ -30,6 +30,7 @@ from crane.weights.locate import (
 )
 from crane.weights.open_clip_model import (
     check_image_size,
+    check_pixels,
     load_open_clip,
     open_clip_from_state_dict,
 )

@@ -69,12 +69,15 @@ def load_open_clip(
     return model
 
 
-def check_image_size(architecture: str | Mapping[str, Any] | None, size: int | None) -> None:
+def check_image_size(
+    architecture: str | Mapping[str, Any] | None, size: int | None, *, key: str = "image_size"
+) -> None:
     """Refuse sizes that are not a multiple of the patch size, before any weights are read.
 
     Args:
         architecture: As in `load_open_clip`; None if it is not known.
         size: Side of the images in pixels; None if it is not known.
+        key: The key that named it, for errors.
 
     >>> check_image_size("ViT-L-14-336", 500)
     Traceback (most recent call last):
@@ -87,8 +90,44 @@ def check_image_size(architecture: str | Mapping[str, Any] | None, size: int | N
         near = max(1, round(size / patch)) * patch
         raise UsageError(
             f"must be a multiple of the patch of {patch} px, such as {near}, not {size}",
-            key="image_size",
+            key=key,
         )
+
+
+def check_pixels(
+    architecture: str | Mapping[str, Any] | None,
+    size: int | None,
+    max_megapixels: float | None,
+    *,
+    key: str,
+) -> None:
+    """Refuse images so large that the memory of one forward would surprise.
+
+    The estimate is for one image in float32: eight planes of the image (its colours, the same
+    normalised, map and its blur), and for each patch twelve vectors of a block (two streams,
+    queries, keys, values and the four of the MLP).
+
+    Args:
+        architecture: As in `load_open_clip`; None if it is not known.
+        size: Side of the images in pixels; None if it is not known.
+        max_megapixels: The limit; None for none.
+        key: The key that named the size, for errors.
+
+    >>> check_pixels("ViT-L-14-336", 8960, 4, key="image_size")
+    Traceback (most recent call last):
+    crane.errors.UsageError: image_size=8960 means 80 megapixels and about 22 GB of memory for ...
+    """
+    if size is None or max_megapixels is None or size**2 <= max_megapixels * 1e6:
+        return
+    tower = {} if architecture is None else _configuration(architecture)["vision_cfg"]
+    vectors = 12 * tower.get("width", 1024) / tower.get("patch_size", 14) ** 2
+    num_bytes = 4 * size**2 * (8 + vectors)
+    raise UsageError(
+        f"{key}={size} means {size**2 / 1e6:.3g} megapixels and about {num_bytes / 1e9:.2g} GB of "
+        f"memory for each image of a batch; choose a smaller size, or views=tiles to see detail, "
+        f"or raise max_megapixels, which is {max_megapixels:g}",
+        key=key,
+    )
 
 
 def open_clip_from_state_dict(
