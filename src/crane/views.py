@@ -144,7 +144,7 @@ class Tiles(View):
 
     tile: PositiveInt | None
     """Side in pixels of the image; None for `image_size`, so that tiles are not resized."""
-    overlap: Annotated[float, Interval(ge=0, lt=1)]
+    overlap: Annotated[float, Interval(ge=0, le=0.9)]
     """Least share of a tile's side that it has in common with the next."""
     share: Fraction
     """Of the tiles, in map and score; the rest is the whole image's."""
@@ -210,7 +210,7 @@ def starts(length: int, side: int, overlap: float) -> list[int]:
     return [round(place) for place in np.linspace(0, length - side, number).tolist()]
 
 
-def axis_weights(length: int, side: int, overlap: float) -> Float[np.ndarray, "tiles {side}"]:
+def axis_weights(length: int, side: int, overlap: float) -> Float[np.ndarray, "tiles side"]:
     """The weight of each tile at each of its pixels along an axis; at every pixel they sum to 1.
 
     A tile's weight at a pixel is the product of its weights along both axes.
@@ -258,9 +258,14 @@ def build_view(config: DictConfig) -> View:
     view: View = build(config.views, "views")
     architecture = OmegaConf.select(config, "backbone.model.architecture")
     for side in view.sides(config.image_size):
-        if side != config.image_size:
+        if side == config.image_size:  # of whom `build_model` asks the same
+            continue
+        try:
             check_image_size(architecture, side, key="views.factors")
-            check_pixels(architecture, side, config.max_megapixels, key="views.factors")
+        except UsageError as error:
+            mistake = f"the size of {side} px that views.factors give {error.problem}"
+            raise UsageError(mistake, key="views.factors") from error
+        check_pixels(architecture, side, config.max_megapixels, key="views.factors")
     if not view.is_whole and OmegaConf.select(config, "guide.attention.mean") == "batch":
         raise UsageError(
             "guide.attention.mean=batch mixes the crops of a batch, so scores would depend on the "

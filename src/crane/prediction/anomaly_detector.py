@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import Tensor
@@ -40,6 +40,7 @@ from crane.prediction.image_scoring import DetectorOptions, Precision, find_devi
 from crane.prediction.inputs import LIST_SUFFIXES, find_images
 from crane.prediction.outputs import ImageResult
 from crane.types import Prediction
+from crane.views import Crop, View, Whole, build_view, cut
 from crane.weights import MINI_CLIP
 
 logger = logging.getLogger(__name__)
@@ -68,6 +69,7 @@ class AnomalyDetector:
         class_name: What the images show, for methods whose sentences name it.
         threshold: What decides, if there is one already.
         config: The configuration of the model, which `save` writes.
+        view: How images are looked at; as a whole unless given.
     """
 
     def __init__(
@@ -79,7 +81,9 @@ class AnomalyDetector:
         class_name: str = OBJECT[0],
         threshold: Threshold | None = None,
         config: DictConfig | None = None,
+        view: View | None = None,
     ) -> None:
+        self.view = view or Whole(resolution="model")
         self.model, self.options, self.image_size = model, options, image_size
         self.threshold, self.config, self.class_name = threshold, config, class_name
         self.origin: dict[str, Any] = {}
@@ -112,7 +116,7 @@ class AnomalyDetector:
         """
         if config.backbone.model.architecture == MINI_CLIP:
             logger.warning(TOY)
-        model = build_model(config)
+        view, model = build_view(config), build_model(config)
         if checkpoint is not None:
             model.load_learned(checkpoint.prompts)
         detector = cls(
@@ -122,6 +126,7 @@ class AnomalyDetector:
             class_name=config.class_name,
             threshold=stored_threshold(checkpoint),
             config=config,
+            view=view,
         )
         if checkpoint is not None:
             detector.origin = {
@@ -131,12 +136,37 @@ class AnomalyDetector:
             }
         return detector
 
-    def score_batch(self, images: Float[Tensor, "B 3 S S"]) -> Prediction:
-        """Score images that lie on the device: RGB in [0, 1] at the size of the model."""
+    def score_batch(
+        self, images: Float[Tensor, "B 3 S S"], size: tuple[int, int] | None = None
+    ) -> Prediction:
+        """Score images that lie on the device: RGB in [0, 1] at the size of the model.
+
+        Args:
+            images: The images.
+            size: Height and width of the maps; those of the images unless given.
+        """
         with self._lock, self.options.autocast():
-            size = (images.shape[-2], images.shape[-1])
+            size = size or (images.shape[-2], images.shape[-1])
             class_id = torch.zeros(len(images), dtype=torch.int64)  # the host reads it
             return self.model.predict(self.model.encode(images), self._text, class_id, size)
+
+    def score_view(self, image: UInt8[np.ndarray, "H W 3"], *, batch_size: int) -> Prediction:
+        """Score an RGB image through the crops of the view.
+
+        Args:
+            image: The image at its own size.
+            batch_size: Crops in a forward pass.
+
+        Returns:
+            A score of shape (1,) and a map as of `View.predict`.
+        """
+
+        def score(crops: Sequence[Crop], size: tuple[int, int]) -> Prediction:
+            pixels = cut(image, crops, self.resizer).to(self.options.device)
+            return self.score_batch(pixels, size)
+
+        height, width = image.shape[:2]
+        return self.view.predict(height, width, self.image_size, batch_size, score)
 
     def predict(self, images: Images, *, batch_size: int = 8) -> Any:
         """Score one image or many.
@@ -145,7 +175,7 @@ class AnomalyDetector:
             images: A file; a PIL image; an array (H, W, 3) or (H, W), or a tensor (3, H, W), of
                 uint8 or of floats from 0 to 1; a stack, list, iterator or generator of these; a
                 folder, a glob, or a `.txt` file that lists images.
-            batch_size: Images in a forward pass.
+            batch_size: Images in a forward pass, or crops of one image.
 
         Returns:
             For one image an `ImageResult`; for a stack or list a list of them; for a folder, glob,
@@ -172,13 +202,13 @@ class AnomalyDetector:
 
     def _results(self, images: Iterator[Any], batch_size: int) -> Iterator[ImageResult]:
         number = 0
-        while batch := list(islice(images, batch_size)):
+        while batch := list(islice(images, batch_size if self.view.is_whole else 1)):
             read = [
                 any_rgb(one, str(one) if isinstance(one, (str, Path)) else f"image {place}")
                 for place, one in enumerate(batch, start=number + 1)
             ]
             number += len(batch)
-            scores, maps = self._scored(read)
+            scores, maps = self._scored(read, batch_size)
             for one, image, score, map in zip(batch, read, scores, maps, strict=True):
                 is_file = isinstance(one, (str, Path))
                 yield ImageResult(
@@ -189,12 +219,19 @@ class AnomalyDetector:
                     None if is_file else image,
                 )
 
-    def _scored(self, images: Sequence[Image.Image]) -> tuple[list[float], Tensor]:
-        pixels = torch.stack(
-            [image_to_tensor(image, self.image_size, self.resizer) for image in images]
-        )
+    def _scored(
+        self, images: Sequence[Image.Image], batch_size: int
+    ) -> tuple[list[float], Float[Tensor, "B H W"]]:
+        """Scores and maps of a batch of images, or of one image through the crops of the view."""
         with torch.inference_mode():
-            score, map = self.score_batch(pixels.to(self.options.device))
+            if self.view.is_whole:
+                pixels = torch.stack(
+                    [image_to_tensor(image, self.image_size, self.resizer) for image in images]
+                )
+                score, map = self.score_batch(pixels.to(self.options.device))
+            else:
+                (image,) = images
+                score, map = self.score_view(np.asarray(image), batch_size=batch_size)
             score, map = score.float().cpu(), map.float().cpu()
         if not (score.isfinite().all() and map.isfinite().all()):
             raise UsageError(

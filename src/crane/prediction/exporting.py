@@ -86,6 +86,11 @@ def export(
 def _one_graph(detector: "AnomalyDetector", *, half: bool) -> OneGraph:
     """The detector's graph on the CPU, without a text tower that nothing reads."""
     detector.model.check_exportable()
+    if not detector.view.is_whole:
+        raise UsageError(
+            "an export is one graph and sees each image once, as a whole; use views=whole",
+            key="views",
+        )
     model, text = copy.copy(detector.model), detector._text
     model._modules = dict(model._modules)
     if text is not None:

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -19,7 +19,7 @@ from crane.processes import local_rank
 from crane.types import HostCopy, Prediction
 
 Detector = Callable[[Tensor], Prediction]
-"""A model in evaluation mode on its device: (B, 3, S, S) RGB in [0, 1] to scores and maps."""
+"""A model in evaluation mode on its device: `ReadBatch.pixels` to scores and maps."""
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -87,8 +87,9 @@ class LoadOptions:
         UsageError: A value is out of range.
     """
 
-    image_size: PositiveInt
-    """Side S of the square that images are resized to, in pixels."""
+    image_size: PositiveInt | None
+    """Side S of the square that images are resized to, in pixels; None keeps their own size, and a
+    batch then holds one image."""
     batch_size: PositiveInt
     """Images in a forward pass."""
     num_workers: NonNegativeInt | Literal["auto"]
@@ -121,8 +122,9 @@ class ImageScore(NamedTuple):
 class ReadBatch(NamedTuple):
     """Images read together."""
 
-    pixels: Float[Tensor, "B 3 S S"]
-    """Those that could be read, RGB in [0, 1]."""
+    pixels: Shaped[Tensor, "B _ _ _"]
+    """Those that could be read: RGB in [0, 1] of shape (B, 3, S, S), or one image as it is, uint8
+    of shape (1, H, W, 3)."""
     images: list[ImageScore]
     """All of them in their order, not yet scored."""
 
@@ -139,13 +141,16 @@ class ImageFiles(Dataset[tuple[ImageScore, Tensor | None]]):
             image = read_rgb(path, white_level=self.white_level)
         except UsageError as error:
             return ImageScore(path, error=str(error)), None
-        pixels = image_to_tensor(image, self.image_size, self.resizer)
+        if self.image_size is None:
+            pixels = torch.from_numpy(np.array(image))
+        else:
+            pixels = image_to_tensor(image, self.image_size, self.resizer)
         return ImageScore(path, image.height, image.width), pixels
 
     def collate(self, items: Sequence[tuple[ImageScore, Tensor | None]]) -> ReadBatch:
         """Stack what could be read."""
         pixels = [one for _, one in items if one is not None]
-        empty = torch.empty(0, 3, self.image_size, self.image_size)
+        empty = torch.empty(0, 3, 1, 1)
         return ReadBatch(torch.stack(pixels) if pixels else empty, [image for image, _ in items])
 
 
@@ -227,13 +232,15 @@ def score_batches(
 
 
 def _launch(
-    detector: Detector, pixels: Float[Tensor, "B 3 S S"], device: torch.device, *, with_maps: bool
+    detector: Detector, pixels: Shaped[Tensor, "B _ _ _"], device: torch.device, *, with_maps: bool
 ) -> HostCopy | None:
     """Start scoring a batch: (score, whether it is finite) of each image, and maps if wanted."""
     if not len(pixels):
         return None
     with torch.inference_mode():
-        score, map = detector(pixels.to(device, non_blocking=device.type == "cuda"))
+        if pixels.dtype != torch.uint8:  # an image at its own size is cut into crops here
+            pixels = pixels.to(device, non_blocking=device.type == "cuda")
+        score, map = detector(pixels)
         is_finite = score.isfinite() & map.isfinite().flatten(1).all(1)
         facts = torch.stack([score.float(), is_finite.float()])
         return HostCopy(facts, map.float()) if with_maps else HostCopy(facts)

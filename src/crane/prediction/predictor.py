@@ -19,6 +19,7 @@ from typing import Literal, TypeVar
 import torch
 from omegaconf import DictConfig
 from rich.progress import MofNCompleteColumn, Progress
+from torch import Tensor
 
 from crane import schema
 from crane.checks import checked
@@ -52,6 +53,8 @@ from crane.prediction.watching import (
     alone_watching,
     watched_folder,
 )
+from crane.types import Prediction
+from crane.views import build_view
 
 logger = logging.getLogger(__name__)
 
@@ -86,8 +89,10 @@ def predict(
     """
     values = plain(config)
     schema.check("predict", {key: values[key] for key in CHECKED})
+    view = build_view(config)
+    side, together = (config.image_size, config.batch_size) if view.is_whole else (None, 1)
     loading = LoadOptions(
-        *(config.image_size, config.batch_size, config.num_workers, config.on_error),
+        *(side, together, config.num_workers, config.on_error),
         white_level=config.white_level,
         resizer=resizer_of(config),
     )
@@ -158,7 +163,14 @@ class _LoadDetector:
     options: DetectorOptions
 
     def __call__(self) -> Detector:
-        return AnomalyDetector.from_config(self.config, self.checkpoint, self.options).score_batch
+        detector = AnomalyDetector.from_config(self.config, self.checkpoint, self.options)
+        batch_size = self.config.batch_size
+
+        def score_view(pixels: Tensor) -> Prediction:
+            (image,) = pixels.numpy()
+            return detector.score_view(image, batch_size=batch_size)
+
+        return detector.score_batch if detector.view.is_whole else score_view
 
 
 def _threshold(

@@ -10,7 +10,7 @@ import logging
 import os
 import pickle
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -39,11 +39,14 @@ class PartReader:
 
     def __call__(self, part: Mapping[str, Any]) -> dict[str, Any]:
         """A part with its images, resized and in batches; what Ray carries is bytes."""
-        files, paths = ImageFiles(self.loading), iter(part["paths"])
-        batches = []
-        while batch := list(islice(paths, self.loading.batch_size)):
-            batches.append(_packed(files.collate([files[path] for path in batch])))
-        return {"number": part["number"], "batches": pickle.dumps(batches)}
+        batches = map(_packed, self.batches(part["paths"]))
+        return {"number": part["number"], "batches": pickle.dumps(list(batches))}
+
+    def batches(self, paths: Sequence[str]) -> Iterator[ReadBatch]:
+        """Images in batches."""
+        files, rest = ImageFiles(self.loading), iter(paths)
+        while batch := list(islice(rest, self.loading.batch_size)):
+            yield files.collate([files[path] for path in batch])
 
 
 @dataclass(frozen=True)
@@ -61,11 +64,11 @@ class PartWriter:
     outputs: OutputWriter
     """Writes pictures."""
 
-    def written(self, detector: Detector, number: int, batches: Sequence[ReadBatch]) -> list[Row]:
+    def written(self, detector: Detector, number: int, batches: Iterable[ReadBatch]) -> list[Row]:
         """Write a part; gives its rows."""
         scored = score_batches(
             detector,
-            map(_unpacked, batches),
+            batches,
             self.on_error,
             device=self.device,
             with_maps=bool(self.outputs.options.pictures),
@@ -104,11 +107,11 @@ def write_parts_on_ray(
         needs = {"num_gpus": 1} if kind == "GPU" else {"num_cpus": 0.5}
         pool = ray.data.ActorPoolStrategy(min_size=1, max_size=most)
         items = [{"number": number, "paths": paths} for number, paths in parts]
-        results = (
-            ray.data.from_items(items, override_num_blocks=len(items))
-            .map(PartReader(loading), num_cpus=0.5)
-            .map(_Actor, fn_constructor_args=(writer,), compute=pool, **needs)
-        )
+        reader = PartReader(loading)
+        rows_of = ray.data.from_items(items, override_num_blocks=len(items))
+        if loading.image_size is not None:  # images at their own size stay where they are read
+            rows_of = rows_of.map(reader, num_cpus=0.5)
+        results = rows_of.map(_Actor, fn_constructor_args=(writer, reader), compute=pool, **needs)
         for result in results.iter_rows():
             rows, mistake = pickle.loads(result["result"])
             if mistake is not None:
@@ -119,14 +122,18 @@ def write_parts_on_ray(
 class _Actor:
     """What Ray starts in a process of its own, and starts again if that process dies."""
 
-    def __init__(self, writer: PartWriter) -> None:
-        self.writer, self.detector = writer, writer.load()
+    def __init__(self, writer: PartWriter, reader: PartReader) -> None:
+        self.writer, self.reader, self.detector = writer, reader, writer.load()
 
     def __call__(self, part: Mapping[str, Any]) -> dict[str, Any]:
         rows: list[Row] = []
         mistake = None
+        batches: Iterable[ReadBatch]
         try:
-            batches = pickle.loads(part["batches"])
+            if "batches" in part:
+                batches = map(_unpacked, pickle.loads(part["batches"]))
+            else:
+                batches = self.reader.batches(part["paths"])
             rows = self.writer.written(self.detector, int(part["number"]), batches)
         except UsageError as error:  # returned, since Ray would try again what raises
             mistake = error

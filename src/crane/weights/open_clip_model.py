@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crane.checks import shown
+from crane.checks import PositiveFloat, check_value, shown
 from crane.errors import UsageError
 from crane.weights.catalogue import RANDOM, open_clip_with_mini
 from crane.weights.locate import find_weights, published_name
@@ -115,17 +115,20 @@ def check_pixels(
 
     >>> check_pixels("ViT-L-14-336", 8960, 4, key="image_size")
     Traceback (most recent call last):
-    crane.errors.UsageError: image_size=8960 means 80 megapixels and about 22 GB of memory for ...
+    crane.errors.UsageError: image_size: 8960 x 8960 pixels are 80.3 megapixels, which ...
     """
-    if size is None or max_megapixels is None or size**2 <= max_megapixels * 1e6:
+    if size is None or max_megapixels is None:
+        return
+    check_value(max_megapixels, PositiveFloat, "max_megapixels")
+    if size**2 <= max_megapixels * 1e6:
         return
     tower = {} if architecture is None else _configuration(architecture)["vision_cfg"]
     vectors = 12 * tower.get("width", 1024) / tower.get("patch_size", 14) ** 2
     num_bytes = 4 * size**2 * (8 + vectors)
     raise UsageError(
-        f"{key}={size} means {size**2 / 1e6:.3g} megapixels and about {num_bytes / 1e9:.2g} GB of "
-        f"memory for each image of a batch; choose a smaller size, or views=tiles to see detail, "
-        f"or raise max_megapixels, which is {max_megapixels:g}",
+        f"{size} x {size} pixels are {size**2 / 1e6:.3g} megapixels, which take about "
+        f"{num_bytes / 1e9:.2g} GB of memory for each image of a batch; choose a smaller size, or "
+        f"views=tiles to see detail, or raise max_megapixels above {max_megapixels:g}",
         key=key,
     )
 
