@@ -53,7 +53,7 @@ FROM_FILES: Mapping[str, tuple[str, ...]] = {
         *("crane.prompts.replace_prefix", "crane.prompts.replace_suffix"),
     ),
     "scoring": ("crane.methods.Scoring",),
-    "views": ("crane.views.Whole", "crane.views.Tiles", "crane.views.Scales"),
+    "views": ("crane.views.Whole", "crane.views.OverlappingTiles", "crane.views.Scales"),
     "method.detector": (
         *("crane.methods.AnomalyClip", "crane.methods.Vand", "crane.methods.WinClip"),
         *("crane.methods.AnoVl", "crane.methods.AdaClip", "crane.methods.PlainClip"),

@@ -133,7 +133,7 @@ class Scales(View):
 
 @checked
 @dataclass(frozen=True)
-class Tiles(View):
+class OverlappingTiles(View):
     """Overlapping tiles at the image's own resolution, and the whole image beside them.
 
     The map is (1 - share) · whole + share · Σ w_t · tile_t, with Hann windows w_t that sum to 1 at

@@ -79,7 +79,7 @@ def test_tiles_in_a_test(tested, seen, compared):
     assert seen == [24] * (10 * images)
     assert compared == [((1, 40, 40), (1, 40, 40))] * images
     assert json.loads((folder / "record.json").read_text())
-    assert "crane.views.Tiles" in (folder / "config.yaml").read_text()
+    assert "crane.views.OverlappingTiles" in (folder / "config.yaml").read_text()
     seen.clear()
     close(tested("views=tiles", "cache=all", "data.test_batch_size=3")[0], plain)
     assert len(seen) == 10 * images

@@ -11,7 +11,7 @@ import crane
 from crane.config import compose
 from crane.errors import UsageError
 from crane.types import Prediction
-from crane.views import Scales, Tiles, Whole, axis_weights, build_view, resized, starts
+from crane.views import OverlappingTiles, Scales, Whole, axis_weights, build_view, resized, starts
 
 SIZE = 16
 LENGTHS = st.integers(1, 90)
@@ -20,7 +20,9 @@ OVERLAPS = st.floats(0, 0.9)
 
 
 def tiles(**changes):
-    return Tiles(**{"resolution": "own", "tile": None, "overlap": 0.5, "share": 0.5, **changes})
+    return OverlappingTiles(
+        **{"resolution": "own", "tile": None, "overlap": 0.5, "share": 0.5, **changes}
+    )
 
 
 @settings(max_examples=50, deadline=None)
