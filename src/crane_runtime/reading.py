@@ -124,7 +124,7 @@ def _opened(path: str | Path) -> Any:
     """What PIL opens; the content of an object in a store, which needs the whole of crane."""
     if not is_remote(path):
         return path
-    from crane.data.remote import read_remote
+    from crane.data.lists import read_remote
 
     return read_remote(str(path))
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from crane.data.remote import _store
+from crane.data.lists import _store
 
 ray = pytest.importorskip("ray", reason="Ray, an extra, is not installed")
 

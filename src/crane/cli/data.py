@@ -15,8 +15,8 @@ from rich.markup import escape
 from crane.checks import NonNegativeInt, check_value, one_of
 from crane.config import conf_dir, plain
 from crane.data.index import Index
+from crane.datasets import candidate_folders, check_is_set
 from crane.datasets.card import Card
-from crane.datasets.finding import candidate_folders, check_is_set
 from crane.errors import UsageError, counted
 from crane.files import shown_path
 from crane.gate import build

@@ -49,13 +49,13 @@ COMMANDS = {
     "serve": "crane.cli.commands",
     "app": "crane.cli.commands",
     "export": "crane.cli.commands",
-    "weights": "crane.cli.weights",
+    "weights": "crane.cli.on_disk",
     "demo": "crane.cli.commands",
     "report": "crane.cli.report",
     "workspace": "crane.cli.report",
     "reproduce": "crane.cli.reproduce",
     "data": "crane.cli.data",
-    "cache": "crane.cli.cache",
+    "cache": "crane.cli.on_disk",
 }
 """Command to the module that has a function of its name; imported when it runs."""
 

@@ -71,7 +71,7 @@ def _check_checkpoint(spec: str) -> None:
 def _check_data_sets(config: DictConfig) -> None:
     """Check that there is a folder for each data set, except those drawn on first use."""
     from crane.data.index import Request  # a quarter of a second that other commands save
-    from crane.datasets.finding import candidate_folders
+    from crane.datasets import candidate_folders
 
     named = [(r, *item) for r in ("source", "targets") for item in config[r].items()]
     for role, name, node in named:

@@ -1,4 +1,4 @@
-"""Files that list images and labels: JSON, JSON lines, CSV, Parquet, under any usual column names.
+"""Lists of images: JSON, JSON lines, CSV and Parquet with usual column names, and object stores.
 
 What comes out is a row for each image, as text and numbers; `crane.data.meta_json` looks up files.
 """
@@ -6,10 +6,12 @@ What comes out is a row for each image, as text and numbers; `crane.data.meta_js
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from crane.data.roles import SPLITS, same_name
 from crane.errors import UsageError
@@ -200,3 +202,59 @@ def _rows(rows: Any, path: Path, place: str, class_name: str | None) -> list[Row
                 f"a {type(row).__name__}"
             )
     return [Row(f"entry {number}{of}", class_name, row) for number, row in enumerate(rows)]
+
+
+def read_remote(path: str) -> io.BytesIO:
+    """The content of one object.
+
+    Raises:
+        FileNotFoundError: There is no such object.
+        OSError: The store does not answer, or refuses.
+    """
+    store, inside = _place(path)
+    with store.open_input_stream(inside) as stream:
+        return io.BytesIO(stream.read())
+
+
+def list_remote(folder: str, key: str) -> Iterator[str]:
+    """The objects below a path, or the path itself if it is an object.
+
+    Args:
+        folder: Where to look, such as `s3://bucket/photos`.
+        key: The configuration key that named it, for errors.
+
+    Raises:
+        UsageError: There is nothing, or the store does not answer or refuses.
+    """
+    from pyarrow.fs import FileSelector, FileType
+
+    try:
+        store, inside = _place(folder)
+        info = store.get_file_info(inside)
+        if info.type is FileType.File:
+            yield folder
+            return
+        found = store.get_file_info(FileSelector(inside, recursive=True))
+    except FileNotFoundError:
+        raise UsageError(f"there is no object below {folder}", key=key) from None
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"cannot list {folder}: {reason}", key=key) from error
+    start = f"{urlsplit(folder).scheme}://"
+    yield from (start + one.path for one in found if one.type is FileType.File)
+
+
+def _place(path: str) -> tuple[Any, str]:
+    parts = urlsplit(path)
+    return _store(parts.scheme, parts.netloc), f"{parts.netloc}{parts.path}".rstrip("/")
+
+
+@cache
+def _store(scheme: str, bucket: str) -> Any:
+    """The file system of a bucket. A store of one's own is named by AWS_ENDPOINT_URL."""
+    from pyarrow.fs import FileSystem, S3FileSystem
+
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if scheme == "s3" and endpoint:
+        return S3FileSystem(endpoint_override=endpoint)
+    return FileSystem.from_uri(f"{scheme}://{bucket}")[0]

@@ -14,7 +14,7 @@ from crane.checks import shown
 from crane.data import IMAGE_SUFFIXES, is_image
 from crane.data.doubts import MAX_LOOKED_AT, image_doubt, remarks
 from crane.data.filenames import first_few, may_be_image, unreadable, warn_of_other_files
-from crane.data.remote import list_remote
+from crane.data.lists import list_remote
 from crane.data.roles import Roles
 from crane.errors import UsageError, counted
 from crane.files import cut_name, is_remote
@@ -181,7 +181,7 @@ def find_images(
     - A `.txt`, `.lst` or `.parquet` file lists images, see `ListFile`. They are not checked until
       they are opened. A single list is streamed: its lines keep their order and are never all in
       memory; a file that is listed twice is predicted on twice.
-    - `s3://bucket/photos` gives every image there, see `crane.data.remote`.
+    - `s3://bucket/photos` gives every image there, see `crane.data.lists`.
     - Any other file is taken as an image, whatever its name.
     - A sequence gives all that its entries give.
 

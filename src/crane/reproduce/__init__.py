@@ -5,5 +5,5 @@ from crane.reproduce.numbers import Number, collect, read_numbers, write_results
 from crane.reproduce.plan import Cost, Plan, Planner, estimate
 from crane.reproduce.readme import SuiteResults, read_results, readme
 from crane.reproduce.recipe import Recipe, RecipeRow, read_recipe
+from crane.reproduce.resources import Suite, suites
 from crane.reproduce.runner import Runner
-from crane.reproduce.suite import Suite, suites

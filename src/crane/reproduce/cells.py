@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from crane.errors import UsageError
 from crane.reproduce.recipe import Recipe, RecipeRow, case_of, check_override, key_of
-from crane.reproduce.suite import Suite
+from crane.reproduce.resources import Suite
 
 
 @dataclass(frozen=True)

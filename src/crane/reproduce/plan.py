@@ -20,10 +20,10 @@ from crane.reproduce.resources import (
     DataSet,
     Missing,
     Resources,
+    Suite,
     distinct,
     missing_checkpoint,
 )
-from crane.reproduce.suite import Suite
 from crane.weights import weights_needed
 
 MB_PER_EPOCH = 0.2

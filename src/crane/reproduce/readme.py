@@ -22,7 +22,7 @@ from crane.reproduce.numbers import (
     worst,
 )
 from crane.reproduce.recipe import Case, Recipe, RecipeRow
-from crane.reproduce.suite import PAPER, Suite, suites
+from crane.reproduce.resources import PAPER, Suite, suites
 from crane.runs import MEAN, SIZES, Spread
 
 NOT_RUN = "not run"

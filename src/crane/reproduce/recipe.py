@@ -19,7 +19,7 @@ from crane.checks import NonNegativeFloat, NonNegativeInt, PositiveInt, Seed, Te
 from crane.config import parse_override
 from crane.errors import UsageError
 from crane.report import read_published
-from crane.reproduce.suite import suites
+from crane.reproduce.resources import suites
 
 RECIPE = "recipe.yaml"
 

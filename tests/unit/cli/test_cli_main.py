@@ -133,7 +133,7 @@ def test_multirun_may_stand_anywhere(crane):
 
 def test_paths_need_no_quotes_against_hydra(crane, monkeypatch):
     seen = []
-    monkeypatch.setattr("crane.cli.weights.weights", lambda config: seen.append(config.weights_dir))
+    monkeypatch.setattr("crane.cli.on_disk.weights", lambda config: seen.append(config.weights_dir))
     for path in ("~/w", "a b (2)/ü…#&;!", "epoch=5.ckpt", "it's", "C:\\w", "'quoted already'"):
         assert crane("weights", f"weights_dir={path}").code == 0
         assert seen.pop() == path.strip("'")
@@ -142,14 +142,14 @@ def test_paths_need_no_quotes_against_hydra(crane, monkeypatch):
 def test_run_dir_may_begin_with_a_tilde(crane, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     seen = []
-    monkeypatch.setattr("crane.cli.weights.weights", lambda config: seen.append(config.run_dir))
+    monkeypatch.setattr("crane.cli.on_disk.weights", lambda config: seen.append(config.run_dir))
     assert crane("weights", "run_dir=~/here").code == 0
     assert seen == [str(tmp_path / "home" / "here")]
 
 
 def test_processes_that_lightning_starts_do_this_one_job(crane, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr("crane.cli.weights.weights", lambda config: seen.append(list(sys.argv)))
+    monkeypatch.setattr("crane.cli.on_disk.weights", lambda config: seen.append(list(sys.argv)))
     sweep = f"hydra.sweep.dir={tmp_path}/a b"
     assert crane("weights", "-m", "seed=1,2", "guide=tiny", sweep).code == 0
     jobs = [["seed=1", "guide=tiny"], ["seed=2", "guide=tiny"]]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from crane.config import compose, plain
-from crane.datasets.finding import candidate_folders
+from crane.datasets import candidate_folders
 from crane.errors import UsageError
 from crane.gate import build
 from miniatures import MINIATURES, VARIANTS, image, mask, mvtec_like, polyps
