@@ -1,7 +1,8 @@
 """Composes configurations faster: a test run composes the same ones thousands of times.
 
 Hydra parses every file anew whenever it composes, and composes twice to run a command: the first
-time only to look for `hydra.mode`. Both take half the time of a small training.
+time only to look for `hydra.mode`. Both take half the time of a small training. What the choices of
+groups make of the files is the same whatever other keys are set, so it is also kept.
 """
 
 import functools
@@ -10,20 +11,29 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra._internal import config_loader_impl
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import IConfigRepository
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.defaults_list import DefaultsList
 from hydra._internal.hydra import Hydra
+from hydra.core.default_element import ResultDefault
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
 def install() -> None:
-    """Replace three functions by equivalent ones, for the rest of this process."""
+    """Replace five functions by equivalent ones, for the rest of this process."""
     from crane import config
 
     FileConfigSource.load_config = _parsed_once(FileConfigSource.load_config)
     Hydra.get_mode = _mode_if_asked_for(Hydra.get_mode)
     config.compose = _composed_once(config.compose)
+    config_loader_impl.create_defaults_list = _listed_once(config_loader_impl.create_defaults_list)
+    merge = ConfigLoaderImpl._compose_config_from_defaults_list
+    ConfigLoaderImpl._compose_config_from_defaults_list = _merged_once(merge)
 
 
 def _parsed_once(load: Callable[..., Any]) -> Callable[..., Any]:
@@ -69,3 +79,59 @@ def _composed_once(compose: Callable[..., DictConfig]) -> Callable[..., DictConf
         return pickle.loads(composed[key])
 
     return quick_compose
+
+
+def _sources(repo: IConfigRepository) -> tuple[tuple[str, str], ...]:
+    """Where files are read; empty if anywhere but in `conf/` and in Hydra itself."""
+    found = tuple((source.provider, source.path) for source in repo.get_sources())
+    known = {str(CONF), "hydra.conf", ""}
+    return found if all(path in known for _, path in found) else ()
+
+
+def _listed_once(create: Callable[..., DefaultsList]) -> Callable[..., DefaultsList]:
+    """Keep what the choices of groups make; the other overrides change values only."""
+    listed: dict[tuple[object, ...], DefaultsList] = {}
+
+    @functools.wraps(create)
+    def quick_create(
+        repo: IConfigRepository,
+        config_name: str | None,
+        overrides_list: list[Override],
+        prepend_hydra: bool,
+        skip_missing: bool,
+    ) -> DefaultsList:
+        sources = _sources(repo)
+        if not sources:
+            return create(repo, config_name, overrides_list, prepend_hydra, skip_missing)
+        of_groups = {id(o) for o in overrides_list if repo.group_exists(o.key_or_group)}
+        chosen = [o for o in overrides_list if id(o) in of_groups]
+        key = (sources, config_name, *(o.input_line for o in chosen), prepend_hydra, skip_missing)
+        if key not in listed:
+            listed[key] = create(repo, config_name, chosen, prepend_hydra, skip_missing)
+        found = listed[key]
+        values = [
+            o
+            for o in overrides_list
+            if not o.is_sweep_override() and (id(o) not in of_groups or isinstance(o.value(), dict))
+        ]
+        return DefaultsList(list(found.defaults), found.defaults_tree, values, found.overrides)
+
+    return quick_create
+
+
+def _merged_once(merge: Callable[..., DictConfig]) -> Callable[..., DictConfig]:
+    merged: dict[tuple[object, ...], bytes] = {}
+
+    @functools.wraps(merge)
+    def quick_merge(
+        self: ConfigLoaderImpl, defaults: list[ResultDefault], repo: IConfigRepository
+    ) -> DictConfig:
+        sources = _sources(repo)
+        if not sources:
+            return merge(self, defaults, repo)
+        key = (sources, repr(defaults))
+        if key not in merged:
+            merged[key] = pickle.dumps(merge(self, defaults, repo))
+        return pickle.loads(merged[key])
+
+    return quick_merge
