@@ -81,11 +81,16 @@ def _composed_once(compose: Callable[..., DictConfig]) -> Callable[..., DictConf
     return quick_compose
 
 
-def _sources(repo: IConfigRepository) -> tuple[tuple[str, str], ...]:
-    """Where files are read; empty if anywhere but in `conf/` and in Hydra itself."""
-    found = tuple((source.provider, source.path) for source in repo.get_sources())
-    known = {str(CONF), "hydra.conf", ""}
-    return found if all(path in known for _, path in found) else ()
+def _sources(repo: IConfigRepository) -> tuple[object, ...]:
+    """Where files are read, and their state."""
+    return tuple((one.provider, one.path, _state(one.path)) for one in repo.get_sources())
+
+
+def _state(folder: str) -> tuple[tuple[str, int, int], ...]:
+    """Name, time and size of each file of a folder; of Hydra's own there is none."""
+    found = sorted(Path(folder).rglob("*.yaml")) if folder else []
+    files = ((path, path.stat()) for path in found)
+    return tuple((str(path), facts.st_mtime_ns, facts.st_size) for path, facts in files)
 
 
 def _listed_once(create: Callable[..., DefaultsList]) -> Callable[..., DefaultsList]:
@@ -101,8 +106,6 @@ def _listed_once(create: Callable[..., DefaultsList]) -> Callable[..., DefaultsL
         skip_missing: bool,
     ) -> DefaultsList:
         sources = _sources(repo)
-        if not sources:
-            return create(repo, config_name, overrides_list, prepend_hydra, skip_missing)
         of_groups = {id(o) for o in overrides_list if repo.group_exists(o.key_or_group)}
         chosen = [o for o in overrides_list if id(o) in of_groups]
         key = (sources, config_name, *(o.input_line for o in chosen), prepend_hydra, skip_missing)
@@ -127,8 +130,6 @@ def _merged_once(merge: Callable[..., DictConfig]) -> Callable[..., DictConfig]:
         self: ConfigLoaderImpl, defaults: list[ResultDefault], repo: IConfigRepository
     ) -> DictConfig:
         sources = _sources(repo)
-        if not sources:
-            return merge(self, defaults, repo)
         key = (sources, repr(defaults))
         if key not in merged:
             merged[key] = pickle.dumps(merge(self, defaults, repo))

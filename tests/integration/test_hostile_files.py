@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 
 from crane import training
 from crane.config import compose
+from longer import one_by_default
 
 
 class Touch:
@@ -170,7 +171,7 @@ RESUMED: dict[str, tuple[Callable[[], Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", RESUMED)
+@pytest.mark.parametrize("name", one_by_default(RESUMED))
 def test_a_training_is_not_resumed_from(crane, tiny, use, here, name):
     damage, said = RESUMED[name]
     damage()
@@ -231,7 +232,7 @@ def part() -> Path:
     return Path("out/scores/part-00000000.csv")
 
 
-@pytest.mark.parametrize("name", PREDICTIONS)
+@pytest.mark.parametrize("name", one_by_default(PREDICTIONS))
 def test_a_prediction_is_not_resumed_from(crane, here, name):
     damage, said = PREDICTIONS[name]
     assert crane(*CALIBRATED).code == 0
@@ -317,7 +318,7 @@ def cached(tiny, use, tmp_path_factory) -> tuple[Path, list[str], bytes]:
     return folder / "c", typed, prompts.read_bytes()
 
 
-@pytest.mark.parametrize("name", CACHES)
+@pytest.mark.parametrize("name", one_by_default(CACHES))
 def test_a_damaged_cache_is_made_again(crane, cached, tmp_path, name):
     whole, typed, prompts = cached
     shutil.copytree(whole, tmp_path / "c")
@@ -365,7 +366,7 @@ HUBCONF = {
 }
 
 
-@pytest.mark.parametrize("code", HUBCONF)
+@pytest.mark.parametrize("code", one_by_default(HUBCONF))
 def test_the_code_of_a_guide_that_fails_is_an_error(crane, tiny, tmp_path, code):
     write("clone/hubconf.py", code)
     own = ["guide=dinov2_vitb14_reg", "guide.features.source=local"]

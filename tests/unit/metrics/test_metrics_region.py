@@ -24,6 +24,7 @@ from crane.metrics import (
     f1_max,
     iou_max,
 )
+from longer import one_by_default
 from reference.aupro import exact_aupro, published_aupro
 
 STANDARD = ScoreScale(octave_bits=10, linear_bits=17)
@@ -153,7 +154,7 @@ def test_golden_values():
             assert streamed.low - 1e-9 <= wanted <= streamed.high + 1e-9
 
 
-@pytest.mark.parametrize("scale", [COARSE, ScoreScale(4, 0)])
+@pytest.mark.parametrize("scale", one_by_default([COARSE, ScoreScale(4, 0)]))
 @settings(deadline=None, max_examples=150)
 @given(data=images())
 @example(data=(np.float32([[[0.1, 0.11], [0.12, 0.13]]]), np.array([[[0, 1], [1, 0]]]) > 0))

@@ -23,6 +23,7 @@ from crane.prediction.outputs import OutputOptions
 from crane.prediction.shards import Shard
 from crane.prediction.table import PredictSummary, ScoreTable
 from crane.types import Prediction
+from longer import one_by_default
 
 SIZE = 8
 SCALE = ColourScale(vmin=0.0, vmax=1.0, colormap="inferno")
@@ -266,7 +267,7 @@ def test_a_threshold_is_calibrated_once_for_all_shards(photos: Path, tmp_path: P
     assert summary.num_anomalous == 2, "those above 30"
 
 
-@pytest.mark.parametrize("scores", ["csv", "parquet"])
+@pytest.mark.parametrize("scores", one_by_default(["csv", "parquet"]))
 def test_another_threshold_decides_again_without_scoring(
     scores: str, photos: Path, tmp_path: Path
 ) -> None:
