@@ -17,6 +17,7 @@ from crane import training
 from crane.config import compose
 from crane.errors import DISK
 from crane.training.module import CraneModule
+from longer import one_by_default
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,7 @@ def test_a_place_that_cannot_be_written(crane, tested, predict, tmp_path, place,
     assert (tmp_path / "afile").read_bytes() == b""
 
 
-@pytest.mark.parametrize("number", [n for n in DISK if n is not None])
+@pytest.mark.parametrize("number", one_by_default(n for n in DISK if n is not None))
 def test_a_disk_that_fails_costs_no_results(crane, tested, monkeypatch, number):
     """Results are on the disk before the first picture is drawn."""
 
@@ -197,7 +198,7 @@ def test_no_encoding_of_the_terminal_ends_a_run(crane, tested, monkeypatch, enco
     assert Path("run/results.csv").is_file()
 
 
-@pytest.mark.parametrize("width", [20, 40, 60, 80, 200])
+@pytest.mark.parametrize("width", one_by_default([20, 40, 60, 80, 200]))
 def test_no_width_of_the_terminal_cuts_a_number(crane, tested, monkeypatch, width):
     monkeypatch.setenv("COLUMNS", str(width))
     outcome = crane(*tested, "results_store=null", "trainer.enable_progress_bar=false")
