@@ -97,6 +97,7 @@ def test_a_workspace_wants_lists_of_things_there_are(crane):
     )
 
 
+@pytest.mark.long
 def test_training_needs_a_source_and_testing_a_target(crane, tiny, use, tmp_path):
     assert "source" in refused(crane("train", *tiny, "source=[]", *use("targets", "gamma")))
     crane("train", *tiny, *use("source", "alpha"), "targets=[]", f"run_dir={tmp_path}")
