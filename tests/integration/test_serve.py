@@ -14,6 +14,7 @@ import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from shutil import which
 
 import httpx
 import numpy as np
@@ -26,6 +27,7 @@ pytestmark = pytest.mark.long
 
 pytest.importorskip("litserve", reason="litserve is not installed")
 
+CHROMIUM = which("chromium") or which("chromium-browser") or which("google-chrome")
 COMMAND = (sys.executable, "-m", "crane", "serve", "checkpoint=mini")
 MAX_QUEUE, MAX_PIXELS = 16, 250_000
 SIZES = [(40, 60), (60, 40), (112, 112), (200, 31)]
@@ -253,7 +255,31 @@ def test_it_describes_itself(server):
     assert server.client.get("/health").text == "ok"
     route = server.client.get("/openapi.json").json()["paths"]["/predict"]["post"]
     assert {*route["requestBody"]["content"]} == {"multipart/form-data", "application/json"}
-    assert "swagger" in server.client.get("/docs").text
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt install chromium")
+def test_a_request_is_tried_in_the_openapi_page(server, expected, tmp_path):
+    """Nothing is fetched from elsewhere, and an image that is chosen there is scored."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    address, heard = str(server.client.base_url), []
+    (tmp_path / "part.png").write_bytes(IMAGES[0])
+    with sync_api.sync_playwright() as started:
+        running = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = running.new_page()
+        page.on("pageerror", lambda error: heard.append(str(error)))
+        page.on(
+            "request",
+            lambda one: one.url.startswith((address, "data:", "blob:")) or heard.append(one.url),
+        )
+        page.goto(f"{address}/docs")
+        page.get_by_text("Score an image.").click()
+        page.locator("input[type=file]").set_input_files(tmp_path / "part.png")
+        page.get_by_role("button", name="Execute").click()
+        answer = page.locator(".live-responses-table .response-col_description pre").first
+        answer.wait_for()
+        agrees(json.loads(answer.inner_text()), expected[0])
+        running.close()
+    assert heard == []
     assert server.client.get("/predict").status_code == 405
     assert server.client.get("/etc/passwd").status_code == 404
     assert server.client.post("/shutdown").status_code == 404

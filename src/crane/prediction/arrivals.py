@@ -42,7 +42,8 @@ class Arrivals:
     """Looks for new images below a folder.
 
     A file is taken when two looks find it with the same size and time, and it can be decoded. One
-    that cannot is looked at again when it changes; it is given up when nothing changes it.
+    that cannot is looked at again when it changes; it is given up when nothing changes it. One that
+    changes after it was taken is not taken again; a warning says so.
 
     Args:
         folder: The folder; links to folders are not followed, hidden files and what crane wrote
@@ -64,6 +65,7 @@ class Arrivals:
         self.folder, self.output = folder, output.absolute()
         self.is_known, self.give_up, self.clock = is_known, give_up, clock
         self._seen: dict[str, _Seen] = {}
+        self._taken: dict[str, State] = {}
 
     def look(self) -> list[Arrival]:
         """Look once, and give what is to be taken, in the order of the times of change.
@@ -82,6 +84,7 @@ class Arrivals:
             arrival = self._decided(path, seen)
             if arrival is not None:
                 del self._seen[path]
+                self._taken[path] = state
                 found.append(arrival)
         return found
 
@@ -108,10 +111,20 @@ class Arrivals:
                 continue
             folders[:] = [name for name in folders if not name.startswith(".")]
             for path in (place / name for name in files):
-                if is_image(path) and not self.is_known(str(path)):
-                    try:
-                        facts = path.stat()
-                    except OSError:  # it was moved away meanwhile
-                        continue
-                    if path.is_file():
-                        yield str(path), (facts.st_size, facts.st_mtime_ns)
+                taken, is_known = self._taken.get(str(path)), self.is_known(str(path))
+                if not is_image(path) or (is_known and taken is None):
+                    continue
+                try:
+                    facts = path.stat()
+                except OSError:  # it was moved away meanwhile
+                    continue
+                state = (facts.st_size, facts.st_mtime_ns)
+                if is_known and state != taken:
+                    self._taken[str(path)] = state
+                    logger.warning(
+                        "%s was changed after it was scored and is not scored again; "
+                        "write each image under a name of its own",
+                        path,
+                    )
+                elif not is_known and path.is_file():
+                    yield str(path), state

@@ -18,6 +18,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
+from fastapi_swagger import patch_fastapi
 from litserve import LitAPI, LitServer
 from litserve.server import response_queue_to_buffer
 from litserve.utils import WorkerSetupStatus
@@ -159,10 +160,15 @@ class Service(LitServer):
         self.app.add_exception_handler(HTTPException, _answer)
         self.address = f"http://{_near(config.host)}:{config.port}"
         self.app.title, self.app.version = "crane", __version__
-        for route in self.app.routes:
-            if getattr(route, "path", None) == PATH:
+        for route in list(self.app.routes):
+            path = getattr(route, "path", "")
+            if path in ("/redoc", self.app.docs_url, self.app.swagger_ui_oauth2_redirect_url):
+                self.app.routes.remove(route)  # they load scripts from a CDN
+            if path == PATH:
                 route.openapi_extra = {"requestBody": BODY}
                 route.summary = "Score an image."
+        self.app.docs_url = self.app.swagger_ui_oauth2_redirect_url = None
+        patch_fastapi(self.app, redirect_from_root_to_docs=False)
 
     @asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
