@@ -320,7 +320,8 @@ def test_a_file_changed_after_it_was_scored_is_reported_once(tmp_path, caplog):
     (tmp_path / "a.png").write_bytes(image_bytes())
     known.update(one.path for _ in range(2) for one in looking.look())
     assert known == {str(tmp_path / "a.png")}
-    assert looking.look() == [] and not caplog.messages
+    assert looking.look() == []
+    assert not caplog.messages
     (tmp_path / "a.png").write_bytes(image_bytes(size=50))
     assert [looking.look() for _ in range(3)] == [[], [], []]
     assert [text.partition(" is not scored again")[1] != "" for text in caplog.messages] == [True]
