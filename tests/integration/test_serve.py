@@ -255,6 +255,8 @@ def test_it_describes_itself(server):
     assert server.client.get("/health").text == "ok"
     route = server.client.get("/openapi.json").json()["paths"]["/predict"]["post"]
     assert {*route["requestBody"]["content"]} == {"multipart/form-data", "application/json"}
+    told = route["responses"]["200"]["content"]["application/json"]["schema"]["properties"]
+    assert {*server.score(IMAGES[0], map="true").json()} == {*told}
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt install chromium")

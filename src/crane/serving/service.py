@@ -50,6 +50,24 @@ BODY = {
     },
 }
 """What a request holds, for the OpenAPI page."""
+_NUMBER, _VERDICT = {"type": "number"}, {"type": ["boolean", "null"]}
+_REGION = {
+    "box": {"type": "array", "items": {"type": "integer"}, "description": "x0, y0, x1, y1"},
+    "area": {"type": "integer", "description": "pixels"},
+    "peak": _NUMBER,
+}
+_ANSWER = {
+    "score": {**_NUMBER, "minimum": 0, "maximum": 1},
+    "is_anomalous": _VERDICT,
+    "threshold": {"type": ["object", "null"], "properties": {"value": _NUMBER}},
+    "pixel_threshold": _NUMBER,
+    "regions": {"type": "array", "items": {"type": "object", "properties": _REGION}},
+    "height": {"type": "integer"},
+    "width": {"type": "integer"},
+    "map": {"type": "string", "description": "16-bit PNG as base64, if asked for"},
+}
+ANSWER = {"content": {"application/json": {"schema": {"type": "object", "properties": _ANSWER}}}}
+"""What the answer holds, for the OpenAPI page."""
 
 
 def serve(config: DictConfig) -> None:
@@ -165,7 +183,7 @@ class Service(LitServer):
             if path in ("/redoc", self.app.docs_url, self.app.swagger_ui_oauth2_redirect_url):
                 self.app.routes.remove(route)  # they load scripts from a CDN
             if path == PATH:
-                route.openapi_extra = {"requestBody": BODY}
+                route.openapi_extra = {"requestBody": BODY, "responses": {"200": ANSWER}}
                 route.summary = "Score an image."
         self.app.docs_url = self.app.swagger_ui_oauth2_redirect_url = None
         patch_fastapi(self.app, redirect_from_root_to_docs=False)
