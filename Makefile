@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 2
 SUITE  ?= paper
 RECIPES_OF_paper := experiments/table1_zero_shot
-RECIPES_OF_mini  := experiments/table1_zero_shot $(wildcard experiments/ablation_*)
+RECIPES_OF_mini  := experiments/table1_zero_shot experiments/real_photographs $(wildcard experiments/ablation_*)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-long test-slow check format docs bench gpu reproduce clean

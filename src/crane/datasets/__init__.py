@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from crane.checks import PathText
@@ -23,6 +24,9 @@ from crane.datasets.card import Card, ImageCounts
 from crane.errors import UsageError
 
 logger = logging.getLogger(__name__)
+
+PACKAGE = "package:"
+"""Begins the name of a folder in an installed Python package."""
 
 MAX_NESTING = 3
 """Archives nest their folders; this many levels with a single folder inside are skipped."""
@@ -55,7 +59,8 @@ def index_set(
         classes: The classes to read; None for all.
         fetch: Where to get the data, for the error message if they are missing.
         datasets_dir: The folder of all data sets.
-        folders: Names of its folder there, in any case, with `-` or `_`; None for `name`.
+        folders: Names of its folder there, in any case, with `-` or `_`, or of one in an installed
+            package (`package:NAME/FOLDER`); None for `name`.
         meta: Name of a list beside the data that precedes all layouts; None ignores it.
         layouts: The ways it may be laid out; the first that fits is used.
         card: What is known of it; None if it is not a published data set.
@@ -69,7 +74,8 @@ def index_set(
     Raises:
         UsageError: It is missing, laid out in an unknown way, or its files do not fit together.
     """
-    places = [str(Path(datasets_dir) / folder) for folder in folders or [name]]
+    names = [one for one in folders or [name] if not one.startswith(PACKAGE)] or [name]
+    places = [str(Path(datasets_dir) / folder) for folder in names]
     request = Request(
         *(name, root or places[0], split, mask_threshold, classes, fetch or ""),
         *(mask_values, mask_invert, white_level),
@@ -142,9 +148,20 @@ def check_is_set(
 
 
 def candidate_folders(datasets_dir: Path, folders: Sequence[str]) -> list[Path]:
-    """The folders that bear one of the names, in the order of the names."""
+    """The folders that bear one of the names, in the order of the names.
+
+    `package:NAME/FOLDER` is a folder in an installed Python package, which is not imported.
+    """
     found: list[Path] = []
     for name in folders:
+        if name.startswith(PACKAGE):
+            package, _, inner = name.removeprefix(PACKAGE).partition("/")
+            spec = find_spec(package) if package.isidentifier() else None
+            places = (
+                Path(place) / inner for place in (spec and spec.submodule_search_locations) or ()
+            )
+            found += [place for place in places if place.is_dir()]
+            continue
         level = [datasets_dir.expanduser()]
         for part in name.split("/"):
             level = [

@@ -26,6 +26,7 @@ from crane.data.labelled_folders import folders as folders
 from crane.data.meta_json import listed as listed
 from crane.datasets.table_layouts import dagm as dagm
 from crane.datasets.table_layouts import dagm_balanced as dagm_balanced
+from crane.datasets.table_layouts import elpv_csv as elpv_csv
 from crane.datasets.table_layouts import headct_csv as headct_csv
 from crane.datasets.table_layouts import visa_csv as visa_csv
 from crane.errors import UsageError
@@ -39,29 +40,36 @@ _LABEL = re.compile(r"_label$", re.IGNORECASE)
 
 
 def label_folders(
-    name: str, root: Path, split: str, *, class_name: str, normal: str, anomalous: str
+    name: str,
+    root: Path,
+    split: str,
+    *,
+    class_name: str,
+    normal: str,
+    anomalous: str | Sequence[str],
 ) -> Readers | None:
-    """One folder of normal and one of anomalous images, without masks.
+    """One folder of normal and one or several of anomalous images, without masks.
 
-    Everything else beside the two is ignored, such as the unlabelled `pred` of Br35H and the copy
+    Everything else beside them is ignored, such as the unlabelled `pred` of Br35H and the copy
     of BrainMRI inside itself.
 
     Args:
         name: The data set.
-        root: The folder of both.
+        root: The folder of them.
         split: Only `test`.
         class_name: Name of the only class.
         normal: Folder of normal images.
-        anomalous: Folder of anomalous images.
+        anomalous: Folder of anomalous images, or several.
     """
-    if not ((root / normal).is_dir() and (root / anomalous).is_dir()):
+    defects = [anomalous] if isinstance(anomalous, str) else list(anomalous)
+    if not all((root / folder).is_dir() for folder in (normal, *defects)):
         return None
     if split != "test":
         raise missing_split(name, root, split, ["test"])
 
     def read() -> list[Sample]:
         samples = []
-        kinds = ((normal, NORMAL, "good"), (anomalous, ANOMALOUS, anomalous))
+        kinds = [(normal, NORMAL, "good"), *((one, ANOMALOUS, one) for one in defects)]
         for folder, label, defect in kinds:
             images = list_images(root / folder)
             check_unique_stems(images, str(root / folder))

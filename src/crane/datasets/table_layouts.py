@@ -1,4 +1,4 @@
-"""Layouts that tell labels by a table beside the images: VisA, HeadCT, DAGM2007."""
+"""Layouts that tell labels by a table beside the images: VisA, HeadCT, ELPV, DAGM2007."""
 
 import csv
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -17,6 +17,7 @@ from crane.errors import UsageError, counted
 from crane.samples import ANOMALOUS, NORMAL, Sample
 
 VISA_LABELS = {"normal": NORMAL, "anomaly": ANOMALOUS}
+_CELLS = ("mono", "poly")
 _DAGM_FOLDERS = {"train": "Train", "test": "Test"}
 
 
@@ -93,6 +94,42 @@ def _read_headct(table: Path, folder: Path, class_name: str) -> list[Sample]:
     return [
         Sample(numbers[n], label, class_name, "hemorrhage" if label else "good")
         for n, label in labels.items()
+    ]
+
+
+def elpv_csv(name: str, root: Path, split: str) -> Readers | None:
+    """ELPV as its package holds it: `labels.csv` with path, probability of a defect, kind of cell.
+
+    Cells of probability 0 are normal and those of 1 anomalous; others, of which the experts were
+    not sure, are left out. The kinds, `mono` and `poly`, are the classes.
+
+    Args:
+        name: The data set.
+        root: The folder of `labels.csv`.
+        split: Only `test`.
+    """
+    table = root / "labels.csv"
+    lines = table.read_text(encoding="utf-8").splitlines() if table.is_file() else []
+    rows = [line.split() for line in lines]
+    if not rows or any(len(row) != 3 or row[2] not in _CELLS for row in rows):
+        return None
+    if split != "test":
+        raise missing_split(name, root, split, ["test"])
+    return {kind: partial(_read_elpv, root, table, rows, kind) for kind in _CELLS}
+
+
+def _read_elpv(
+    root: Path, table: Path, rows: Sequence[Sequence[str]], class_name: str
+) -> list[Sample]:
+    files = [path for path, *_ in rows]
+    if outside := [f for f in files if ".." in PurePosixPath(f).parts or f.startswith("/")]:
+        raise UsageError(f"{table} names paths outside {root}: {first_few(outside)}")
+    _check_files(table, [root / f for f in files])
+    kinds = {"0.0": (NORMAL, "good"), "1.0": (ANOMALOUS, "defective")}
+    return [
+        Sample(root / path, kinds[probability][0], class_name, kinds[probability][1])
+        for path, probability, kind in rows
+        if kind == class_name and probability in kinds
     ]
 
 

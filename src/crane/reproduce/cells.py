@@ -53,7 +53,8 @@ def expand(recipe: Recipe, suite: Suite, changes: Changes = NO_CHANGES) -> list[
     Raises:
         UsageError: The suite has no replacement for a source, or an override cannot be parsed.
     """
-    targets = recipe.targets if suite.targets is None else tuple(suite.targets)
+    kept = tuple(target for target in recipe.targets if target in suite.kept)
+    targets = recipe.targets if suite.targets is None else kept or tuple(suite.targets)
     own = recipe.suite_seeds.get(suite.name, recipe.seeds)
     seeds = own if changes.seeds is None else changes.seeds
     return [

@@ -60,6 +60,9 @@ class Suite:
     """Source data set of recipes to the one that replaces it."""
     targets: Annotated[Sequence[str], MinLen(1)] | None = None
     """Data sets tested on, in place of the recipes'; None for the recipes'."""
+    kept: Sequence[str] = ()
+    """Data sets that recipes test on in this suite too; if a recipe has any, `targets` are not
+    added."""
     replace: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Override of a recipe to the overrides that replace it."""
 
