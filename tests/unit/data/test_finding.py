@@ -7,17 +7,21 @@ from pathlib import Path
 import pytest
 
 from crane.config import compose, plain
+from crane import datasets
 from crane.datasets import candidate_folders
 from crane.errors import UsageError
 from crane.gate import build
 from miniatures import MINIATURES, VARIANTS, image, mask, mvtec_like, polyps
 
 ALL = {**MINIATURES, **VARIANTS}
+PACKAGED = {"textile": ("conformal_clip_data", (1000, 1000)), "elpv": ("elpv_dataset", (1508, 715))}
 
 
 @pytest.fixture(scope="module")
 def readers():
-    targets = compose("data", ["action=list", f"dataset@targets=[{','.join(ALL)}]"]).targets
+    targets = compose(
+        "data", ["action=list", f"dataset@targets=[{','.join([*ALL, *PACKAGED])}]"]
+    ).targets
     return {
         str(name): build({**node, "_partial_": True}, f"targets.{name}")
         for name, node in plain(targets).items()
@@ -128,6 +132,29 @@ def test_names_in_any_case_and_with_either_dash(tmp_path):
         (tmp_path / folder).mkdir()
     assert candidate_folders(tmp_path, ["cvc-colondb"]) == [tmp_path / "CVC_colonDB"]
     assert candidate_folders(tmp_path / "nowhere", ["cvc-colondb"]) == []
+
+
+@pytest.mark.parametrize("name", PACKAGED)
+def test_data_that_come_with_a_python_package(readers, tmp_path, monkeypatch, name):
+    package, counts = PACKAGED[name]
+    pytest.importorskip(package)
+    index = readers[name](datasets_dir=tmp_path)
+    assert (index.num_normal, index.num_anomalous) == counts
+    assert not index.mismatches
+    monkeypatch.setattr(datasets, "find_spec", lambda _: None)
+    with pytest.raises(UsageError, match=f"{name}.* does not exist; pip install "):
+        readers[name](datasets_dir=tmp_path)
+
+
+@pytest.mark.parametrize("path", ["../a.png", "/a.png", "images/gone.png"])
+def test_a_table_of_solar_cells_names_images_beside_it(readers, tmp_path, path):
+    image(tmp_path / "elpv" / "images" / "a.png")
+    table = tmp_path / "elpv" / "labels.csv"
+    table.write_text("images/a.png  0.0  mono\n")
+    assert readers["elpv"](datasets_dir=tmp_path).num_normal == 1
+    table.write_text(f"images/a.png  0.0  mono\n{path}  1.0  poly\n")
+    with pytest.raises(UsageError, match="labels.csv"):
+        readers["elpv"](datasets_dir=tmp_path)
 
 
 def test_only_folders_around_everything_are_looked_through(readers, tmp_path):
