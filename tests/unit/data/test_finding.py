@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from crane.config import compose, plain
 from crane import datasets
+from crane.config import compose, plain
 from crane.datasets import candidate_folders
 from crane.errors import UsageError
 from crane.gate import build
@@ -153,7 +153,7 @@ def test_a_table_of_solar_cells_names_images_beside_it(readers, tmp_path, path):
     table.write_text("images/a.png  0.0  mono\n")
     assert readers["elpv"](datasets_dir=tmp_path).num_normal == 1
     table.write_text(f"images/a.png  0.0  mono\n{path}  1.0  poly\n")
-    with pytest.raises(UsageError, match="labels.csv"):
+    with pytest.raises(UsageError, match="labels"):
         readers["elpv"](datasets_dir=tmp_path)
 
 
