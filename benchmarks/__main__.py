@@ -22,6 +22,7 @@ NAMES = (
     "epochs",
     "sweep",
     "growth",
+    "views",
     "start_up",
     "serve",
     "export",

@@ -2,6 +2,8 @@
 
 Results are written as they come, to results/on_gpu.json and gpu.md; a step that fails or is late
 keeps what it has found and leaves the others alone. `--device cpu --rehearse` tries it in small.
+`--official PATH`, or `make gpu CRANE_OFFICIAL=PATH`, names a checkout of the official code, whose
+requirements must be installed.
 """
 
 import argparse
@@ -22,6 +24,8 @@ NEEDS += ("timm", "sklearn", "pytest", "beartype")
 PEAK = {"float32": 67e12, "bfloat16": 989e12, "compiled": 989e12}
 """Dense FLOP/s of an H100 SXM, NVIDIA's data sheet."""
 BATCHES = {False: (1, 8, 32, 64), True: (1, 2)}
+OF_CLIP = 1475 / 1016
+"""CLIP's rate over Crane's, by operations (docs/cost.md): the commands run CLIP."""
 Found = Iterator[dict[str, Any]]
 
 
@@ -36,10 +40,11 @@ class Step(NamedTuple):
 PLAN = (
     Step("goldens float32", 70),
     Step("goldens bfloat16", 40),
-    Step("pytest -m gpu", 110),
+    Step("pytest -m gpu", 90),
     Step("table float32", 50),
     Step("table bfloat16", 40),
-    Step("table compiled", 70),
+    Step("table compiled", 60),
+    Step("table official", 30),
     Step("loader", 20),
     Step("crane test", 40),
     Step("crane predict", 40),
@@ -52,19 +57,23 @@ def missing() -> list[str]:
 
 
 def run(
-    plan: tuple[Step, ...], folder: Path, command: Callable[[Step, Path], list[str]], head: str
+    plan: tuple[Step, ...],
+    folder: Path,
+    command: Callable[[Step, Path], list[str] | None],
+    head: str,
 ) -> dict[str, Any]:
-    """Run a plan in order; after each step, write all that is known."""
+    """Run a plan in order; after each step, write all that is known. No command leaves one out."""
     state: dict[str, Any] = {"head": head, "steps": {s.name: {"state": "not run"} for s in plan}}
     write(state, folder)
     for number, step in enumerate(plan):
         with tempfile.TemporaryDirectory() as place:
             lines, log = Path(place, "found.jsonl"), Path(place, "log")
+            words = command(step, lines)
+            if words is None:
+                continue
             start, found = time.monotonic(), state["steps"][step.name]
             with log.open("wb") as out:
-                child = subprocess.Popen(
-                    command(step, lines), stdout=out, stderr=out, start_new_session=True
-                )
+                child = subprocess.Popen(words, stdout=out, stderr=out, start_new_session=True)
                 try:
                     code = child.wait(step.limit)
                     found["state"] = "done" if code == 0 else f"failed ({code})"
@@ -92,13 +101,66 @@ def write(state: dict[str, Any], folder: Path) -> None:
     (folder / "results").mkdir(parents=True, exist_ok=True)
     text = json.dumps(state, indent=1) + "\n"
     (folder / "results" / "on_gpu.json").write_text(text, encoding="utf-8")
-    lines = ["# On a GPU", "", state["head"], ""]
+    lines = ["# On a GPU", "", state["head"], "", "| wanted | | got | reached |"]
+    lines += ["| --- | --- | --- | --- |", *map(judged, targets(state["steps"])), ""]
     for name, step in state["steps"].items():
         lines += [f"## {name}", "", step["state"], ""]
         for row in step.get("found", []):
             lines.append("- " + ", ".join(f"{key}: {value}" for key, value in row.items()))
         lines.append("")
     (folder / "gpu.md").write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+
+
+class Target(NamedTuple):
+    """A number that is wanted, and what was found."""
+
+    what: str
+    wanted: float
+    got: float | None
+    """None where it was not run."""
+    at_most: bool = False
+
+
+def judged(target: Target) -> str:
+    """A row of the table."""
+    limit = f"at {'most' if target.at_most else 'least'} {target.wanted:.3g}"
+    if target.got is None:
+        return f"| {target.what} | {limit} | not run | not run |"
+    is_reached = target.got <= target.wanted if target.at_most else target.got >= target.wanted
+    return f"| {target.what} | {limit} | {target.got:.3g} | {'yes' if is_reached else '**no**'} |"
+
+
+def targets(steps: dict[str, Any]) -> list[Target]:
+    """What is wanted of a GPU, from the rows that the steps have found."""
+
+    def numbers(step: str, key: str, batch: int | None = None) -> list[float]:
+        found = steps.get(step, {}).get("found", [])
+        cells = [row.get(key) for row in found if batch in (None, row.get("batch"))]
+        texts = [str(cell).rstrip("%") for cell in cells if cell is not None]
+        return [float(text) for text in texts if text.replace(".", "").replace("e-", "").isdigit()]
+
+    def ratio(ours: list[float], theirs: list[float]) -> float | None:
+        return max(ours) / max(theirs) if ours and theirs and max(theirs) else None
+
+    official = {key: numbers("table official", key, 8) for key in ("images/s", "GB")}
+    bf16 = {key: numbers("table bfloat16", key, 8) for key in ("images/s", "GB")}
+    shares = numbers("table bfloat16", "peak") + numbers("table compiled", "peak")
+    maps = numbers("goldens bfloat16", "map")
+    forward = [OF_CLIP * rate for rate in numbers("table float32", "images/s", 8)]
+    ends = [ratio(numbers(f"crane {name}", "images/s"), forward) for name in ("test", "predict")]
+    found = [
+        Target("bfloat16, batch of 8: images/s / the official code's", 5, None),
+        Target("the same: memory / the official code's", 1 / 3, None, at_most=True),
+        Target("share of the bfloat16 peak in the towers, %", 60, max(shares, default=None)),
+        Target("largest difference of a map in bfloat16", 0.01, max(maps, default=None), True),
+        *(
+            Target(f"crane {name}, start-up included: images/s / the forward's", 0.8, end)
+            for name, end in zip(("test", "predict"), ends, strict=True)
+        ),
+    ]
+    found[0] = found[0]._replace(got=ratio(bf16["images/s"], official["images/s"]))
+    found[1] = found[1]._replace(got=ratio(bf16["GB"], official["GB"]))
+    return found
 
 
 def goldens(device: str, precision: str, small: bool) -> Found:
@@ -135,7 +197,7 @@ def goldens(device: str, precision: str, small: bool) -> Found:
         yield {"method": path.stem, "score": f"{score:.2g}", "map": f"{map:.2g}"}
 
 
-def table(device: str, row: str, small: bool) -> Found:
+def table(device: str, row: str, small: bool, official: Path | None = None) -> Found:
     """Images per second, memory and the share of the GPU's peak, by batch size."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
@@ -148,14 +210,19 @@ def table(device: str, row: str, small: bool) -> Found:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         build(small, device).crane.encode(torch.rand(1, 3, size, size, device=device))
     flops = counter.get_total_flops()
-    detect = _detector(Options(device, small, HERE), row)
+    detect = _detector(Options(device, small, HERE, official), row)
+    peak = PEAK.get(row, PEAK["float32"])
     for batch in BATCHES[small]:
         images = torch.rand(batch, 3, size, size, device=device)
         if device == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        rate = batch / fastest({row: lambda i=images: detect(i)}, 3, device)[row]
+        try:
+            rate = batch / fastest({row: lambda i=images: detect(i)}, 3, device)[row]
+        except torch.cuda.OutOfMemoryError:
+            yield {"batch": batch, "images/s": "out of memory"}
+            continue
         memory = torch.cuda.max_memory_allocated() / 1e9 if device == "cuda" else 0.0
-        share = f"{rate * flops / PEAK[row]:.1%}" if device == "cuda" else "not run"
+        share = f"{rate * flops / peak:.1%}" if device == "cuda" else "not run"
         yield {"batch": batch, "images/s": f"{rate:.3g}", "GB": f"{memory:.3g}", "peak": share}
 
 
@@ -199,13 +266,13 @@ def end_to_end(command: str, device: str, small: bool) -> Found:
         yield {"images": num, "images/s": f"{rate:.3g}", "idle": idle}
 
 
-def work(name: str, device: str, small: bool) -> Found:
+def work(name: str, device: str, small: bool, official: Path | None) -> Found:
     """What a step does."""
     kind, _, row = name.partition(" ")
     if kind == "goldens":
         return goldens(device, row, small)
     if kind == "table":
-        return table(device, row, small)
+        return table(device, row, small, official)
     return loader(small) if kind == "loader" else end_to_end(row, device, small)
 
 
@@ -214,21 +281,26 @@ def main() -> None:
     parser.add_argument("--device", default="cuda", choices=("cpu", "cuda"))
     parser.add_argument("--rehearse", action="store_true", help="in small; measures nothing")
     parser.add_argument("--output", type=Path, default=HERE)
+    named = os.environ.get("CRANE_OFFICIAL")
+    parser.add_argument("--official", type=Path, default=Path(named) if named else None)
     parser.add_argument("--step", help=argparse.SUPPRESS)
     parser.add_argument("--lines", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.step:
-        for row in work(given.step, given.device, given.rehearse):
+        for row in work(given.step, given.device, given.rehearse, given.official):
             with given.lines.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
         return
     if given.rehearse and given.output == HERE:
         parser.error("--rehearse measures nothing; choose another --output")
 
-    def command(step: Step, lines: Path) -> list[str]:
+    def command(step: Step, lines: Path) -> list[str] | None:
+        if step.name == "table official" and given.official is None:
+            return None
         if step.name == "pytest -m gpu":
             return [sys.executable, "-m", "pytest", "-q", "-m", "gpu", str(HERE.parent / "tests")]
         words = ["--device", given.device, "--step", step.name, "--lines", str(lines)]
+        words += ["--official", str(given.official)] if given.official else []
         own = [sys.executable, "-m", "benchmarks.on_gpu", *words]
         return [*own, "--rehearse"] if given.rehearse else own
 

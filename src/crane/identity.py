@@ -96,7 +96,7 @@ KEYS: tuple[Key, ...] = (
     *_rows(Effect.PROMPTS, "trainer.*"),
     *_rows(Effect.DISPLAY, "cache.source", "cache.targets", "logger", "logger.*", "overlay.*"),
     *_rows(Effect.DISPLAY, "table_columns", "skip_finished", "baseline", "objective"),
-    *_rows(Effect.DISPLAY, "engine", "shard", "part_size", "scores", "on_error", "overwrite"),
+    *_rows(Effect.DISPLAY, "engine", "part_size", "scores", "on_error", "overwrite"),
     *_rows(Effect.DISPLAY, "maps", "overlays", "accelerator", "max_megapixels"),
     *_rows(Effect.DISPLAY, "watch", "poll_seconds", "give_up_seconds", "on_verdict"),
     *_rows(Effect.DISPLAY, "host", "port", "devices", "workers_per_device", "max_batch_size"),

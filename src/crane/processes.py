@@ -8,7 +8,11 @@ from crane.errors import UsageError
 
 
 class Launched(NamedTuple):
-    """One process among those that a launcher started."""
+    """One process among those that a launcher started.
+
+    >>> [list(Launched(rank, 3, rank).share(8)) for rank in range(3)]
+    [[0, 3, 6], [1, 4, 7], [2, 5]]
+    """
 
     rank: int
     """Its number among all, from 0."""
@@ -16,6 +20,14 @@ class Launched(NamedTuple):
     """How many there are."""
     local_rank: int
     """Its number among those on its machine, from 0."""
+
+    def share(self, num: int) -> range:
+        """Which of several things this process takes, dealt out in turn."""
+        return range(self.rank, num, self.size)
+
+
+ALONE = Launched(0, 1, 0)
+"""A process that nothing launched."""
 
 
 def launched(environment: Mapping[str, str] | None = None) -> Launched | None:
@@ -43,32 +55,6 @@ def launched(environment: Mapping[str, str] | None = None) -> Launched | None:
     else:
         return None
     return Launched(rank, size, local_rank(environment))
-
-
-def array_task(environment: Mapping[str, str] | None = None) -> Launched | None:
-    """The task of a Slurm array that this process belongs to; None outside an array.
-
-    Raises:
-        UsageError: The tasks are not evenly spaced, so that they cannot be counted.
-
-    >>> array_task({"SLURM_ARRAY_TASK_ID": "4", "SLURM_ARRAY_TASK_MIN": "2",
-    ...             "SLURM_ARRAY_TASK_MAX": "6", "SLURM_ARRAY_TASK_STEP": "2"})
-    Launched(rank=1, size=3, local_rank=0)
-    """
-    environment = os.environ if environment is None else environment
-    if "SLURM_ARRAY_TASK_ID" not in environment:
-        return None
-    task, first, last = (
-        number(environment, f"SLURM_ARRAY_TASK_{name}", 0) for name in ("ID", "MIN", "MAX")
-    )
-    step = max(1, number(environment, "SLURM_ARRAY_TASK_STEP", 1))
-    size = (last - first) // step + 1
-    if number(environment, "SLURM_ARRAY_TASK_COUNT", size) != size or (task - first) % step:
-        raise UsageError(
-            f"the tasks of the Slurm array from {first} to {last} are not evenly spaced; "
-            "use an array such as --array=0-7"
-        )
-    return Launched((task - first) // step, size, 0)
 
 
 def local_rank(environment: Mapping[str, str] | None = None) -> int:

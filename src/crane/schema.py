@@ -89,7 +89,6 @@ TYPES: Mapping[str, Any] = {
     "output": PathText,
     "overwrite": bool,
     "engine": Literal["local", "ray"],
-    "shard": Text,
     "scores": Literal["csv", "parquet"],
     "part_size": PositiveInt,
     "precision": Literal["32-true", "bf16-mixed", "16-mixed"],

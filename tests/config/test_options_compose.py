@@ -22,7 +22,12 @@ def test_the_commands_have_the_groups_they_need():
 
 
 @pytest.mark.parametrize(
-    ("command", "row"), compositions(), ids=lambda value: value if isinstance(value, str) else ""
+    ("command", "row"),
+    [
+        pytest.param(*one, marks=pytest.mark.long if one[0] == "demo" else ())  # train's groups
+        for one in compositions()
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_every_option_composes(command, row):
     config = composed(command, row).copy()

@@ -54,6 +54,14 @@ def test_text_takes_less_time_cut_than_at_all_positions(bench):
     assert [row[0] for row in report["rows"]] == ["1", "8"]
 
 
+def test_views_are_timed_in_forwards(bench):
+    report = result_of(bench("views"), "views")
+    assert [row[0] for row in report["rows"]] == ["whole", "tiles", "scales"]
+    assert [int(row[1]) for row in report["rows"]] == [1, 1 + 3 * 3, 2]
+    time, _ = figures(report).values()  # the memory of a small image does not show
+    assert time > 0
+
+
 def test_epochs_are_timed_with_and_without_the_cache(bench):
     report = result_of(bench("epochs"), "epochs")
     seconds = [float(cell) for _, cell in report["rows"]]

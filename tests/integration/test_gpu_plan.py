@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from benchmarks.on_gpu import PLAN, Step, run
+from benchmarks.on_gpu import PLAN, Step, judged, run, targets, write
 
 WRITES = "import sys, time; open(sys.argv[1], 'w').write('{\"a\": 1}\\n')"
 PROGRAMS = {"good": WRITES, "bad": f"{WRITES}; sys.exit(3)", "late": f"{WRITES}; time.sleep(60)"}
@@ -45,7 +45,37 @@ def test_tests_that_were_all_skipped_are_not_done(tmp_path, said, state):
 
 
 def test_what_was_not_run_says_so(tmp_path):
-    from benchmarks.on_gpu import write
-
     write({"head": "x", "steps": {"table": {"state": "not run"}}}, tmp_path)
     assert "## table\n\nnot run" in (tmp_path / "gpu.md").read_text()
+
+
+def test_a_step_without_a_command_is_left_out(tmp_path):
+    steps = run((Step("table official", 20),), tmp_path, lambda *_: None, "head")["steps"]
+    assert steps == {"table official": {"state": "not run"}}
+
+
+def test_every_target_is_judged():
+    def row(rate, memory, peak="10.0%"):
+        return {"found": [{"batch": 8, "images/s": rate, "GB": memory, "peak": peak}]}
+
+    steps = {
+        "table float32": row("10", "5"),
+        "table bfloat16": row("60", "2", "55.0%"),
+        "table compiled": row("80", "2", "61.5%"),
+        "table official": row("10", "8", "not run"),
+        "goldens bfloat16": {"found": [{"method": "clip", "map": "0.004"}, {"map": "2e-05"}]},
+        "crane test": {"found": [{"images": 256, "images/s": "2"}]},
+    }
+    rows = [judged(target) for target in targets(steps)]
+    verdicts = [line.split(" | ")[-2:] for line in rows]
+    assert verdicts == [
+        ["6", "yes |"],
+        ["0.25", "yes |"],
+        ["61.5", "yes |"],
+        ["0.004", "yes |"],
+        ["0.138", "**no** |"],
+        ["not run", "not run |"],
+    ]
+    steps["table official"] = {"found": [{"batch": 8, "images/s": "out of memory"}]}
+    assert all("not run" in judged(target) for target in targets(steps)[:2])
+    assert all("not run" in judged(target) for target in targets({}))

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from crane.config import conf_dir
 from crane.methods import read_checkpoint
+from longer import one_by_default
 
 
 @pytest.fixture
@@ -47,7 +48,9 @@ def test_a_rate_that_is_scheduled_is_logged_each_epoch_like_the_loss(crane, quic
         torch.testing.assert_close(on[name], value, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("file", sorted((conf_dir() / "optimizer").glob("*.yaml")), ids=str)
+@pytest.mark.parametrize(
+    "file", one_by_default(sorted((conf_dir() / "optimizer").glob("*.yaml"))), ids=str
+)
 def test_every_optimizer_trains(crane, quick, tmp_path, file):
     outcome = crane(*quick, f"optimizer={file.stem}", f"run_dir={tmp_path}")
     assert outcome.code == 0, outcome.err
@@ -67,7 +70,9 @@ def test_early_stopping_stops(crane, quick, tmp_path):
     assert "patince" in outcome.err
 
 
-@pytest.mark.parametrize("flag", ["--config-dir=mine", "--config-dir mine", "searchpath"])
+@pytest.mark.parametrize(
+    "flag", one_by_default(["--config-dir=mine", "--config-dir mine", "searchpath"])
+)
 def test_folders_of_ones_own_are_seen_by_checks_help_and_runs(crane, quick, tmp_path, flag):
     mine = tmp_path / "mine"  # the test types in tmp_path
     for group in ("attention", "experiment"):

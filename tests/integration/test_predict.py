@@ -123,9 +123,7 @@ def test_thresholds(crane, data_sets, checkpoint, tmp_path):
         ("scores=xlsx", "scores must be csv or parquet, not 'xlsx'"),
         ("precision=64", "precision must be 32-true, bf16-mixed or 16-mixed, not 64"),
         ("precision=16-mixed", "precision=16-mixed needs a GPU"),
-        ("shard=4/4", "shard must be K/N with K from 0 to N - 1, not 4/4"),
-        ("shard=auto", "shard=auto needs torchrun, srun or a Slurm array"),
-        ("shard=0/2", "shards need output=FOLDER, the same for all of them"),
+        ("shard=0/2", "unknown key shard; torchrun and srun share the images"),
         ("prompt.num_words=3", "checkpoint"),
     ],
 )

@@ -96,26 +96,37 @@ def test_killed_and_typed_again(type_in, typed, tmp_path):
 
 
 @pytest.mark.long
-def test_shards_by_hand_and_by_environment(type_in, tmp_path, monkeypatch):
-    for index, count in ((1, 3), (2, 3)):
-        outcome = type_in(f"shard={index}/{count}", f"output={tmp_path / 'shared'}")
+@pytest.mark.parametrize(
+    ("rank", "size"), [("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")]
+)
+def test_processes_take_their_shares(rank, size, type_in, tmp_path, monkeypatch):
+    monkeypatch.setenv(size, "3")
+    for number in (1, 2, 0):
+        monkeypatch.setenv(rank, str(number))
+        outcome = type_in(f"output={tmp_path / 'shared'}")
         assert outcome.code == 0, outcome.err
-        assert "are left to other shards" in outcome.out
-    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "0")
-    monkeypatch.setenv("SLURM_ARRAY_TASK_MIN", "0")
-    monkeypatch.setenv("SLURM_ARRAY_TASK_MAX", "2")
-    outcome = type_in("shard=auto", f"output={tmp_path / 'shared'}")
-    assert outcome.code == 0, outcome.err
+        assert ("are left to other processes" in outcome.out) == (number > 0)
     assert f"{NUM_IMAGES - 1} of {NUM_IMAGES} images scored" in outcome.out
+    monkeypatch.delenv(size)
     assert type_in(f"output={tmp_path / 'whole'}").code == 0
     whole = (tmp_path / "whole" / "scores.csv").read_bytes()
     assert (tmp_path / "shared" / "scores.csv").read_bytes() == whole
 
 
-def test_overwriting_is_not_for_shards(type_in):
-    outcome = type_in("shard=0/2", "output=here", "overwrite=true")
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["output=here", "overwrite=true"], "would remove the scores of other processes"),
+        ([], "several processes need output=FOLDER, the same for all of them"),
+        (["output=here", "engine=ray"], "engine=ray is one process"),
+        (["output=here", "watch=true"], "watch=true is one process"),
+    ],
+)
+def test_what_several_processes_cannot_do(words, said, type_in, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    outcome = type_in(*words)
     assert outcome.code == 2
-    assert "overwrite=true would remove the scores of other shards" in outcome.err
+    assert said in outcome.err
 
 
 @pytest.mark.long
@@ -160,7 +171,7 @@ def test_processes_of_torchrun_share_the_images(type_in, typed, tmp_path):
     shared, whole = tmp_path / "shared", tmp_path / "whole"
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     done = subprocess.run(
-        [sys.executable, *torchrun, "-m", "crane", *typed, "shard=auto", f"output={shared}"],
+        [sys.executable, *torchrun, "-m", "crane", *typed, f"output={shared}"],
         cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

@@ -332,7 +332,6 @@ def test_a_file_changed_after_it_was_scored_is_reported_once(tmp_path, caplog):
     [
         (["input=photo.png"], "watch=true needs input=FOLDER"),
         (["input=[.]"], "watch=true needs input=FOLDER"),
-        (["input=.", "shard=0/2", "output=o"], "watch=true takes the whole folder"),
         (["input=.", "poll_seconds=0"], "poll_seconds must be a number above 0"),
         (["input=.", "on_verdict=http://8.8.8.8"], "on_verdict: 8.8.8.8 is not on this machine"),
         (["input=.", "on_verdict=[]"], "on_verdict must be"),

@@ -38,6 +38,7 @@ from crane.prediction import (
     find_images,
 )
 from crane.prediction.exporting import FORMATS, differences
+from crane.processes import ALONE, launched
 from crane.runs import class_table, mean_table
 from crane.training import RunSummary, own_processes
 
@@ -138,19 +139,21 @@ def app(config: DictConfig) -> None:
 
 
 def _check_shared_output(config: DictConfig) -> None:
-    """Refuse shards that would each write to a folder of their own, or empty that of the others."""
-    if prediction.find_shard(config.shard).count == 1:
+    """Refuse processes that would each write to a folder of their own, or empty the others'."""
+    if (launched() or ALONE).size == 1:
         return
     if config.overwrite:
         raise UsageError(
-            "overwrite=true would remove the scores of other shards; "
+            "overwrite=true would remove the scores of other processes; "
             f"remove {config.output} once, before they start",
             key="overwrite",
         )
     hydra = HydraConfig.get().overrides
     keys = {override.partition("=")[0] for override in (*hydra.task, *hydra.hydra)}
     if not keys & {"output", "run_dir", "hydra.run.dir"}:
-        raise UsageError("shards need output=FOLDER, the same for all of them", key="output")
+        raise UsageError(
+            "several processes need output=FOLDER, the same for all of them", key="output"
+        )
 
 
 def _show_prediction(config: DictConfig, summary: PredictSummary) -> None:
@@ -162,8 +165,8 @@ def _show_prediction(config: DictConfig, summary: PredictSummary) -> None:
     called = "" if summary.num_anomalous is None else f", {summary.num_anomalous} called anomalous"
     if summary.num_missing:
         console.print(
-            f"{counted(summary.num_scored, 'image')} scored by this shard{called}; "
-            f"{summary.num_missing} of {summary.num_images} are left to other shards, "
+            f"{counted(summary.num_scored, 'image')} scored by this process{called}; "
+            f"{summary.num_missing} of {summary.num_images} are left to other processes, "
             "the last of which joins all results",
             soft_wrap=True,
         )

@@ -38,7 +38,7 @@ EXAMPLES = {
     "predict": (
         "crane predict input=photos/   # with the authors' prompts; checkpoint=mini is a toy",
         "crane predict checkpoint=epoch_5.safetensors input='*.png' calibration.input=good/",
-        "crane predict checkpoint=epoch_5.safetensors input=images.txt output=scored shard=0/4",
+        "crane predict input=s3://bucket/photos output=/shared/scored engine=ray   # on a cluster",
         "crane predict input=camera/ output=scored watch=true threshold=0.6   # as they arrive",
     ),
     "serve": (

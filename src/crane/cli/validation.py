@@ -41,6 +41,8 @@ ELSEWHERE: Mapping[str, str] = {
     "learning_rate": "optimizer.lr=… sets the rate",
     "batch_size": "data.batch_size=… and data.test_batch_size=… set the sizes of batches",
     "gpus": "trainer.devices=N with trainer=gpu or trainer=ddp takes N GPUs",
+    "shard": "torchrun and srun share the images of crane predict among processes, and engine=ray "
+    "among the machines of a Ray cluster",
     "device": "trainer=cpu or trainer=gpu chooses the device",
 }
 """Words of other frameworks' command lines, the Lightning-Hydra template first, and crane's own."""

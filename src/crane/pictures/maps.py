@@ -1,6 +1,7 @@
 """Anomaly maps as files, and at other sizes."""
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,15 @@ def resize_map(
 
 def stored_map(map: Float[np.ndarray, "H W"]) -> Float[np.ndarray, "H W"]:
     """A map as `read_map` gives it after `save_map` wrote it as PNG."""
-    return (np.rint(map.astype(np.float64) * LEVELS) / LEVELS).astype(np.float32)
+    stored: np.ndarray = np.empty(map.shape, dtype=np.float32)
+    for rows in _bands(map):
+        stored[rows] = np.rint(map[rows].astype(np.float64) * LEVELS) / LEVELS
+    return stored
+
+
+def _bands(map: Float[np.ndarray, "H W"]) -> Iterator[slice]:
+    """Bands of rows, so that temporary copies stay small however large a map is."""
+    return (slice(top, top + 512) for top in range(0, len(map), 512))
 
 
 def save_map(map: Float[np.ndarray, "H W"], path: Path) -> Path:
@@ -67,7 +76,9 @@ def save_map(map: Float[np.ndarray, "H W"], path: Path) -> Path:
 
 def png_map(map: Float[np.ndarray, "H W"]) -> bytes:
     """A map as the content of a 16-bit grey PNG, in which 0 to 65535 stand for 0 to 1."""
-    levels, content = np.rint(map.astype(np.float64) * LEVELS).astype(np.uint16), io.BytesIO()
+    levels, content = np.empty(map.shape, dtype=np.uint16), io.BytesIO()
+    for rows in _bands(map):
+        levels[rows] = np.rint(map[rows].astype(np.float64) * LEVELS)
     # Level 1 is five times faster than the default and a few per cent larger on smooth maps.
     Image.fromarray(levels).save(content, "png", compress_level=1)
     return content.getvalue()

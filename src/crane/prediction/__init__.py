@@ -13,7 +13,6 @@ from crane.prediction.image_scoring import (
 from crane.prediction.inputs import ImageList, find_images
 from crane.prediction.outputs import ImageResult, OutputOptions
 from crane.prediction.predictor import predict, write_predictions
-from crane.prediction.shards import Shard, find_shard
 from crane.prediction.table import PredictSummary, ScoreTable, read_scores
 from crane_runtime import Region, find_regions
 
@@ -30,13 +29,11 @@ __all__ = [
     "PredictSummary",
     "Region",
     "ScoreTable",
-    "Shard",
     "Threshold",
     "calibrate",
     "find_device",
     "find_images",
     "find_regions",
-    "find_shard",
     "load",
     "predict",
     "read_scores",

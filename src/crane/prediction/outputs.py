@@ -37,6 +37,8 @@ THUMBNAIL = 240
 """Longer side of each half of a thumbnail in pixels."""
 MAX_PENDING = 16
 """Images waiting to be written, at most: what keeps memory constant when disks are slow."""
+MAX_PIXELS = 1 << 26
+"""Pixels of maps waiting to be written, or one map: tiles give maps as large as their images."""
 
 OF_THE_IMAGE = (None, errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
 """Errors of a single picture: its name does not fit, or its format cannot hold it (encoders, which
@@ -112,7 +114,9 @@ class OutputWriter:
         with ThreadPoolExecutor(NUM_WRITERS, thread_name_prefix="crane-writer") as pool:
             for image in images:
                 pending.append(pool.submit(self._written, image))
-                while len(pending) >= MAX_PENDING or (pending and pending[0].done()):
+                size = 1 if image.map is None else image.map.size
+                most = max(1, min(MAX_PENDING, MAX_PIXELS // size))
+                while len(pending) >= most or (pending and pending[0].done()):
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()

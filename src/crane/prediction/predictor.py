@@ -44,7 +44,6 @@ from crane.prediction.joining import join_parts
 from crane.prediction.outputs import OutputOptions, OutputWriter
 from crane.prediction.ray_engine import PartWriter, write_parts_on_ray
 from crane.prediction.resuming import check_settings, mark_decided, settled_threshold, start
-from crane.prediction.shards import Shard, find_shard
 from crane.prediction.table import PredictSummary, ScoreTable
 from crane.prediction.watching import (
     GrowingTable,
@@ -53,6 +52,7 @@ from crane.prediction.watching import (
     alone_watching,
     watched_folder,
 )
+from crane.processes import ALONE, Launched, launched
 from crane.types import Prediction
 from crane.views import build_view
 
@@ -65,7 +65,7 @@ Engine = Literal["local", "ray"]
 LAYOUT = 2
 """Of the folder of outputs; a prediction of another layout is not resumed."""
 
-CHECKED = ("input", "output", "overwrite", "shard", "threshold", "accelerator")
+CHECKED = ("input", "output", "overwrite", "threshold", "accelerator")
 """Keys that no constructor checks."""
 
 
@@ -117,13 +117,17 @@ def predict(
         "precision": config.precision,
         **({} if config.white_level is None else {"white_level": config.white_level}),
     }
+    share = launched() or ALONE
+    if share.size > 1 and (config.watch or config.engine != "local"):
+        one = "watch=true" if config.watch else f"engine={config.engine}"
+        raise UsageError(f"{one} is one process; start it without torchrun or srun", key="engine")
     if config.watch:
         if config.engine != "local":
             raise UsageError("watch=true needs engine=local", key="engine")
         wanted = WatchOptions(config.poll_seconds, config.give_up_seconds, values["on_verdict"])
         return watch_predictions(
             load_detector,
-            watched_folder(values["input"], config.shard),
+            watched_folder(values["input"]),
             made_of=made_of,
             output=output,
             overwrite=config.overwrite,
@@ -144,7 +148,7 @@ def predict(
         made_of=made_of,
         output=output,
         overwrite=config.overwrite,
-        shard=find_shard(config.shard),
+        share=share,
         loading=loading,
         outputs=outputs,
         threshold=threshold,
@@ -194,7 +198,7 @@ def write_predictions(
     made_of: Mapping[str, object],
     output: Path,
     overwrite: bool,
-    shard: Shard,
+    share: Launched,
     loading: LoadOptions,
     outputs: OutputOptions,
     threshold: Threshold | Calibration | None,
@@ -202,16 +206,16 @@ def write_predictions(
     show_progress: bool,
     engine: Engine = "local",
 ) -> PredictSummary:
-    """Write scores, maps and overlays of the images of a shard that have none yet.
+    """Write scores, maps and overlays of a process's share of images that have none yet.
 
     Args:
         load_detector: Loads the model to its device; not called when nothing is missing.
         images: The images, see `find_images`.
         made_of: What scores depend on, by the key that changes it; JSON can hold it. A prediction
             is only resumed with the same.
-        output: Folder of all outputs, which shards share.
+        output: Folder of all outputs, the same for all processes.
         overwrite: Start again where `output` holds a prediction, instead of resuming it.
-        shard: The parts that this process takes.
+        share: This process, which takes its share of the parts.
         loading: How images are read.
         outputs: What is written.
         threshold: Decides which images are called anomalous; None decides nothing.
@@ -226,7 +230,7 @@ def write_predictions(
     settings = _settings(images, made_of, outputs, threshold)
     is_undecided = _is_undecided(output, settings, outputs, overwrite=overwrite)
     table = _table(output, outputs, threshold, len(images))
-    missing = _missing(table, shard, set() if overwrite else table.present())
+    missing = _missing(table, share, set() if overwrite else table.present())
     load_once = cache(load_detector)
     if missing and engine == "local":
         load_once()  # first, so that an error in it leaves the folder as it was
@@ -446,13 +450,13 @@ def _settings(
     return settings
 
 
-def _missing(table: ScoreTable, shard: Shard, present: Collection[int]) -> list[int]:
-    own = shard.parts(table.num_parts)
+def _missing(table: ScoreTable, share: Launched, present: Collection[int]) -> list[int]:
+    own = share.share(table.num_parts)
     missing = [number for number in own if number not in present]
     if not own:
         logger.warning(
-            "nothing for shard %s: %s %s; a lower part_size makes more",
-            shard,
+            "nothing for process %d of %d: %s %s; a lower part_size makes more",
+            *(share.rank, share.size),
             counted(table.num_images, "image makes", "images make"),
             counted(table.num_parts, "part"),
         )

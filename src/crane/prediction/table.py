@@ -257,7 +257,7 @@ class PredictSummary:
     json: Path | None = None
     """`scores.json`; None while parts are missing."""
     num_missing: int = 0
-    """Images in parts that have not been written yet: those of other shards."""
+    """Images in parts that have not been written yet: those of other processes."""
     num_scored: int = 0
     """Images with a score."""
     num_skipped: int = 0

@@ -51,14 +51,12 @@ class WatchOptions:
             VerdictHook.check(self.on_verdict)
 
 
-def watched_folder(spec: object, shard: str) -> Path:
+def watched_folder(spec: object) -> Path:
     """The folder that `input` names.
 
     Raises:
-        UsageError: It names something else, or the work is to be shared.
+        UsageError: It names something else.
     """
-    if shard != "whole":
-        raise UsageError("watch=true takes the whole folder; leave shard out", key="shard")
     folder = Path(spec).expanduser() if isinstance(spec, str) else None
     if folder is None or not folder.is_dir():
         raise UsageError("watch=true needs input=FOLDER", key="input")

@@ -43,6 +43,9 @@ TYPES: Mapping[str, str] = {
 }
 """The columns of the table with their types; every file has the same."""
 
+YOUNGER = {"views"}
+"""Columns that files of earlier versions do not have."""
+
 ABOUT = ("setting", "seed", "status", "time", "run_id", "folder", "data", "weights")
 """The columns that say which run wrote a file, and with which data and weights."""
 
@@ -286,13 +289,17 @@ def _read(
 
     try:
         with parquet.ParquetFile(path) as file:
-            if not set(columns) <= set(file.schema_arrow.names):
+            known = [name for name in columns if name in file.schema_arrow.names]
+            added = set(columns) - set(known)  # a group younger than the file has no option there
+            if not added <= YOUNGER:
                 raise pa.ArrowInvalid("it has other columns")
             if is_first_row:
-                batches = file.iter_batches(batch_size=1, columns=list(columns))
+                batches = file.iter_batches(batch_size=1, columns=known)
                 table = pa.Table.from_batches([next(batches)])
             else:
-                table = file.read(columns=list(columns))
+                table = file.read(columns=known)
+            for name in added:
+                table = table.append_column(name, pa.nulls(len(table), "string"))
     except FileNotFoundError as error:
         problem = f"there is no run {_run_id(path)} in {path.parent}"
         raise UsageError(problem, key="results_store") from error

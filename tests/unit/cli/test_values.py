@@ -195,7 +195,7 @@ print("done")
 KEYS = (
     *("seed", "image_size", "batch_size", "num_workers", "threshold", "input", "output", "maps"),
     *("overlay.alpha", "overlay.num_normal", "calibration.false_alarm_rate", "scoring.blur_sigma"),
-    *("shard", "part_size", "precision", "weights_dir", "allow_download", "nope", "~seed", "+a.b"),
+    *("engine", "part_size", "precision", "weights_dir", "allow_download", "nope", "~seed", "+a.b"),
 )
 WORDS = st.sampled_from(
     [

@@ -1,4 +1,4 @@
-"""Very many images: constant memory, shards, going on after an interruption, both formats."""
+"""Very many images: constant memory, processes, going on after an interruption, both formats."""
 
 import shutil
 import tracemalloc
@@ -20,8 +20,8 @@ from crane.prediction.calibration import Calibration, Threshold
 from crane.prediction.image_scoring import LoadOptions
 from crane.prediction.inputs import find_images
 from crane.prediction.outputs import OutputOptions
-from crane.prediction.shards import Shard
 from crane.prediction.table import PredictSummary, ScoreTable
+from crane.processes import ALONE, Launched
 from crane.types import Prediction
 from longer import one_by_default
 
@@ -57,7 +57,7 @@ def run(spec: Path, output: Path, detector: Detector | None = None, **changes) -
     options = {
         "made_of": {"checkpoint": "one"},
         "overwrite": False,
-        "shard": Shard(0, 1),
+        "share": ALONE,
         "loading": LoadOptions(SIZE, batch_size=4, num_workers=0, on_error="skip"),
         "outputs": outputs(),
         "threshold": None,
@@ -96,13 +96,13 @@ def test_batches_end_with_parts(photos: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [2, 3, 7])
-def test_shards_make_the_same_table_in_any_order(
+def test_processes_make_the_same_table_in_any_order(
     count: int, photos: Path, whole: str, tmp_path: Path
 ) -> None:
     seen = []
     for index in reversed(range(count)):
         detector = Detector()
-        summary = run(photos, tmp_path / "out", detector, shard=Shard(index, count))
+        summary = run(photos, tmp_path / "out", detector, share=Launched(index, count, 0))
         assert (summary.num_missing > 0) == (index > 0)
         assert (summary.json is None) == (index > 0)
         assert (tmp_path / "out" / "scores.csv").exists() == (index == 0)
@@ -112,7 +112,7 @@ def test_shards_make_the_same_table_in_any_order(
     assert (summary.num_scored, summary.num_skipped) == (32, 1)
 
 
-def test_only_the_last_shard_reads_parts(
+def test_only_the_last_process_reads_parts(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read, read_part = [], ScoreTable.read
@@ -120,10 +120,10 @@ def test_only_the_last_shard_reads_parts(
         ScoreTable, "read", lambda table, n, names: read.append(n) or read_part(table, n, names)
     )
     for index, num_own in ((0, 12), (1, 12)):
-        summary = run(photos, tmp_path / "out", shard=Shard(index, 3))
+        summary = run(photos, tmp_path / "out", share=Launched(index, 3, 0))
         assert summary.num_scored + summary.num_skipped == num_own, "those of its own"
     assert read == []
-    run(photos, tmp_path / "out", shard=Shard(2, 3))
+    run(photos, tmp_path / "out", share=Launched(2, 3, 0))
     assert read == [0, 1, 2, 3, 4, 5]
 
 
@@ -136,24 +136,11 @@ def test_a_part_of_other_images_is_refused(scores: str, photos: Path, tmp_path: 
         run(photos, tmp_path / "out", outputs=outputs(scores))
 
 
-def test_shards_of_machines_that_share_no_disk_are_put_together(
-    photos: Path, whole: str, tmp_path: Path
-) -> None:
-    for index in range(3):
-        run(photos, tmp_path / str(index), shard=Shard(index, 3))
-    for index in (1, 2):
-        shutil.copytree(tmp_path / str(index), tmp_path / "0", dirs_exist_ok=True)
-    detector = Detector()
-    summary = run(photos, tmp_path / "0", detector)
-    assert detector.num_loads == 0, "nothing is missing: the model is not needed"
-    assert summary.scores.read_text() == whole
-
-
-def test_more_shards_than_parts_say_so(
+def test_more_processes_than_parts_say_so(
     photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     detector = Detector()
-    summary = run(photos, tmp_path / "out", detector, shard=Shard(6, 7))
+    summary = run(photos, tmp_path / "out", detector, share=Launched(6, 7, 0))
     assert (summary.num_missing, detector.num_loads) == (33, 0)
     assert "a lower part_size makes more" in caplog.text
 
@@ -165,8 +152,8 @@ def test_goes_on_where_it_was_interrupted(photos: Path, whole: str, tmp_path: Pa
     parts = sorted((tmp_path / "out" / "scores").iterdir())
     assert [part.name for part in parts] == ["part-00000000.csv", "part-00000001.csv"]
     times = [part.stat().st_mtime_ns for part in parts]
-    # With another number of shards, and after that once more for nothing.
-    run(photos, tmp_path / "out", second, shard=Shard(1, 2))
+    # With another number of processes, and after that once more for nothing.
+    run(photos, tmp_path / "out", second, share=Launched(1, 2, 0))
     summary = run(photos, tmp_path / "out", third)
     assert summary.scores.read_text() == whole
     assert [part.stat().st_mtime_ns for part in parts] == times
@@ -178,7 +165,7 @@ def test_goes_on_where_it_was_interrupted(photos: Path, whole: str, tmp_path: Pa
 
 
 def test_a_part_left_half_written_is_passed_over(photos: Path, whole: str, tmp_path: Path) -> None:
-    run(photos, tmp_path / "out", shard=Shard(0, 2))
+    run(photos, tmp_path / "out", share=Launched(0, 2, 0))
     half = (tmp_path / "out" / "scores" / "part-00000000.csv").read_text()[:40]
     (tmp_path / "out" / "scores" / ".part-00000001.csv.0123").write_text(half)
     assert run(photos, tmp_path / "out").scores.read_text() == whole
@@ -248,15 +235,15 @@ def test_other_images_are_refused(photos: Path, whole: str, tmp_path: Path) -> N
     assert summary.num_images == 34
 
 
-def test_a_threshold_is_calibrated_once_for_all_shards(photos: Path, tmp_path: Path) -> None:
+def test_a_threshold_is_calibrated_once_for_all_processes(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "normals").mkdir()
     for value in (3, 9):
         Image.new("L", (SIZE, SIZE), value).save(tmp_path / "normals" / f"{value}.png")
     wanted = Calibration(str(tmp_path / "normals"), 0.4)
     detectors = [Detector(), Detector()]
     for index, detector in enumerate(detectors):
-        shard = Shard(index, 2)
-        summary = run(photos, tmp_path / "out", detector, threshold=wanted, shard=shard)
+        share = Launched(index, 2, 0)
+        summary = run(photos, tmp_path / "out", detector, threshold=wanted, share=share)
     assert [detector.batches.count([3, 9]) for detector in detectors] == [1, 0]
     assert summary.threshold is not None
     assert summary.num_anomalous == 22, "those above 9, but for the one that is not an image"
@@ -323,7 +310,7 @@ def test_parquet_is_read_by_pandas_and_duckdb(photos: Path, tmp_path: Path) -> N
     csv = run(photos, tmp_path / "csv", threshold=Threshold(0.05))
     options = {"outputs": outputs("parquet"), "threshold": Threshold(0.05)}
     for index in (1, 0):
-        summary = run(photos, tmp_path / "parquet", shard=Shard(index, 2), **options)
+        summary = run(photos, tmp_path / "parquet", share=Launched(index, 2, 0), **options)
     assert summary.scores == tmp_path / "parquet" / "scores"
     wanted = pd.read_csv(csv.scores)
     read = pd.read_parquet(summary.scores)

@@ -25,8 +25,8 @@ from crane.prediction.calibration import Calibration, Threshold
 from crane.prediction.image_scoring import Detector, LoadOptions, score_images
 from crane.prediction.inputs import find_images
 from crane.prediction.outputs import OutputOptions
-from crane.prediction.shards import Shard
 from crane.prediction.table import MAX_SHOWN, PredictSummary, ScoreTable, read_scores
+from crane.processes import ALONE, Launched
 from crane.runs import processor_name
 from crane.samples import label_regions
 from crane.types import Prediction
@@ -60,7 +60,7 @@ def run(
     made_of: dict[str, object] | None = None,
     threshold: Threshold | Calibration | None = None,
     written: OutputOptions | None = None,
-    shard: Shard = Shard(0, 1),  # noqa: B008
+    share: Launched = ALONE,
     overwrite: bool = False,
     **changes: object,
 ) -> PredictSummary:
@@ -70,7 +70,7 @@ def run(
         made_of=made_of or {},
         output=output,
         overwrite=overwrite,
-        shard=shard,
+        share=share,
         loading=loading(**changes),
         outputs=written or outputs(),
         threshold=threshold,

@@ -95,6 +95,15 @@ def test_what_a_run_was_is_in_each_of_its_rows(tmp_path):
         assert row.time == pd.Timestamp(START)
 
 
+def test_runs_of_earlier_versions_have_no_view(tmp_path):
+    store_run(tmp_path, run(), [RESULT])
+    (file,) = tmp_path.glob("*.parquet")
+    pd.read_parquet(file).drop(columns="views").to_parquet(file, index=False)
+    store_run(tmp_path, run(1), [RESULT])
+    assert len(read_store(tmp_path)) == 2 * 6
+    assert read_store(tmp_path)["views"].isna().all()
+
+
 def test_a_run_that_failed_is_one_row_without_numbers(tmp_path):
     store_run(tmp_path, run(status=FAILED, error="out of memory"))
     (row,) = read_store(tmp_path).to_dict("records")
