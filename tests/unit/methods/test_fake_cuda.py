@@ -19,11 +19,14 @@ from compositions import composed_once
 from crane.backbones import TextTower
 from crane.cli.validation import options
 from crane.config import conf_dir
+from crane.data import CraneDataModule
 from crane.gate import build
 from crane.methods import Crane, anovl, build_model, compile_towers
 from crane.methods.adaclip import AdaClip
 from crane.methods.anovl import views_of
+from crane.metrics import Evaluation
 from crane.prompts.ensembles import PromptEnsemble
+from crane.training import CraneModule
 
 pytestmark = pytest.mark.long
 
@@ -177,7 +180,7 @@ def test_a_method_runs_on_a_gpu_without_waiting_for_it(method, overrides, monkey
             evaluation.to(CUDA)
             run_test_step(model, evaluation, method)
             if model.is_trainable:
-                run_training_steps(model, build(config.loss, "loss"), method, monkeypatch)
+                run_training_steps(model, config, method, monkeypatch)
 
 
 def run_test_step(model: Any, evaluation: nn.Module, method: str) -> None:
@@ -193,19 +196,95 @@ def run_test_step(model: Any, evaluation: nn.Module, method: str) -> None:
     assert {score.dtype, map.dtype} <= {torch.float32, torch.float64}
 
 
-def run_training_steps(model: Any, loss: Any, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    images = torch.empty(BATCH, 3, SIZE, SIZE, device=CUDA)
-    text = model.training_text(CLASSES)
-    with NoWaiting(to_device=True):
-        features = features_of(model, images)
+def backward(loss: Tensor) -> dict[int, Tensor]:
+    """Gradients of leaves by their id: the graph walked node by node.
+
+    Autograd's own engine gives each device a thread, and there is no device.
+    """
+    order: list[Any] = []
+    seen, waiting = set(), [(loss.grad_fn, False)]
+    while waiting:
+        node, is_done = waiting.pop()
+        if is_done:
+            order.append(node)
+        elif node is not None and node not in seen:
+            seen.add(node)
+            waiting += [(node, True), *((after, False) for after, _ in node.next_functions)]
+    into: dict[Any, dict[int, Tensor]] = {loss.grad_fn: {0: torch.ones_like(loss)}}
+    found: dict[int, Tensor] = {}
+    with torch.no_grad():
+        for node in reversed(order):
+            given = into.pop(node, {})
+            if hasattr(node, "variable"):
+                found[id(node.variable)] = given[0]
+                continue
+            out = node(*(given.get(place) for place in range(len(node._input_metadata))))
+            outs = out if isinstance(out, tuple) else (out,)
+            for (after, place), gradient in zip(node.next_functions, outs, strict=True):
+                if after is not None and gradient is not None:
+                    like, held = after._input_metadata[place], into.setdefault(after, {})
+                    gradient = gradient.sum_to_size(like.shape).to(like.dtype)
+                    held[place] = held[place] + gradient if place in held else gradient
+    return found
+
+
+def module_of(model: Any, config: Any, monkeypatch: pytest.MonkeyPatch) -> CraneModule:
+    """The module of a training, without a trainer; what it logs has to be on the GPU."""
+
+    def logged(_: CraneModule, values: dict[str, Tensor], **__: Any) -> None:
+        assert all(value.device == CUDA and not value.requires_grad for value in values.values())
+
+    loss, optimizer = build(config.loss, "loss"), build(config.optimizer, "optimizer")
+    module = CraneModule(model, loss, optimizer, Evaluation, seed=0, config={})
+    monkeypatch.setattr(CraneModule, "log_dict", logged)
+    monkeypatch.setattr(CraneModule, "_generator", lambda _: torch.Generator())
+    return module
+
+
+def batch_of(has_mask: list[bool]) -> Any:
+    """A batch as the loader gives it, moved by the data module."""
+    with unset_fake_temporarily():
+        kept = {"has_mask": torch.tensor(has_mask), "class_id": torch.zeros(BATCH).long()}
+    batch = {
+        "image": torch.empty(BATCH, 3, SIZE, SIZE),
+        "mask": torch.empty(BATCH, SIZE, SIZE, dtype=torch.int32),
+        "label": torch.empty(BATCH, dtype=torch.int64),
+        "index": torch.empty(BATCH, dtype=torch.int64),
+        **kept,
+    }
+    data = CraneDataModule.__new__(CraneDataModule)
+    moved = data.transfer_batch_to_device(batch, CUDA, 0)
+    places = {name: value.device.type for name, value in moved.items()}
+    on_gpu = dict.fromkeys(("image", "mask", "label", "index"), "cuda")
+    assert places == {**on_gpu, "has_mask": "cpu", "class_id": "cpu"}
+    return moved
+
+
+def run_training_steps(
+    model: Any, config: Any, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = module_of(model, config, monkeypatch)
+    optimizer = module._build_optimizer()
+    module._training_text = model.training_text(CLASSES)
+    features_of(model, torch.empty(BATCH, 3, SIZE, SIZE, device=CUDA))
+    learned = {id(one): one for one in model.trained.parameters() if one.requires_grad}
     for has_mask in ([True, True], [True, False], [False, False]):
         # The host draws it; with context, each image has text of its own.
         monkeypatch.setattr(Crane, "uses_context", lambda *_, drawn=has_mask[0]: drawn)
-        truth = truth_of(has_mask)
         with NoWaiting(to_device=True):
-            losses = model.losses(loss, features, text, truth, torch.Generator())
-        assert all(one.device == CUDA and one.dtype == torch.float32 for one in losses)
-        assert losses.total.requires_grad
+            loss = module.training_step(batch_of(has_mask), 0)
+            assert (loss.device, loss.dtype) == (CUDA, torch.float32)
+            gradients = backward(loss)
+            assert gradients.keys() <= learned.keys()
+            for number, gradient in gradients.items():
+                own = learned[number]
+                assert (gradient.shape, gradient.dtype, gradient.device) == (
+                    *(own.shape, own.dtype, CUDA),
+                )
+                own.grad = gradient
+            optimizer.step()
+        if any(has_mask):
+            assert gradients.keys() == learned.keys()
 
 
 @pytest.mark.parametrize("metrics", options(conf_dir() / "metrics"))
