@@ -194,7 +194,9 @@ class Resources:
                 build_model(config)
                 self._built[missing] = None
             except (UsageError, InstantiationException, OSError, RuntimeError) as error:
-                cause = error.__cause__ or error
+                cause: BaseException = error
+                while cause.__cause__ is not None:  # Hydra wraps what was raised
+                    cause = cause.__cause__
                 self._built[missing] = (str(cause) or type(cause).__name__).splitlines()[0]
         return self._built.get(missing)
 
