@@ -10,6 +10,7 @@ import atexit
 import gc
 import logging
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -25,6 +26,8 @@ from PIL import Image
 import quick_hydra
 
 quick_hydra.install()
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells start jobs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No test is to find what another session left; within one, tests share what they compute, also
 # those of several processes (pytest-xdist), which inherit the folder from the first one.
