@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.loggers import Logger
 
 import crane.backbones
-from crane import drawn
+from crane import datasets, drawn
 from crane.cli.validation import options
 from crane.config import compose, conf_dir
 from crane.drawn import embedded_domain
@@ -308,8 +308,11 @@ def test_data_sets_of_ones_own(option, data_sets, tmp_path):
 
 
 @pytest.mark.parametrize("option", PUBLISHED)
-def test_a_published_data_set_that_is_not_there_names_the_keys_and_its_source(option, tmp_path):
+def test_a_published_data_set_that_is_not_there_names_the_keys_and_its_source(
+    option, tmp_path, monkeypatch
+):
     """With the folder there, tests/unit/data builds them in every layout they come in."""
+    monkeypatch.setattr(datasets, "find_spec", lambda _: None)  # nor with a Python package
     chosen = [f"dataset@source={option}", "dataset@targets=[]", f"datasets_dir={tmp_path}"]
     config = compose("train", chosen)
     with pytest.raises(UsageError) as caught:
