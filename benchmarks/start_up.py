@@ -35,7 +35,7 @@ COMMANDS: Mapping[str, Sequence[str]] = {
 IMPORTS: Mapping[str, tuple[str, str]] = {
     "the command line": ("crane.cli.main", "crane.cli.main"),
     "reading data": ("crane.data", "crane.data"),
-    "the published data sets": ("crane.datasets.card", "crane.datasets"),
+    "the published data sets": ("crane.data.card", "crane.datasets"),
     "the feature cache": ("crane.cache", "crane.cache"),
     "metrics": ("crane.metrics", "crane.metrics"),
     "the detector": ("crane.models", "crane.methods"),
