@@ -255,14 +255,17 @@ COUNT, REPEATED = "count .*images, not", "repeated .*the same images in two fold
 BESIDE = "remark images that are not part of it"
 NO_CLASS = "count .*copy is not one of its classes"
 
-MVTEC_WRONG = lambda name, defect: wrong(  # noqa: E731
-    f"{name}/ground_truth/{defect}/001_mask.png",
-    f"{name}/ground_truth/{defect}/*.png",
-    f"{name}/test/{defect}/777.png",
-    f"{name}/test/good/001.png",
-    (f"{name}/test/{defect}", f"{name}/test/{defect} copy"),
-    (LACKING, UNPAIRED, COUNT, REPEATED),
-)
+
+def mvtec_wrong(name, defect):
+    """The five wrong copies of a data set in the layout of MVTec AD."""
+    return wrong(
+        f"{name}/ground_truth/{defect}/001_mask.png",
+        f"{name}/ground_truth/{defect}/*.png",
+        f"{name}/test/{defect}/777.png",
+        f"{name}/test/good/001.png",
+        (f"{name}/test/{defect}", f"{name}/test/{defect} copy"),
+        (LACKING, UNPAIRED, COUNT, REPEATED),
+    )
 
 
 def pairs_wrong(images: str, masks: str, kind: str, truth: str, stem="9") -> dict:
@@ -306,7 +309,7 @@ DAGM_WRONG = wrong(
 MINIATURES = {
     "mvtec": Miniature(
         mvtec, "mvtec", {"test": (6, 12), "train": (6, 0)}, "tar.xz", 12,
-        ("bottle", "metal_nut"), MVTEC_WRONG("bottle", "broken"),
+        ("bottle", "metal_nut"), mvtec_wrong("bottle", "broken"),
     ),
     "visa": Miniature(
         visa, "visa", {"test": (6, 6), "train": (4, 0)}, "tar", 6, ("candle", "pcb1"),
@@ -327,7 +330,7 @@ MINIATURES = {
     "mpdd": Miniature(
         lambda root: mvtec_like(root / "MPDD", ("tubes", "connector"), defects=("hole",)),
         "mpdd", {"test": (6, 6), "train": (6, 0)}, "zip", 6, ("connector", "tubes"),
-        MVTEC_WRONG("MPDD/tubes", "hole"),
+        mvtec_wrong("MPDD/tubes", "hole"),
     ),
     "btad": Miniature(
         btad, "btad", {"test": (9, 9), "train": (9, 0)}, "zip", 9, ("01", "02", "03"),
@@ -348,7 +351,7 @@ MINIATURES = {
     ),
     "dtd": Miniature(
         dtd, "dtd", {"test": (6, 6), "train": (6, 0)}, "zip", 6, ("Blotchy_099", "Woven_127"),
-        MVTEC_WRONG("DTD-Synthetic/Woven_127", "bad"),
+        mvtec_wrong("DTD-Synthetic/Woven_127", "bad"),
     ),
     "headct": Miniature(
         headct, "headct", {"test": (4, 4)}, "zip", 0, ("brain",),
@@ -423,7 +426,7 @@ VARIANTS = {
     "ksdd_anomalyclip": Miniature(
         lambda root: mvtec_like(root, ("electrical commutators",), defects=("defect",)),
         "sdd", {"test": (3, 3), "train": (3, 0)}, "zip", 3, ("electrical commutators",),
-        MVTEC_WRONG("electrical commutators", "defect"),
+        mvtec_wrong("electrical commutators", "defect"),
     ),
 }  # fmt: skip
 """Versions of these that are other data sets."""

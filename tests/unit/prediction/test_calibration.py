@@ -66,7 +66,7 @@ def test_saturated_scores_raise_no_false_alarm() -> None:
 @pytest.mark.parametrize("rate", [0.0, 1.0, -0.1, 5.0, math.nan, "low", None])
 def test_rates_that_are_none(rate: object) -> None:
     with pytest.raises(UsageError, match="false_alarm_rate must be a number above 0 and below 1"):
-        calibrate([0.1], rate)  # type: ignore[arg-type]
+        calibrate([0.1], rate)
     config = compose("predict", ["checkpoint=a.ckpt", "input=photos"])
     OmegaConf.update(config, "calibration.false_alarm_rate", rate)
     with pytest.raises(

@@ -217,7 +217,7 @@ def test_a_model_that_cannot_be_loaded_leaves_the_folder_as_it_was(
     overwrite: bool, photos: Path, whole: str, tmp_path: Path
 ) -> None:
     detector = Detector()
-    detector.load = lambda: (_ for _ in ()).throw(UsageError("no weights"))  # type: ignore
+    detector.load = lambda: (_ for _ in ()).throw(UsageError("no weights"))
     with pytest.raises(UsageError, match="no weights"):
         run(photos, tmp_path / "new", detector, overwrite=overwrite)
     assert not (tmp_path / "new").exists()
@@ -294,7 +294,7 @@ def test_a_decision_that_was_interrupted_is_taken_up_again(
         if len(written) == 2:
             raise KeyboardInterrupt
         written.append(number)
-        write(table, number, images)  # type: ignore[arg-type]
+        write(table, number, images)
 
     with monkeypatch.context() as patch:
         patch.setattr(ScoreTable, "write", breaking_off)

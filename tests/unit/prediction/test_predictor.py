@@ -44,12 +44,12 @@ def brightness(images: Float[Tensor, "B 3 S S"]) -> Prediction:
 
 def loading(**changes: object) -> LoadOptions:
     values = {"image_size": SIZE, "batch_size": 3, "num_workers": 0, "on_error": "skip"}
-    return LoadOptions(**{**values, **changes})  # type: ignore[arg-type]
+    return LoadOptions(**{**values, **changes})
 
 
 def outputs(**changes: object) -> OutputOptions:
     values = {"scores": "csv", "part_size": 4, "maps": "png", "overlays": "png"}
-    return OutputOptions(**{**values, "scale": SCALE, "alpha": 0.7, **changes})  # type: ignore[arg-type]
+    return OutputOptions(**{**values, "scale": SCALE, "alpha": 0.7, **changes})
 
 
 def run(
@@ -66,7 +66,7 @@ def run(
 ) -> PredictSummary:
     return write_predictions(
         lambda: detector,
-        find_images(spec),  # type: ignore[arg-type]
+        find_images(spec),
         made_of=made_of or {},
         output=output,
         overwrite=overwrite,
@@ -278,7 +278,7 @@ def test_each_image_is_opened_once_and_each_part_read_once(
 
     def counting_open(path: str, **how: object) -> Image.Image:
         opened.append(path)
-        return read_rgb(path, **how)  # type: ignore[arg-type]
+        return read_rgb(path, **how)
 
     read_part = ScoreTable.read
     monkeypatch.setattr(image_scoring, "read_rgb", counting_open)
@@ -392,7 +392,7 @@ def test_calibration_on_a_folder_of_normal_images(
 )
 def test_mistaken_options_name_their_keys(options: object, key: str, value: object) -> None:
     with pytest.raises(UsageError, match=f"^{key} must be "):
-        options(**{key: value})  # type: ignore[operator]
+        options(**{key: value})
 
 
 def test_foreign_files_in_the_folder_are_named(photos: Path, tmp_path: Path) -> None:
