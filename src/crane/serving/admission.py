@@ -132,12 +132,15 @@ async def read_upload(request: Request) -> Upload:
             and whether a map is wanted (400).
     """
     limits: Limits = request.app.state.limits
-    body = bytearray()
+    body, total = bytearray(), 0
     async for chunk in request.stream():
-        body += chunk
-        if len(body) > limits.max_body:
-            await _discard(request.receive, limits)
-            raise HTTPException(413, f"a request may have {limits.max_body:,} bytes at most")
+        total += len(chunk)
+        if total <= limits.max_body:
+            body += chunk
+        if total > 2 * limits.max_body:
+            break  # up to here a client can send all, and then read the answer
+    if total > limits.max_body:
+        raise HTTPException(413, f"a request may have {limits.max_body:,} bytes at most")
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
         fields = _fields_of_json(bytes(body))
