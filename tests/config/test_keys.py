@@ -19,8 +19,7 @@ from crane.identity import (
     is_place,
     setting_of,
 )
-from crane.report.discovery import Run
-from crane.report.labels import settings
+from crane.report.discovery import Run, settings
 from crane.training.run import training_facts
 
 FILLED = (

@@ -71,7 +71,7 @@ BAD = [cut, stall, err, web_page, nothing, loop]
 @pytest.fixture
 def serve(monkeypatch) -> Iterator[Callable[[Answer], str]]:
     """Start a server on this machine that always gives one answer; returns its address."""
-    monkeypatch.setattr("crane.weights.hub.PATIENCE", 0.5)
+    monkeypatch.setattr("crane.weights.locate.PATIENCE", 0.5)
     monkeypatch.setenv("no_proxy", "*")
     servers = []
 

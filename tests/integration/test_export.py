@@ -19,8 +19,7 @@ from crane.drawn import embedded_domain
 from crane.drawn.scene import render
 from crane.errors import UsageError
 from crane.prediction import AnomalyDetector, DetectorOptions, Threshold
-from crane.prediction.exporting import Exported, differences
-from crane.prediction.one_graph import resized_like
+from crane.prediction.exporting import Exported, differences, resized_like
 from exports import tiny_detector
 
 pytestmark = pytest.mark.long

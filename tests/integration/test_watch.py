@@ -19,8 +19,8 @@ from PIL import Image
 import crane as package
 from crane.errors import UsageError
 from crane.prediction import table, watching
-from crane.prediction.arrivals import Arrivals
 from crane.prediction.verdict_hook import VerdictHook
+from crane.prediction.watching import Arrivals
 
 pytestmark = pytest.mark.long
 

@@ -30,10 +30,10 @@ from crane.cli.launch import (
     own_folder,
     resumption,
 )
-from crane.cli.presence import check_files
 from crane.cli.validation import (
     check_arguments,
     check_configuration,
+    check_files,
     removed_key,
 )
 from crane.config import conf_dir

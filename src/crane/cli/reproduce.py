@@ -33,9 +33,8 @@ from crane.reproduce import (
     readme,
     write_results,
 )
-from crane.reproduce.cells import split
 from crane.reproduce.numbers import FAILED, MISSING, OUTSIDE
-from crane.reproduce.plan import trainings_of
+from crane.reproduce.plan import split, trainings_of
 from crane.reproduce.readme import section
 from crane.reproduce.recipe import Seeds
 from crane.reproduce.resources import why_missing

@@ -28,7 +28,7 @@ from crane.data.dataset import (
 )
 from crane.data.doubts import class_lines, examine
 from crane.data.filenames import first_few
-from crane.data.index import Index
+from crane.data.index import Index, few_shots, hold_out, portion_of
 from crane.data.loader import (
     EpochSampler,
     ImageLoader,
@@ -37,7 +37,6 @@ from crane.data.loader import (
     image_loader,
     world,
 )
-from crane.data.selection import few_shots, hold_out, portion_of
 from crane.errors import UsageError, counted
 from crane.processes import is_first
 from crane.samples import ANOMALOUS, NORMAL

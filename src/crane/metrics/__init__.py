@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from crane.metrics.counts import (
+        MEAN,
         Counts,
         Curve,
+        DatasetResult,
         Measure,
         Value,
         group_scores,
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
         pro_curve,
         roc_curve,
     )
-    from crane.metrics.dataset_result import MEAN, DatasetResult
     from crane.metrics.direct import region_numbers
     from crane.metrics.evaluation import Evaluation
     from crane.metrics.functional import (
@@ -68,7 +69,7 @@ __all__ = [
 ]
 
 _MODULES = (
-    *("dataset_result", "counts", "functional", "scale", "region"),
+    *("counts", "functional", "scale", "region"),
     *("state", "pixels", "evaluation", "direct", "standalone"),
 )
 """Where the names are found; those that do not need torchmetrics, which is slow, come first."""

@@ -8,8 +8,16 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from crane.errors import UsageError
-from crane.metrics.counts import Counts, Curve, Measure, Value, pr_curve, pro_curve, roc_curve
-from crane.metrics.dataset_result import DatasetResult
+from crane.metrics.counts import (
+    Counts,
+    Curve,
+    DatasetResult,
+    Measure,
+    Value,
+    pr_curve,
+    pro_curve,
+    roc_curve,
+)
 from crane.metrics.pixels import PixelState
 from crane.metrics.state import ImageScores
 

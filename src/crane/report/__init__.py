@@ -3,8 +3,7 @@
 `figures` and `page` import matplotlib and are therefore not imported here.
 """
 
-from crane.report.discovery import LeftOut, Run, find_runs, first_runs
-from crane.report.labels import differing_keys, label_runs
+from crane.report.discovery import LeftOut, Run, differing_keys, find_runs, first_runs, label_runs
 from crane.report.markup import (
     Published,
     TableRow,

@@ -15,9 +15,8 @@ from markupsafe import Markup
 
 from crane.errors import UsageError
 from crane.pictures import GALLERY, KINDS, Picture, read_gallery
-from crane.report.discovery import MAX_NAMED, LeftOut, Run, first_runs, reading
+from crane.report.discovery import MAX_NAMED, LeftOut, Run, differing_keys, first_runs, reading
 from crane.report.figures import setting_colours
-from crane.report.labels import differing_keys
 from crane.report.markup import TableRow, heading, places
 from crane.runs import MEAN, SIZES
 

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 
 from crane.errors import UsageError
 from crane.files import csv_text, uncell, write_json, write_text
-from crane.reproduce.cells import Cell
-from crane.reproduce.plan import Plan, Test
+from crane.reproduce.plan import Cell, Plan, Test
 from crane.reproduce.recipe import Recipe, RecipeRow
 from crane.reproduce.resources import DataSet
 from crane.reproduce.runner import Outcomes

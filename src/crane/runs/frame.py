@@ -10,7 +10,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
-from crane.metrics.dataset_result import MEAN, DatasetResult
+from crane.metrics.counts import MEAN, DatasetResult
 
 S = TypeVar("S", bound=Hashable)
 

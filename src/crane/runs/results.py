@@ -13,7 +13,7 @@ from rich.table import Table
 from crane.checks import one_of
 from crane.errors import UsageError
 from crane.files import csv_text, write_json, write_text
-from crane.metrics.dataset_result import MEAN, DatasetResult
+from crane.metrics.counts import MEAN, DatasetResult
 from crane.terminal import WholeTable
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from crane.errors import UsageError
 from crane.files import write_bytes
 from crane.identity import OPTIONS
-from crane.metrics.dataset_result import DatasetResult
+from crane.metrics.counts import DatasetResult
 from crane.runs.frame import Measurement, measurements
 from crane.runs.record import StoredRun
 

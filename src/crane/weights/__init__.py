@@ -10,20 +10,18 @@ from crane.weights.catalogue import (
     described_prompts,
     open_clip_with_mini,
 )
-from crane.weights.hub import (
-    HUB_FILE,
-    fetch_checkpoint,
-    find_hub_code,
-    hub_code_address,
-    hub_code_folder,
-    is_hub_code,
-)
 from crane.weights.locate import (
+    HUB_FILE,
     MISSING,
     PRESENT,
     WRONG_CHECKSUM,
     WeightStatus,
+    fetch_checkpoint,
+    find_hub_code,
     find_weights,
+    hub_code_address,
+    hub_code_folder,
+    is_hub_code,
     published_name,
     weight_status,
     weights_needed,

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crane.data import Index
-from crane.data.selection import few_shots, hold_out, portion_of
+from crane.data.index import few_shots, hold_out, portion_of
 from crane.errors import UsageError
 from crane.types import Sample
 

@@ -6,7 +6,7 @@ import pytest
 from crane.config import compose, flat, plain
 from crane.identity import Effect, effect_of, setting_of
 from crane.report import Run, differing_keys, first_runs, label_runs
-from crane.report.labels import settings
+from crane.report.discovery import settings
 
 
 def run(config=None, typed="", folder="runs/a", **record):

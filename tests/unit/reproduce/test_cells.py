@@ -7,7 +7,7 @@ import pytest
 
 from crane.errors import UsageError
 from crane.reproduce import Changes, expand, read_recipe, suites
-from crane.reproduce.cells import joined
+from crane.reproduce.plan import joined
 
 EXPERIMENTS = Path(__file__).resolve().parents[3] / "experiments"
 MEDICAL = ("headct", "brainmri", "br35h", "isic", "cvc_colondb", "cvc_clinicdb", "tn3k")

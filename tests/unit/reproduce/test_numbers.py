@@ -9,7 +9,6 @@ from omegaconf import OmegaConf
 from crane.errors import UsageError
 from crane.report import read_published
 from crane.reproduce import Plan, collect, read_numbers, read_recipe, write_results
-from crane.reproduce.cells import Cell
 from crane.reproduce.numbers import (
     FAILED,
     LEFT_OUT,
@@ -21,7 +20,7 @@ from crane.reproduce.numbers import (
     Number,
     read_provenance,
 )
-from crane.reproduce.plan import Setting
+from crane.reproduce.plan import Cell, Setting
 from crane.reproduce.plan import Test as PlannedTest
 from crane.reproduce.recipe import Recipe, RecipeRow, StatedCost
 from crane.reproduce.resources import DataSet

@@ -7,7 +7,7 @@ import yaml
 
 from crane.errors import UsageError
 from crane.reproduce import Suite, read_recipe
-from crane.reproduce.cells import split
+from crane.reproduce.plan import split
 from crane.reproduce.recipe import Case, case_of
 
 NULL = "null"

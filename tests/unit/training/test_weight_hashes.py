@@ -3,7 +3,7 @@
 from crane.config import compose
 from crane.files import sha256
 from crane.training import weight_hashes
-from crane.weights.hub import hub_code_folder
+from crane.weights.locate import hub_code_folder
 
 
 def test_code_of_torch_hub_lies_beside_the_weights_but_is_no_file_of_them(tmp_path, monkeypatch):
