@@ -60,9 +60,9 @@ def agree(detector, path, shapes, *, within):
 
 
 @pytest.mark.parametrize("name", ["m.onnx", "m.pt2"])
-@pytest.mark.parametrize("method", METHODS)
-def test_each_method_gives_the_same_in_each_format(method, name, tmp_path):
-    detector = tiny_detector(method, *METHODS[method])
+@pytest.mark.parametrize(("method", "more"), [*METHODS.items(), ("vand", ["guide=tiny"])])
+def test_each_method_gives_the_same_in_each_format(method, more, name, tmp_path):
+    detector = tiny_detector(method, *more)
     agree(detector, detector.export(tmp_path / name), SHAPES[:2], within=1e-5)
 
 

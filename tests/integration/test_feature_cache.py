@@ -22,9 +22,9 @@ def seen(monkeypatch):
     count = {"images": 0}
     embed = VisionTower.embed
 
-    def counted(self, images):
+    def counted(self, images, *resize):
         count["images"] += len(images)
-        return embed(self, images)
+        return embed(self, images, *resize)
 
     monkeypatch.setattr(VisionTower, "embed", counted)
     return count
@@ -55,8 +55,16 @@ def same(one, other):
 
 
 @pytest.mark.long
-def test_equal_bits_and_every_image_once(run):
-    two_epochs = ("trainer.max_epochs=2", "guide=tiny")
+@pytest.mark.parametrize(
+    "method",
+    [
+        [],
+        ["method=vand"],
+        ["method=adaclip", "method.detector.depth=2", "method.detector.ensemble=clip"],
+    ],
+)
+def test_equal_bits_and_every_image_once(run, method):
+    two_epochs = (*method, "trainer.max_epochs=2", "guide=tiny")
     plain = run("plain", "cache=off", *two_epochs)
     cold = run("cold", "cache=all", *two_epochs)
     warm = run("warm", "cache=all", *two_epochs)

@@ -1,6 +1,7 @@
 """AdaCLIP (arXiv 2407.15795): learned and image-dependent prompts inside both towers."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from crane.attention import GuidedAttention
 from crane.backbones import Clip
 from crane.backbones.towers import PositionResize
 from crane.checks import (
@@ -23,6 +25,7 @@ from crane.checks import (
 from crane.errors import UsageError
 from crane.methods.detector import Detector, Outputs, on_device
 from crane.methods.vand import check_taps
+from crane.methods.vision import GuidedTaps
 from crane.prompts.ensembles import EnsembleName, PromptEnsemble
 from crane.scoring import (
     gaussian_blur,
@@ -43,6 +46,8 @@ class PlainFeatures(NamedTuple):
     """Class token and patches before the first block."""
     grid: tuple[int, int]
     """Rows and columns of the patches."""
+    guide: Float[Tensor, "B C h w"] | None = None
+    """A guide's features, which average the taps of the prompted tower."""
 
 
 class Sentences(NamedTuple):
@@ -60,7 +65,9 @@ class Judged(NamedTuple):
     global_: Float[Tensor, "B E"]
     """Unit-norm embeddings of images, after their linear layer."""
     patches: Float[Tensor, "M B N E"]
-    """Unit-norm patches of each tap."""
+    """Unit-norm patches of each tap, after their averages by a guide."""
+    grid: tuple[int, int]
+    """Their rows and columns, the guide's if there is one."""
     text: Float[Tensor, "B 2 E"]
     """Unit-norm t_n and t_a of each image."""
 
@@ -123,6 +130,8 @@ class AdaClip(Detector[PlainFeatures, Sentences]):
         ensemble: Whose sentences describe the classes.
         position_resize: How position embeddings reach the image's grid.
         seed: Of the clusters' first centres; the same for every image.
+        guide: A frozen model of patch features for D-Attn; none as published.
+        guided: How its features become attention.
     """
 
     learned: nn.ModuleDict
@@ -147,9 +156,12 @@ class AdaClip(Detector[PlainFeatures, Sentences]):
         ensemble: EnsembleName,
         position_resize: PositionResize,
         seed: Seed,
+        guide: nn.Module | None = None,
+        guided: GuidedAttention | None = None,
     ) -> None:
         super().__init__()
         self.vision, self.text = clip.vision, clip.text
+        self.guided = GuidedTaps(guide, guided)
         self.taps, self.temperature = check_taps(taps, len(clip.vision.blocks)), temperature
         self.num_clusters, self.patches_per_cluster = num_clusters, patches_per_cluster
         self.fusion_weight, self.blur_sigma = fusion_weight, blur_sigma
@@ -185,22 +197,31 @@ class AdaClip(Detector[PlainFeatures, Sentences]):
         for block in self.vision.blocks:
             h = block(h)
         global_ = self.vision.to_joint(h[:, :1]).squeeze(1)
-        return PlainFeatures(global_, tokens, self.vision.grid(*images.shape[-2:]))
+        grid = self.vision.grid(*images.shape[-2:])
+        return PlainFeatures(global_, tokens, grid, self.guided.features(images))
 
     def to_arrays(
         self, features: PlainFeatures
-    ) -> tuple[Float[Tensor, "B E"], Float[Tensor, "B 1 T 1 D"]]:
-        """Global embeddings, and tokens in one column."""
-        return features.global_, features.tokens[:, None, :, None]
+    ) -> tuple[Float[Tensor, "B G"], Float[Tensor, "B 1 h w D"]]:
+        """Global embeddings, and tokens in one column; with a guide its features in their place."""
+        if features.guide is None:
+            return features.global_, features.tokens[:, None, :, None]
+        vectors = torch.cat([features.global_, features.tokens.flatten(1)], dim=1)
+        return vectors, features.guide.movedim(1, -1).unsqueeze(1)
 
     def from_arrays(
         self,
-        global_: Float[Tensor, "B E"],
-        planes: Float[Tensor, "B 1 T 1 D"],
+        global_: Float[Tensor, "B G"],
+        planes: Float[Tensor, "B 1 h w D"],
         size: tuple[int, int],
     ) -> PlainFeatures:
-        """Global embeddings and tokens."""
-        return PlainFeatures(global_, planes[:, 0, :, 0], self.vision.grid(*size))
+        """Global embeddings, tokens, and a guide's features."""
+        grid, (width, joint) = self.vision.grid(*size), self.vision.projection.shape
+        if self.guided.guide is None:
+            return PlainFeatures(global_, planes[:, 0, :, 0], grid)
+        tokens = global_[:, joint:].unflatten(1, (-1, width))
+        guide = planes[:, 0].movedim(-1, 1).contiguous()
+        return PlainFeatures(global_[:, :joint], tokens, grid, guide)
 
     def training_text(self, class_names: Sequence[str]) -> Sentences:
         """The sentences of testing: prompts enter them later."""
@@ -227,14 +248,14 @@ class AdaClip(Detector[PlainFeatures, Sentences]):
         self, features: PlainFeatures, text: Sentences, class_id: Int[Tensor, " B"]
     ) -> Judged:
         """Both towers with their prompts in them."""
-        global_, taps = self._see(features)
+        global_, taps, grid = self._see(features)
         pairs = [
             self._read(text, int(c), one)
             for c, one in zip(class_id.tolist(), features.global_, strict=True)
         ]
-        return Judged(global_, taps, torch.stack(pairs))
+        return Judged(global_, taps, grid, torch.stack(pairs))
 
-    def _see(self, features: PlainFeatures) -> tuple[Tensor, Tensor]:
+    def _see(self, features: PlainFeatures) -> tuple[Tensor, Tensor, tuple[int, int]]:
         """The prompted vision tower: prompts stand behind the patches, replaced block by block."""
         prompter = self._prompter("vision_prompts")
         num_tokens, h = features.tokens.shape[1], features.tokens
@@ -247,10 +268,11 @@ class AdaClip(Detector[PlainFeatures, Sentences]):
             h = block(h)
             if number + 1 in self.taps:
                 tapped.append(h[:, 1:num_tokens])
-        layers = self.learned["taps"].children()
-        taps = [F.normalize(f(one), dim=-1) for f, one in zip(layers, tapped, strict=True)]
+        local, grid = self.guided(features.guide, tapped, features.grid)
+        layers = zip(cycle(self.learned["taps"].children()), local, strict=False)
+        taps = torch.stack([F.normalize(layer(one), dim=-1) for layer, one in layers])
         joint = self.vision.to_joint(h[:, :1]).squeeze(1)
-        return F.normalize(self.learned["image"](joint), dim=-1), torch.stack(taps)
+        return F.normalize(self.learned["image"](joint), dim=-1), taps, grid
 
     def _read(self, text: Sentences, class_id: int, image: Float[Tensor, " E"]) -> Tensor:
         """The prompted text tower for one image: prompts overwrite words 1 to K from block 1 on."""
@@ -318,7 +340,7 @@ class AdaClip(Detector[PlainFeatures, Sentences]):
         """The softmax of the taps' mean logits, blurred; the score of the fused embedding."""
         judged = self.judge(features, text, class_id)
         logits = self.patch_logits(judged)
-        maps = upsample(logits.mean(dim=0), features.grid, size, "bilinear_corners").softmax(dim=1)
+        maps = upsample(logits.mean(dim=0), judged.grid, size, "bilinear_corners").softmax(dim=1)
         score = image_probability(self.fuse(judged, logits), judged.text, self.temperature)
         return Prediction(score, gaussian_blur(maps[:, ANOMALOUS], self.blur_sigma))
 
@@ -332,7 +354,7 @@ class AdaClip(Detector[PlainFeatures, Sentences]):
         """Each tap's own map, and the logits of the fused embedding."""
         judged = self.judge(features, text, class_id)
         logits = self.patch_logits(judged)
-        maps = [upsample(one, features.grid, size, "bilinear_corners") for one in logits]
+        maps = [upsample(one, judged.grid, size, "bilinear_corners") for one in logits]
         image = image_logits(self.fuse(judged, logits), judged.text, self.temperature)
         return Outputs(torch.stack(maps).softmax(dim=2), image)
 

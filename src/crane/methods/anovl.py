@@ -9,10 +9,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from crane.attention import SumOfSelfCorrelations
+from crane.attention import GuidedAttention, SumOfSelfCorrelations
 from crane.backbones import Clip
 from crane.checks import NonNegativeFloat, NonNegativeInt, PositiveFloat, Seed, checked
 from crane.methods.detector import Detector, of_class
+from crane.methods.vision import GuidedTaps
 from crane.prompts.ensembles import EnsembleName, PromptEnsemble
 from crane.scoring import upsample
 from crane.types import ANOMALOUS, NORMAL, Prediction
@@ -24,9 +25,9 @@ class ViewFeatures(NamedTuple):
     views: Float[Tensor, "B V E"]
     """Unit-norm embeddings of the views of each image, the image itself first."""
     patches: Float[Tensor, "B N E"]
-    """Patches of the v-v stream in the joint space, not normalised."""
+    """Patches of the v-v stream in the joint space, not normalised; after a guide's averages."""
     grid: tuple[int, int]
-    """Rows and columns of the patches."""
+    """Rows and columns of the patches, the guide's if there is one."""
 
 
 class ClassText(NamedTuple):
@@ -51,6 +52,8 @@ class AnoVl(Detector[ViewFeatures, ClassText]):
         carry_optimizer: Whether AdamW's state runs on over the images of a class, as in the
             published code, where results depend on the order of images.
         seed: Of the adapter's first weights and of the noise, together with the image's number.
+        guide: A frozen model of patch features for D-Attn; none as published.
+        guided: How its features become attention.
     """
 
     not_one_graph = "it fits an adapter to each image by gradient descent"
@@ -67,9 +70,12 @@ class AnoVl(Detector[ViewFeatures, ClassText]):
         noise_std: NonNegativeFloat,
         carry_optimizer: bool,
         seed: Seed,
+        guide: nn.Module | None = None,
+        guided: GuidedAttention | None = None,
     ) -> None:
         super().__init__()
         self.vision, self.text = clip.vision, clip.text
+        self.guided = GuidedTaps(guide, guided)
         self.ensemble = PromptEnsemble(ensemble, mean_of="raw")
         self.num_steps, self.learning_rate = num_steps, learning_rate
         self.weight_decay, self.noise_std = weight_decay, noise_std
@@ -92,26 +98,27 @@ class AnoVl(Detector[ViewFeatures, ClassText]):
                     z = z + block.project(self.correlate(*block.qkv(h)))
                 h = block(h)
             if number == 0:
-                patches = self.vision.to_joint(z[:, 1:])
+                own_grid = self.vision.grid(*images.shape[-2:])
+                local, grid = self.guided(self.guided.features(images), [z[:, 1:]], own_grid)
+                patches = torch.cat([self.vision.to_joint(one) for one in local], dim=1)
             views.append(F.normalize(self.vision.to_joint(h[:, :1]).squeeze(1), dim=-1))
-        grid = self.vision.grid(*images.shape[-2:])
         return ViewFeatures(torch.stack(views, dim=1), patches, grid)
 
     def to_arrays(
         self, features: ViewFeatures
-    ) -> tuple[Float[Tensor, "B G"], Float[Tensor, "B 1 h w E"]]:
+    ) -> tuple[Float[Tensor, "B G"], Float[Tensor, "B M h w E"]]:
         """Views side by side, and patches."""
-        return features.views.flatten(1), features.patches.unflatten(1, features.grid).unsqueeze(1)
+        return features.views.flatten(1), features.patches.unflatten(1, (-1, *features.grid))
 
     def from_arrays(
         self,
         global_: Float[Tensor, "B G"],
-        planes: Float[Tensor, "B 1 h w E"],
+        planes: Float[Tensor, "B M h w E"],
         size: tuple[int, int],
     ) -> ViewFeatures:
         """Views and patches."""
         views = global_.unflatten(1, (-1, planes.shape[-1]))
-        return ViewFeatures(views, planes[:, 0].flatten(1, 2), self.vision.grid(*size))
+        return ViewFeatures(views, planes.flatten(1, 3), (planes.shape[2], planes.shape[3]))
 
     def encode_classes(self, class_names: Sequence[str]) -> ClassText:
         """The pair and all sentences of each class; the adapters' carried state begins anew."""
@@ -148,7 +155,7 @@ class AnoVl(Detector[ViewFeatures, ClassText]):
                 )
             ]
         )
-        planes = probabilities.unflatten(1, features.grid).unsqueeze(1)
+        planes = probabilities.unflatten(1, (-1, *features.grid)).mean(dim=1, keepdim=True)
         smoothed = F.avg_pool2d(F.pad(planes, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
         maps = upsample(
             smoothed.flatten(2).transpose(1, 2), features.grid, size, "bilinear_corners"

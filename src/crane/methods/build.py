@@ -113,14 +113,14 @@ def _other_method(
 ) -> Detector[Any, Any]:
     """A method with a constructor of its own; parts that it does not take are refused."""
     name, node = config.method.name, config.method.detector
-    takes = set(inspect.signature(get_object(node[TARGET])).parameters)
+    made = get_object(node[TARGET])
+    takes = set(inspect.signature(made).parameters)
     given: dict[str, Any] = {"clip": clip}
     if "guide" in takes:
         given |= {"guide": guide, "guided": guided}
     elif guide is not None:
-        raise UsageError(
-            f"{name} has no patches that a guide could mix; use guide=none", key="guide"
-        )
+        reason = getattr(made, "no_guide", Detector.no_guide)
+        raise UsageError(f"{name} takes no guide: {reason}; use guide=none", key="guide")
     for key, argument in (("attention", "stream"), ("prompt", "prompts"), ("scoring", "scoring")):
         if argument not in takes and OmegaConf.select(config, key) is not None:
             raise UsageError(f"{name} has no {key} of its own to choose; leave it out", key=key)

@@ -55,6 +55,9 @@ class Detector(nn.Module, ABC, Generic[Features, Text]):
     not_one_graph: ClassVar[str] = ""
     """Why the method cannot be exported, to complete a sentence; empty for those that can."""
 
+    no_guide: ClassVar[str] = "its constructor has none"
+    """Why the method takes no guide, to complete a sentence; for those without that argument."""
+
     image_size: int | None = None
     """Height and width that `forward` takes, in pixels; None for any. `load_model` sets it."""
 

@@ -1,6 +1,7 @@
 """VAND, also APRIL-GAN (arXiv 2305.17382): linear layers on raw taps, text by class name."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import NamedTuple
 
 import torch
@@ -8,11 +9,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from crane.attention import GuidedAttention
 from crane.backbones import Clip
 from crane.backbones.towers import PositionResize
 from crane.checks import PositiveFloat, PositiveInt, checked
 from crane.errors import UsageError
 from crane.methods.detector import Detector, Outputs, of_class
+from crane.methods.vision import GuidedTaps
 from crane.prompts.ensembles import EnsembleName, PromptEnsemble
 from crane.scoring import image_logits, image_probability, similarity_logits, upsample
 from crane.types import ANOMALOUS, Prediction
@@ -24,9 +27,9 @@ class TapFeatures(NamedTuple):
     global_: Float[Tensor, "B E"]
     """Unit-norm global embeddings g."""
     taps: Float[Tensor, "B M N D"]
-    """Raw patches of the ViT's stream after M of its blocks, D wide."""
+    """Raw patches of the ViT's stream after its tapped blocks, D wide; after a guide's averages."""
     grid: tuple[int, int]
-    """Rows and columns of the patches."""
+    """Rows and columns of the patches, the guide's if there is one."""
 
 
 class Vand(Detector[TapFeatures, Tensor]):
@@ -38,6 +41,8 @@ class Vand(Detector[TapFeatures, Tensor]):
         temperature: Divisor of cosine similarities in maps and scores.
         ensemble: Whose sentences describe the classes.
         position_resize: How position embeddings reach the image's grid.
+        guide: A frozen model of patch features for D-Attn; none as published.
+        guided: How its features become attention.
     """
 
     learned: nn.ModuleList
@@ -51,9 +56,12 @@ class Vand(Detector[TapFeatures, Tensor]):
         temperature: PositiveFloat,
         ensemble: EnsembleName,
         position_resize: PositionResize,
+        guide: nn.Module | None = None,
+        guided: GuidedAttention | None = None,
     ) -> None:
         super().__init__()
         self.vision, self.text = clip.vision, clip.text
+        self.guided = GuidedTaps(guide, guided)
         self.taps, self.temperature = check_taps(taps, len(clip.vision.blocks)), temperature
         self.ensemble = PromptEnsemble(ensemble, mean_of="unit")
         self.position_resize: PositionResize = position_resize
@@ -65,13 +73,15 @@ class Vand(Detector[TapFeatures, Tensor]):
     def encode(self, images: Float[Tensor, "B 3 H W"]) -> TapFeatures:
         """Raw taps h_l and the global embedding of plain CLIP."""
         h = self.vision.embed(images, self.position_resize)
-        taps = []
+        tapped = []
         for number, block in enumerate(self.vision.blocks, start=1):
             h = block(h)
             if number in self.taps:
-                taps.append(h[:, 1:])
+                tapped.append(h[:, 1:])
         global_ = F.normalize(self.vision.to_joint(h[:, :1]).squeeze(1), dim=-1)
-        return TapFeatures(global_, torch.stack(taps, dim=1), self.vision.grid(*images.shape[-2:]))
+        own_grid = self.vision.grid(*images.shape[-2:])
+        taps, grid = self.guided(self.guided.features(images), tapped, own_grid)
+        return TapFeatures(global_, torch.stack(list(taps), dim=1), grid)
 
     def to_arrays(
         self, features: TapFeatures
@@ -86,7 +96,7 @@ class Vand(Detector[TapFeatures, Tensor]):
         size: tuple[int, int],
     ) -> TapFeatures:
         """Global embeddings and taps."""
-        return TapFeatures(global_, planes.flatten(2, 3), self.vision.grid(*size))
+        return TapFeatures(global_, planes.flatten(2, 3), (planes.shape[2], planes.shape[3]))
 
     def training_text(self, class_names: Sequence[str]) -> Float[Tensor, "C 2 E"]:
         """The text of testing: nothing of it is trained."""
@@ -97,8 +107,8 @@ class Vand(Detector[TapFeatures, Tensor]):
         return self.ensemble.encode(self.text, class_names)
 
     def patches(self, features: TapFeatures) -> Float[Tensor, "M B N E"]:
-        """Unit-norm local embeddings: each tap through its own linear layer."""
-        layers = zip(self.learned, features.taps.unbind(dim=1), strict=True)
+        """Unit-norm local embeddings: each tap, and its average, through its own linear layer."""
+        layers = zip(cycle(self.learned), features.taps.unbind(dim=1), strict=False)
         return torch.stack([F.normalize(layer(tap), dim=-1) for layer, tap in layers])
 
     def pixels(

@@ -51,8 +51,7 @@ class VisionEncoder(nn.Module):
                 "attention=none needs a guide, and guide=none an attention; choose one of them",
                 key="attention",
             )
-        if (guide is None) != (guided is None):
-            raise UsageError("must have features and attention, or neither", key="guide")
+        _check_guide(guide, guided)
         if stream is not None and stream.num_blocks > len(tower.blocks):
             raise UsageError(
                 f"must be at most {len(tower.blocks)}, the backbone's blocks, "
@@ -115,6 +114,55 @@ class VisionEncoder(nn.Module):
         joint = self.tower.to_joint(token) if self.norm_global else token @ self.tower.projection
         global_ = F.normalize(joint.squeeze(1), dim=-1)
         return VisionTokens(global_, patches, grid if self.guide is None else features.shape[-2:])
+
+
+class GuidedTaps(nn.Module):
+    """D-Attn for methods that compare the ViT's own patches, or those of a stream, with the text.
+
+    R v becomes R h: the guide's correlations average whole patches instead of the last block's
+    values, and the averages are local embeddings beside the patches, as D stands beside Z.
+
+    Args:
+        guide: A frozen model of patch features; None leaves the patches alone.
+        guided: How its features become correlations; required with a guide.
+
+    Raises:
+        UsageError: The guide and its attention come apart, or the attention chooses values.
+    """
+
+    def __init__(self, guide: nn.Module | None, guided: GuidedAttention | None) -> None:
+        super().__init__()
+        _check_guide(guide, guided)
+        if guided is not None and guided.value_input != "after_attention":
+            raise UsageError(
+                "must be after_attention, its default: this method averages whole patches, not "
+                "values of the last block",
+                key="guide.attention.value_input",
+            )
+        self.guide, self.guided = guide, guided
+
+    def features(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"] | None:
+        """The guide's patch features; None without a guide."""
+        return None if self.guide is None else self.guide(images)
+
+    def forward(
+        self,
+        features: Float[Tensor, "B C h w"] | None,
+        taps: Sequence[Float[Tensor, "B N D"]],
+        grid: tuple[int, int],
+    ) -> tuple[Sequence[Float[Tensor, "B P D"]], tuple[int, int]]:
+        """The averages of all taps, then the taps, both on the guide's grid; and that grid."""
+        if features is None or self.guided is None:
+            return taps, grid
+        to = (features.shape[2], features.shape[3])
+        own = [_resize(tap, grid, to) for tap in taps]
+        mixed = self.guided(features, torch.stack(own, dim=1).unflatten(2, to))
+        return [*mixed.unbind(dim=1), *own], to
+
+
+def _check_guide(guide: nn.Module | None, guided: GuidedAttention | None) -> None:
+    if (guide is None) != (guided is None):
+        raise UsageError("must have features and attention, or neither", key="guide")
 
 
 def _resize(

@@ -43,6 +43,8 @@ class WinClip(Detector[WindowFeatures, Tensor]):
         window_batch: Windows that pass the tower at a time, which bounds memory.
     """
 
+    no_guide = "its maps come from class tokens of windows, not from patches"
+
     @checked
     def __init__(
         self,

@@ -5,24 +5,38 @@ import torch
 
 from crane.cli.validation import options
 from crane.config import compose, conf_dir
+from crane.errors import UsageError
 from crane.methods import build_model
 
 pytestmark = pytest.mark.long
 
 METHODS = options(conf_dir() / "method")
+GUIDED = ["adaclip", "anomalyclip", "anovl", "clip", "crane_plus", "vand"]
+"""Methods with patch features, which take a guide; it has a grid of its own here."""
 CLASSES = ["bottle", "metal nut"]
+SMALL = ["backbone=tiny", "image_size=56"]
+OTHER_GRID = ["guide=tiny", "guide.features.options.patch_size=8"]  # 7 x 7; the backbone's is 4 x 4
 
 
-@pytest.fixture(scope="module", params=METHODS)
-def model(request):
-    chosen = ["backbone=tiny", "image_size=56", f"method={request.param}"]
-    chosen += ["guide=tiny"] if request.param == "crane_plus" else []
-    made = build_model(compose("train", chosen))
+def build(method, *more):
+    made = build_model(compose("train", [*SMALL, f"method={method}", *more]))
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():  # away from zero, where some methods start
         for parameter in made.trained.parameters():
             parameter += 0.02 * torch.randn(parameter.shape, generator=generator)
     return made
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        *(one for one in METHODS if one != "crane_plus"),
+        *(f"{one} guided" for one in GUIDED),
+    ],
+)
+def model(request):
+    method, _, guided = request.param.partition(" ")
+    return build(method, *(OTHER_GRID if guided else ()))
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +86,29 @@ def test_images_and_what_is_learned_decide(model, images):
     prediction = predicted(model, images, CLASS_ID)
     assert prediction.score.unique().numel() == len(images)
     assert all(one.std() > 0 for one in prediction.map)
+
+
+@pytest.mark.parametrize("method", sorted({*METHODS} - {"crane", "crane_plus"}))
+def test_a_guide_changes_maps_and_no_score_of_its_own(method, images):
+    """Scores depend on the guide only where patches enter them."""
+    if method not in GUIDED:
+        with pytest.raises(
+            UsageError, match=r"guide .* takes no guide: .* windows, .*; use guide=none"
+        ):
+            build(method, "guide=tiny")
+        return
+    plain, guided = (predicted(build(method, *more), images, CLASS_ID) for more in ([], OTHER_GRID))
+    assert (plain.map - guided.map).abs().amax((1, 2)).min() > 1e-4
+    if method != "adaclip":
+        close(guided._replace(map=plain.map), plain)
+
+
+@pytest.mark.parametrize("method", ["adaclip", "anovl", "vand"])
+def test_a_guide_that_finds_no_two_patches_alike_changes_nothing(method, images):
+    """On the backbone's own grid R is then the identity: averages are the patches themselves."""
+    without_noise = ["method.detector.num_steps=0"] if method == "anovl" else []
+    alone = ["guide=tiny", "guide.attention.beta=1e4"]
+    plain, guided = (
+        predicted(build(method, *without_noise, *more), images, CLASS_ID) for more in ([], alone)
+    )
+    close(guided, plain)

@@ -8,7 +8,9 @@ from crane.attention import GuidedAttention, SecondStream, SumOfSelfCorrelations
 from crane.backbones import VisionTower, clip_from_state_dict
 from crane.errors import UsageError
 from crane.methods import VisionEncoder
+from crane.methods.vision import GuidedTaps
 from reference.build import FixedFeatures, furthest
+from reference.crane_slow import guide_attention, resize
 from reference.generated import generated_clip_state_dict
 
 GUIDED = GuidedAttention(beta=1.2, gamma=3.0, mean="image", value_input="after_attention")
@@ -77,6 +79,31 @@ def test_no_second_stream_is_plain_clip(tower: VisionTower) -> None:
     joint = tower.to_joint(x[:, 1:])
     plain = VisionEncoder(tower, PLAIN)(images()).patches[0]
     assert furthest(plain, joint / joint.norm(dim=-1, keepdim=True)) < 1e-5
+
+
+def test_taps_stand_behind_their_averages_on_the_guides_grid() -> None:
+    taps = [torch.randn(2, 12, 8, generator=torch.Generator().manual_seed(t)) for t in (0, 1)]
+    f = features(2, 5)
+    guided = GuidedTaps(FixedFeatures(f), GUIDED)
+    found, grid = guided(guided.features(images()), taps, (3, 4))
+    assert grid == (2, 5)
+    attention = guide_attention(f.double())
+    for number, tap in enumerate(taps):
+        for image in range(2):
+            own = resize(tap[image].double(), (3, 4), grid)
+            assert furthest(found[number][image], attention[image] @ own) < 1e-5
+            assert furthest(found[2 + number][image], own) < 1e-5
+
+
+def test_without_a_guide_taps_are_left_as_they_are() -> None:
+    taps, guided = [torch.randn(2, 12, 8)], GuidedTaps(None, None)
+    assert guided(guided.features(images()), taps, (3, 4)) == (taps, (3, 4))
+
+
+def test_taps_have_no_values_to_choose() -> None:
+    chosen = GuidedAttention(beta=1.2, gamma=3.0, mean="image", value_input="block_input")
+    with pytest.raises(UsageError, match=r"guide\.attention\.value_input must be after_attention"):
+        GuidedTaps(FixedFeatures(features()), chosen)
 
 
 @pytest.mark.parametrize(
