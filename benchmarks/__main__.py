@@ -26,6 +26,7 @@ NAMES = (
     "start_up",
     "serve",
     "export",
+    "ray",
     "gpu",
 )
 """Benchmarks of README.md in its order; each module has `run(options)`."""

@@ -161,6 +161,13 @@ def test_exported_files_are_compared_with_pytorch(bench):
     assert [row[0] for row in report["rows"]][:2] == ["PyTorch", "fp32"]
 
 
+def test_engines_are_compared(bench):
+    pytest.importorskip("ray", reason="Ray, an extra, is not installed")
+    report = result_of(bench("ray"), "ray")
+    assert [row[:2] for row in report["rows"]] == [["local", "8"], ["ray", "8"], ["ray", "16"]]
+    assert all(float(cell) > 0 for row in report["rows"] for cell in row[2:])
+
+
 def test_every_benchmark_of_the_page_is_tried():
     tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_benchmarks*.py"))
     assert set(NAMES) <= set(re.findall(r'bench\("(\w+)"', tests))

@@ -22,6 +22,7 @@ LAUNCHERS = {
     "basic": [],
     "joblib": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
     "submitit": ["hydra/launcher=submitit_local"],
+    "ray": ["hydra/launcher=ray"],
 }
 DATA = "_target_: crane.data.index_folder, split: test, mask_threshold: 0"
 
@@ -100,7 +101,7 @@ def check_launchers(sweep, axes, failing):
     return basic
 
 
-@pytest.mark.timeout(1200)  # eleven processes start; a busy machine takes long over that
+@pytest.mark.timeout(1200)  # fourteen processes start; a busy machine takes long over that
 def test_launchers_give_identical_tables_and_what_is_done_is_not_repeated(sweep, provide, tmp_path):
     axes = ["attention=clip,vv", "seed=1,2"]
     for num_blocks, seed in ((0, 1), (6, 1), (6, 2)):

@@ -30,6 +30,9 @@ from crane.prediction.image_scoring import (
 from crane.prediction.outputs import OutputWriter
 from crane.prediction.table import Row, ScoreTable
 
+THREADS = 4
+"""Threads of an actor without a GPU; each has a model of its own in memory."""
+
 
 @dataclass(frozen=True)
 class PartReader:
@@ -98,20 +101,27 @@ def write_parts_on_ray(
     import ray
 
     with _cluster():
-        kind = "GPU" if writer.device.type == "cuda" else "CPU"
-        num_devices = int(ray.cluster_resources().get(kind, 0))
-        if num_devices == 0:
+        found = ray.cluster_resources()
+        if not found.get("CPU"):
+            raise UsageError("no machine of the Ray cluster has --num-cpus to read", key="engine")
+        threads, needs = None, {"num_gpus": 1.0}
+        most = int(found.get("GPU", 0))
+        if writer.device.type != "cuda":
+            alive = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
+            threads = int(min([THREADS, *filter(None, alive)]))
+            # Readers have the other half of the cores, and actors use what readers leave idle.
+            most, needs = max(1, int(found["CPU"]) // threads), {"num_cpus": threads / 2}
+        if most == 0:
             raise UsageError("the Ray cluster has no GPU; use accelerator=cpu", key="accelerator")
-        # Without GPUs, half of the cores read.
-        most = num_devices if kind == "GPU" else max(1, num_devices // 2)
-        needs = {"num_gpus": 1} if kind == "GPU" else {"num_cpus": 0.5}
         pool = ray.data.ActorPoolStrategy(min_size=1, max_size=most)
         items = [{"number": number, "paths": paths} for number, paths in parts]
         reader = PartReader(loading)
         rows_of = ray.data.from_items(items, override_num_blocks=len(items))
         if loading.image_size is not None:  # images at their own size stay where they are read
             rows_of = rows_of.map(reader, num_cpus=0.5)
-        results = rows_of.map(_Actor, fn_constructor_args=(writer, reader), compute=pool, **needs)
+        results = rows_of.map(
+            _Actor, fn_constructor_args=(writer, reader, threads), compute=pool, **needs
+        )
         for result in results.iter_rows():
             rows, mistake = pickle.loads(result["result"])
             if mistake is not None:
@@ -122,7 +132,9 @@ def write_parts_on_ray(
 class _Actor:
     """What Ray starts in a process of its own, and starts again if that process dies."""
 
-    def __init__(self, writer: PartWriter, reader: PartReader) -> None:
+    def __init__(self, writer: PartWriter, reader: PartReader, threads: int | None) -> None:
+        if threads is not None:
+            torch.set_num_threads(threads)
         self.writer, self.reader, self.detector = writer, reader, writer.load()
 
     def __call__(self, part: Mapping[str, Any]) -> dict[str, Any]:
