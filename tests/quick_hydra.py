@@ -5,6 +5,7 @@ time only to look for `hydra.mode`. Both take half the time of a small training.
 groups make of the files is the same whatever other keys are set, so it is also kept.
 """
 
+import copy
 import functools
 import pickle
 from collections.abc import Callable, Sequence
@@ -13,22 +14,27 @@ from typing import Any
 
 from hydra._internal import config_loader_impl
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import IConfigRepository
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
 from hydra._internal.defaults_list import DefaultsList
 from hydra._internal.hydra import Hydra
+from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigSource
 from omegaconf import DictConfig
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
 def install() -> None:
-    """Replace five functions by equivalent ones, for the rest of this process."""
+    """Replace six functions by equivalent ones, for the rest of this process."""
     from crane import config
 
-    FileConfigSource.load_config = _parsed_once(FileConfigSource.load_config)
+    Plugins.instance()  # runs the modules of sources anew, and with them their classes
+    files = SourcesRegistry.instance().resolve("file")
+    files.load_config = _parsed_once(files.load_config)
+    CachingConfigRepository.__init__ = _own_sources_only
     Hydra.get_mode = _mode_if_asked_for(Hydra.get_mode)
     config.compose = _composed_once(config.compose)
     config_loader_impl.create_defaults_list = _listed_once(config_loader_impl.create_defaults_list)
@@ -36,11 +42,17 @@ def install() -> None:
     ConfigLoaderImpl._compose_config_from_defaults_list = _merged_once(merge)
 
 
+def _own_sources_only(self: CachingConfigRepository, delegate: IConfigRepository) -> None:
+    """Hydra copies the repository in depth, with the settings of every plugin."""
+    self.delegate = copy.copy(delegate)  # `initialize_sources` gives it another list
+    self.cache = {}
+
+
 def _parsed_once(load: Callable[..., Any]) -> Callable[..., Any]:
     parsed: dict[tuple[object, ...], bytes] = {}
 
     @functools.wraps(load)
-    def quick_load(self: FileConfigSource, config_path: str) -> Any:
+    def quick_load(self: ConfigSource, config_path: str) -> Any:
         file = Path(self.path, self._normalize_file_name(config_path))
         if not file.is_file():
             return load(self, config_path)
@@ -82,8 +94,14 @@ def _composed_once(compose: Callable[..., DictConfig]) -> Callable[..., DictConf
 
 
 def _sources(repo: IConfigRepository) -> tuple[object, ...]:
-    """Where files are read, and their state."""
-    return tuple((one.provider, one.path, _state(one.path)) for one in repo.get_sources())
+    """Where files are read, and their state; that of `conf/`, which no test changes, once."""
+    places = ((one.provider, one.path) for one in repo.get_sources())
+    return tuple((who, path, _own() if path == str(CONF) else _state(path)) for who, path in places)
+
+
+@functools.cache
+def _own() -> tuple[tuple[str, int, int], ...]:
+    return _state(str(CONF))
 
 
 def _state(folder: str) -> tuple[tuple[str, int, int], ...]:

@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import redirect_stdout
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,9 @@ def _nested_keys(file: Path, group: str) -> list[str]:
     return found
 
 
+@cache
 def _defaults(file: Path) -> list[Any]:
+    """A file's list of defaults, read once: parsing takes most of the time of a command's help."""
     found: list[Any] = yaml.safe_load(file.read_text()).get("defaults", [])
     return found
 
