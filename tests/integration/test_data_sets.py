@@ -17,6 +17,7 @@ from crane.datasets import Card
 from crane.datasets.preparation import read_splits, unpack, write_meta
 from crane.datasets.verification import verify
 from crane.gate import build
+from longer import one_by_default
 from miniatures import MINIATURES, VARIANTS, counts_override, pack
 
 ROOT = Path(__file__).parents[2]
@@ -201,7 +202,7 @@ def datasets_dir(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("datasets")
 
 
-@pytest.mark.parametrize("name", ["mvtec", "visa", "tn3k", "ksdd_thirds"])
+@pytest.mark.parametrize("name", one_by_default(["mvtec", "visa", "tn3k", "ksdd_thirds"]))
 def test_the_command_prepares_and_verifies(crane, archives, datasets_dir, name):
     """The four kinds of archive; the same for all is below, without the command line."""
     typed = [f"datasets_dir={datasets_dir}", counts_override(name, ALL[name])]

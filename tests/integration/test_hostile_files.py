@@ -351,9 +351,9 @@ WEIGHTS: dict[str, tuple[Callable[[], Any], str]] = {
 
 
 @pytest.mark.parametrize("name", WEIGHTS)
-def test_a_file_of_weights_is_refused(crane, tiny, tmp_path, name):
+def test_a_file_of_weights_is_refused(crane, tiny, use, tmp_path, name):
     WEIGHTS[name][0]()
-    typed = ["source=[embedded_parts]", "targets=[]", f"backbone.model.weights={name}"]
+    typed = [*use("source", "gamma"), *use("targets"), f"backbone.model.weights={name}"]
     outcome = crane("train", *tiny, *typed, "results_store=null")
     refused(outcome, WEIGHTS[name][1])
 
@@ -367,11 +367,11 @@ HUBCONF = {
 
 
 @pytest.mark.parametrize("code", one_by_default(HUBCONF))
-def test_the_code_of_a_guide_that_fails_is_an_error(crane, tiny, tmp_path, code):
+def test_the_code_of_a_guide_that_fails_is_an_error(crane, tiny, use, tmp_path, code):
     write("clone/hubconf.py", code)
     own = ["guide=dinov2_vitb14_reg", "guide.features.source=local"]
     own += ["guide.features.repo_dir=clone", "guide.features.entry=vit"]
-    own += ["guide.features.weights=random", "source=[embedded_parts]", "targets=[]"]
+    own += ["guide.features.weights=random", *use("source", "gamma"), *use("targets")]
     refused(crane("train", *tiny, *own, "results_store=null"), HUBCONF[code])
 
 

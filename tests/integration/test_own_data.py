@@ -121,7 +121,10 @@ def solar_cells() -> dict[str, list[Path]]:
     }
 
 
-@pytest.mark.parametrize(("photographs", "normal"), [(textile, "nominal"), (solar_cells, "ok")])
+@pytest.mark.parametrize(
+    ("photographs", "normal"),
+    [(solar_cells, "ok"), pytest.param(textile, "nominal", marks=pytest.mark.long)],
+)
 def test_real_photographs_as_folders_and_as_a_list(crane, tmp_path, tiny, photographs, normal):
     lines = ["path,label"]
     for label, images in photographs().items():

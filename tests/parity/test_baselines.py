@@ -29,6 +29,8 @@ from reference.build import composed, furthest
 from reference.generated import generated_clip_state_dict, generated_tensor
 
 FOLDER = Path(__file__).parent / "goldens_baselines"
+LONG = ("adaclip", "anomalyclip_four_taps", "anovl", "vand")
+"""Files that take seconds; of each method but AnoVL, which fits to each image, another is quick."""
 MAPS, EMBEDDINGS, FIRST_LOSS = 5e-6, 1e-6, 5e-6
 LATER = {"AdaCLIP": 1e-3}
 """Losses and parameters after steps: Adam turns the sign of a gradient near 0 into a whole step."""
@@ -104,7 +106,9 @@ def read(path: Path) -> Golden:
 def goldens(method: str) -> list[Any]:
     paths = sorted(FOLDER.glob("*.npz"))
     return [
-        pytest.param(path, id=path.stem) for path in paths if read(path).config["method"] == method
+        pytest.param(path, id=path.stem, marks=[pytest.mark.long] if path.stem in LONG else [])
+        for path in paths
+        if read(path).config["method"] == method
     ]
 
 

@@ -59,6 +59,7 @@ def test_the_short_recipe_trains_exports_and_loads(recipe, tmp_path):
     assert maps.isfinite().all()
 
 
+@pytest.mark.long
 def test_a_repeated_batch_is_learned(recipe, tmp_path):
     recipe["clip"].update(stages=recipe["clip"]["stages"][:1], averaged=[])
     training = Pretraining(recipe, tmp_path, "cpu")
