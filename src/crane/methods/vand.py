@@ -132,7 +132,9 @@ class Vand(Detector[TapFeatures, Tensor]):
     ) -> Prediction:
         """The mean of the taps' maps (published: their sum, which ranks alike); CLIP's score."""
         chosen = of_class(text, class_id)
-        anomaly_map = self.pixels(features, chosen, size)[:, :, ANOMALOUS].mean(dim=0)
+        # The softmax sees only how the texts differ; without what they share, less is rounded.
+        differing = chosen - chosen.mean(dim=1, keepdim=True)
+        anomaly_map = self.pixels(features, differing, size)[:, :, ANOMALOUS].mean(dim=0)
         score = image_probability(features.global_, chosen, self.temperature)
         return Prediction(score, anomaly_map)
 
