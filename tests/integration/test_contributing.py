@@ -270,6 +270,7 @@ def test_all_in_one_training_and_one_test(clone, crane, tiny, use, tmp_path):
     assert again["means"] == result["means"]
 
 
+@pytest.mark.long
 def test_files_outside_the_repository_serve_as_well(crane, tiny, use, tmp_path, monkeypatch):
     assert "--config-dir my_conf" in PAGE
     module = tmp_path / "sharpened_elsewhere.py"

@@ -57,6 +57,7 @@ def test_every_optimizer_trains(crane, quick, tmp_path, file):
     assert (tmp_path / "prompts" / "epoch_1.safetensors").is_file()
 
 
+@pytest.mark.long
 def test_early_stopping_stops(crane, quick, tmp_path):
     typed = [word for word in quick if "max_epochs" not in word]
     typed += ["trainer.max_epochs=9", "data.validation_fraction=0.4", "optimizer.lr=1e-9"]

@@ -152,6 +152,7 @@ def test_other_settings_are_refused(type_in, checkpoint, tmp_path):
     assert outcome.code == 0, outcome.err
 
 
+@pytest.mark.long
 def test_half_precision_agrees(type_in, scores_of, tmp_path):
     for precision in ("32-true", "bf16-mixed"):
         output = f"output={tmp_path / precision}"

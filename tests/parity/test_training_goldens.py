@@ -63,6 +63,7 @@ def test_training_equals_the_official_one(path: Path) -> None:
         assert furthest(ours, wanted) < 1e-4, name
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", TRAININGS, ids=lambda path: path.stem)
 def test_training_without_rounding_stays_near_the_official_one(path: Path) -> None:
     golden = Golden.read(path)

@@ -13,6 +13,7 @@ def files(folder):
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
 
 
+@pytest.mark.long
 def test_every_picture_lies_in_its_folder(boards_root):
     domain = embedded_domain("boards")
     expected = {"EMBEDDED_VERSION"}
@@ -24,6 +25,7 @@ def test_every_picture_lies_in_its_folder(boards_root):
     assert not [p.name for p in boards_root.iterdir() if p.name.startswith(".")]
 
 
+@pytest.mark.long
 def test_files_hold_what_was_drawn(boards_root):
     domain = embedded_domain("boards")
     picture = next(p for p in domain.pictures() if p.kind == "burn" and p.number == 4)

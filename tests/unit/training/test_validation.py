@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from hydra.utils import instantiate
 
@@ -11,6 +12,7 @@ from crane.methods import read_checkpoint
 CHOSEN = ("data.validation_fraction=0.34", "epoch=best", "trainer.max_epochs=2")
 
 
+@pytest.mark.long
 def test_nothing_of_a_target_is_read_before_the_choice_is_made(trained, data_sets, tmp_path):
     broken = tmp_path / "broken"
     for image in (data_sets / "gamma").rglob("*.png"):
