@@ -140,7 +140,7 @@ TYPES: Mapping[str, Any] = {
     "published": PathText | None,
     "max_pictures": NonNegativeInt,
     "figures": Literal["pdf", "svg", "png"] | None,
-    "experiments": list[Text],
+    "experiments": Annotated[list[Text], MinLen(1), "a list of folders with a recipe.yaml"],
     "plan_only": bool,
     "seeds": list[Seed] | None,
     "overrides": str,

@@ -16,7 +16,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig
 
 from crane import processes
 from crane.errors import UsageError, unwritable
@@ -108,23 +108,6 @@ def check_alone() -> None:
             f"a multirun starts the processes of its jobs itself, but torchrun or srun started "
             f"{launched.size}; use trainer.devices or hydra/launcher instead"
         )
-
-
-def listed(value: object, key: str, wanted: str) -> list[str]:
-    """The entries of a list that must not be empty.
-
-    Args:
-        value: The value in the configuration.
-        key: Its key.
-        wanted: What the entries are, for errors.
-
-    Raises:
-        UsageError: It is empty or no list.
-    """
-    if not isinstance(value, ListConfig) or not value:
-        shown = list(value) if isinstance(value, ListConfig) else repr(value)
-        raise UsageError(f"{key} must be a list of {wanted}, not {shown}", key=key)
-    return list(map(str, value))
 
 
 def share_cores(config: DictConfig) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from crane.checks import check_value
-from crane.cli.launch import alone_in, listed
+from crane.cli.launch import alone_in
 from crane.config import plain, recipe_dir
 from crane.errors import UsageError, counted
 from crane.files import making, shown_path, write_text
@@ -95,9 +95,9 @@ def reproduce(config: DictConfig) -> None:
 
 
 def _recipes(config: DictConfig) -> list[Recipe]:
-    folders = listed(config.experiments, "experiments", "folders with a recipe.yaml")
     found: dict[str, Recipe] = {}
-    for recipe in (read_recipe(recipe_dir(folder) or Path(folder)) for folder in folders):
+    for folder in map(str, config.experiments):
+        recipe = read_recipe(recipe_dir(folder) or Path(folder))
         earlier = found.setdefault(recipe.name, recipe)
         if earlier is not recipe:
             problem = f"{recipe.folder} is listed twice"

@@ -111,8 +111,6 @@ class KeepPrompts(Callback):
         Raises:
             UsageError: There will be no such epoch, or no validation to decide which is best.
         """
-        if num_epochs == 0:
-            raise UsageError("trainer.max_epochs must be at least 1", key="trainer.max_epochs")
         if epoch == "best" and num_validation == 0:
             raise UsageError(
                 "epoch=best needs a held-out part of the source; set data.validation_fraction",

@@ -58,11 +58,6 @@ def test_choices_that_cannot_be_met(keep, epoch):
         keep.check_choice(epoch, 5, num_validation=3)
 
 
-def test_without_epochs_there_is_nothing_to_choose(keep):
-    with pytest.raises(UsageError, match=r"trainer\.max_epochs must be at least 1"):
-        keep.check_choice("last", 0, num_validation=3)
-
-
 def test_a_resumed_choice_knows_earlier_epochs(keep, tmp_path):
     keep.values = {1: 0.9, 2: 0.1}
     resumed = KeepPrompts(tmp_path / "new", "val/mean", {})
