@@ -31,7 +31,7 @@ from crane.prediction.outputs import OutputWriter
 from crane.prediction.table import Row, ScoreTable
 
 THREADS = 4
-"""Threads of an actor without a GPU; each has a model of its own in memory."""
+"""Most threads of an actor without a GPU; each actor has a model of its own in memory."""
 
 
 @dataclass(frozen=True)
@@ -101,24 +101,13 @@ def write_parts_on_ray(
     import ray
 
     with _cluster():
-        found = ray.cluster_resources()
-        if not found.get("CPU"):
-            raise UsageError("no machine of the Ray cluster has --num-cpus to read", key="engine")
-        threads, needs = None, {"num_gpus": 1.0}
-        most = int(found.get("GPU", 0))
-        if writer.device.type != "cuda":
-            alive = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
-            threads = int(min([THREADS, *filter(None, alive)]))
-            # Readers have the other half of the cores, and actors use what readers leave idle.
-            most, needs = max(1, int(found["CPU"]) // threads), {"num_cpus": threads / 2}
-        if most == 0:
-            raise UsageError("the Ray cluster has no GPU; use accelerator=cpu", key="accelerator")
-        pool = ray.data.ActorPoolStrategy(min_size=1, max_size=most)
+        devices, needs, threads, readers = _shares(writer.device)
+        pool = ray.data.ActorPoolStrategy(min_size=devices, max_size=devices)
         items = [{"number": number, "paths": paths} for number, paths in parts]
         reader = PartReader(loading)
         rows_of = ray.data.from_items(items, override_num_blocks=len(items))
         if loading.image_size is not None:  # images at their own size stay where they are read
-            rows_of = rows_of.map(reader, num_cpus=0.5)
+            rows_of = rows_of.map(reader, num_cpus=0.5, concurrency=readers)
         results = rows_of.map(
             _Actor, fn_constructor_args=(writer, reader, threads), compute=pool, **needs
         )
@@ -127,6 +116,29 @@ def write_parts_on_ray(
             if mistake is not None:
                 raise mistake
             yield rows
+
+
+def _shares(device: torch.device) -> tuple[int, dict[str, float], int | None, int | None]:
+    """How many actors, what each reserves, its threads, and how many processes read.
+
+    Without GPUs, actors compute on all cores, and half as many processes read in between.
+
+    Raises:
+        UsageError: The cluster has no cores, or no GPU although one is wanted.
+    """
+    import ray
+
+    found = ray.cluster_resources()
+    if not found.get("CPU"):
+        raise UsageError("no machine of the Ray cluster has --num-cpus to read", key="engine")
+    if device.type == "cuda":
+        if not found.get("GPU"):
+            raise UsageError("the Ray cluster has no GPU; use accelerator=cpu", key="accelerator")
+        return int(found["GPU"]), {"num_gpus": 1}, None, None
+    cores = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
+    threads = int(max(1, min([THREADS, *(number // 2 for number in cores if number)])))
+    most = int(found["CPU"])
+    return max(1, most // threads), {"num_cpus": threads / 2}, threads, max(1, most // 2)
 
 
 class _Actor:
