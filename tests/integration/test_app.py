@@ -66,6 +66,7 @@ def open_page(app):
 
         def opened(viewport=DESKTOP):
             tab = running.new_context(viewport=viewport).new_page()
+            tab.set_default_timeout(120_000)  # of a busy machine
             tab.on("pageerror", lambda error: heard.append(str(error)))
             tab.on(
                 "request",

@@ -201,6 +201,7 @@ def test_the_site_in_a_browser(address):
         running = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         for viewport, scheme in ((DESKTOP, "light"), (PHONE, "dark")):
             page = running.new_context(viewport=viewport, color_scheme=scheme).new_page()
+            page.set_default_timeout(120_000)  # of a busy machine
             page.on("console", lambda message: heard.append(message.text))
             page.on("pageerror", lambda error: heard.append(str(error)))
             page.on(

@@ -52,6 +52,7 @@ def open_page(page_file):
 
         def opened(viewport=DESKTOP, **options):
             page = running.new_context(viewport=viewport, **options).new_page()
+            page.set_default_timeout(120_000)  # of a busy machine
             page.on("console", lambda message: heard.append(message.text))
             page.on("pageerror", lambda error: heard.append(str(error)))
             page.on(

@@ -69,6 +69,7 @@ def open_page(browser, report):
         context = browser.new_context(viewport=viewport, **options)
         contexts.append(context)
         page = context.new_page()
+        page.set_default_timeout(120_000)  # of a busy machine
         listen(page)
         page.goto(report.as_uri())
         page.wait_for_selector("#sizes .main-svg")
@@ -207,6 +208,7 @@ def test_names_are_text_in_the_charts_too(browser, tmp_path):
     html = render_page(link, runs, [link], rows, ["aupro"], max_pictures=0)
     (tmp_path / "page.html").write_text(html, encoding="utf-8")
     page = browser.new_page()
+    page.set_default_timeout(120_000)  # of a busy machine
     page.goto((tmp_path / "page.html").as_uri())
     page.wait_for_selector("#classes .main-svg")
     assert page.locator("svg a, a[href*=example]").count() == 0

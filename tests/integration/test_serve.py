@@ -268,6 +268,7 @@ def test_a_request_is_tried_in_the_openapi_page(server, expected, tmp_path):
     with sync_api.sync_playwright() as started:
         running = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = running.new_page()
+        page.set_default_timeout(120_000)  # of a busy machine
         page.on("pageerror", lambda error: heard.append(str(error)))
         page.on(
             "request",

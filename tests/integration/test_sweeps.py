@@ -22,7 +22,8 @@ LAUNCHERS = {
     "basic": [],
     "joblib": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
     "submitit": ["hydra/launcher=submitit_local"],
-    "ray": ["hydra/launcher=ray"],
+    # Otherwise what jobs print arrives at any time, in the middle of the tables too.
+    "ray": ["hydra/launcher=ray", "+hydra.launcher.ray.init.log_to_driver=false"],
 }
 DATA = "_target_: crane.data.index_folder, split: test, mask_threshold: 0"
 
