@@ -1,6 +1,7 @@
 """How a request is read: whatever pieces it comes in, it is answered once all of it is there."""
 
 import asyncio
+from importlib import import_module
 from itertools import accumulate
 from types import SimpleNamespace
 
@@ -9,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 fastapi = pytest.importorskip("fastapi", reason="fastapi is not installed")
+admission = import_module("crane.serving.admission")
 
-from crane.serving.admission import Limits, read_upload  # noqa: E402
-
-LIMITS = Limits(max_queue=1, timeout=9.0, max_body_mb=0.001, max_pixels=100)
+LIMITS = admission.Limits(max_queue=1, timeout=9.0, max_body_mb=0.001, max_pixels=100)
 
 
 def read(sizes: list[int]) -> tuple[int, int]:
@@ -29,7 +29,7 @@ def read(sizes: list[int]) -> tuple[int, int]:
     app = SimpleNamespace(state=SimpleNamespace(limits=LIMITS))
     scope = {"type": "http", "method": "POST", "headers": [], "app": app}
     with pytest.raises(fastapi.HTTPException) as refused:
-        asyncio.run(read_upload(fastapi.Request(scope, receive)))
+        asyncio.run(admission.read_upload(fastapi.Request(scope, receive)))
     return refused.value.status_code, asked
 
 
