@@ -88,7 +88,7 @@ def _report(found, labels, masks, sizes, seconds, memory) -> Report:
     }
     return Report(
         title="Export",
-        text=f"The embedded Crane (`mini`, 112 px) on {len(labels)} images of embedded_photos, as "
+        text=f"The embedded Crane (`mini`, 224 px) on {len(labels)} images of embedded_photos, as "
         "ONNX files under `crane_runtime` beside PyTorch: largest differences of scores and maps, "
         "mean difference of maps, image AUROC and AUPRO in per cent, size of the file; seconds of "
         "one image, file reading included (the fastest of 20 rounds in turns), and peak memory of "

@@ -14,6 +14,8 @@ from crane.weights.catalogue import MINI_FOLDER
 from experiments.mini_pretraining.model import small_guide
 
 HERE = Path(__file__).parent
+RECIPE = HERE / "recipe.yaml"
+"""How the weights in the package were made."""
 log = logging.getLogger("experiments.mini_pretraining")
 
 
@@ -29,9 +31,12 @@ def _clip(recipe: dict[str, Any], arguments: argparse.Namespace) -> None:
 def _guide(recipe: dict[str, Any], arguments: argparse.Namespace) -> None:
     """Pretrain the small guide, or resume it. Needs lightly (dependency group `pretraining`)."""
     from experiments.mini_pretraining.guide import pretrain_guide
+    from experiments.mini_pretraining.guide_segments import train_on_segments
 
-    steps = arguments.steps or recipe["guide"]["steps"]
-    pretrain_guide(recipe, arguments.folder, arguments.device, steps)
+    own, steps = recipe["guide"], arguments.steps
+    pretrain_guide(recipe, arguments.folder, arguments.device, steps or own["steps"])
+    rounds = [steps] if steps else own["segments"]["rounds"]
+    train_on_segments(recipe, arguments.folder, arguments.device, rounds)
 
 
 def _export(recipe: dict[str, Any], arguments: argparse.Namespace) -> None:
@@ -50,30 +55,40 @@ def _export(recipe: dict[str, Any], arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(recipe: dict[str, Any], arguments: argparse.Namespace) -> None:
-    """Evaluate both models on drawings unseen in training; writes evaluation.json.
+    """Evaluate the CLIP in the folder, else the package's, and the package's guide.
 
-    The guide evaluated is the one in the package, so run `export` first.
+    The drawings are unseen in training. Writes evaluation.json, for another recipe into the folder.
     """
-    from experiments.mini_pretraining.evaluate import evaluate, evaluate_guide
+    from experiments.mini_pretraining.evaluate import (
+        evaluate,
+        evaluate_guide,
+        features_drawn,
+        features_of,
+    )
     from experiments.mini_pretraining.model import MiniClip
 
     settings = recipe["clip"]
     model = MiniClip(settings["num_stream_blocks"], settings["correlation"])
-    state = torch.load(arguments.folder / "clip.ckpt", map_location="cpu")
-    model.clip.load_state_dict(state["model"])
-    drawings = {"image_size": recipe["image_size"], **recipe["evaluation"]}
-    found: dict[str, Any] = {"clip": evaluate(model, **drawings), "guide": {}}
-    for weights in ("crane-mini-guide/embedded", "random"):
-        guide, attention = small_guide(weights)
-        found["guide"][weights] = evaluate_guide(
+    checkpoint = arguments.folder / "clip.ckpt"
+    if checkpoint.is_file():
+        model.clip.load_state_dict(torch.load(checkpoint, map_location="cpu")["model"])
+    else:
+        model.load_embedded()
+    drawings = recipe["evaluation"]
+    guides = {name: small_guide(name) for name in ("crane-mini-guide/embedded", "random")}
+    attention = guides["random"][1]
+    seen = {name: features_of(guide) for name, (guide, _) in guides.items()}
+    seen["segments"] = features_drawn
+    found: dict[str, Any] = {"clip": evaluate(model, attention, seen, **drawings), "guide": {}}
+    for name, (guide, _) in guides.items():
+        found["guide"][name] = evaluate_guide(
             guide,
             attention,
-            image_size=recipe["image_size"],
-            scenes=recipe["evaluation"]["scenes"],
-            seed=recipe["evaluation"]["seed"],
+            **{name: drawings[name] for name in ("image_size", "scenes", "seed")},
         )
     text = json.dumps(found, indent=1) + "\n"
-    (HERE / "evaluation.json").write_text(text)
+    place = HERE if arguments.recipe == RECIPE else arguments.folder
+    (place / "evaluation.json").write_text(text)
     log.info("%s", text)
 
 
@@ -113,7 +128,7 @@ COMMANDS: dict[str, Callable[[dict[str, Any], argparse.Namespace], None]] = {
 def main() -> None:
     """Run the command that was typed."""
     parser = argparse.ArgumentParser(prog="python -m experiments.mini_pretraining")
-    parser.add_argument("what", choices=["all", *COMMANDS])
+    parser.add_argument("what", choices=["all", *COMMANDS], nargs="+")
     parser.add_argument("--device", default="cpu", help="cpu or cuda, for clip and guide")
     parser.add_argument(
         "--steps",
@@ -126,17 +141,16 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, nargs="*", help="seeds of controls")
     parser.add_argument("--rows", nargs="*", help="rows of controls")
+    parser.add_argument("--recipe", type=Path, default=RECIPE, help="all settings")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
     logging.getLogger("experiments").setLevel(logging.INFO)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    recipe = yaml.safe_load((HERE / "recipe.yaml").read_text())
-    chosen = (
-        ["guide", "clip", "export", "evaluate", "look"]
-        if arguments.what == "all"
-        else [arguments.what]
-    )
+    recipe = yaml.safe_load(arguments.recipe.read_text())
+    chosen = arguments.what
+    if "all" in chosen:
+        chosen = ["guide", "clip", "export", "evaluate", "look"]
     for name in chosen:
         COMMANDS[name](recipe, arguments)
 

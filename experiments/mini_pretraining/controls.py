@@ -18,6 +18,8 @@ from crane.runs import DatasetResult
 
 log = logging.getLogger(__name__)
 
+OPTIONS = Path(__file__).parent / "conf"
+"""Options that only the controls have."""
 METRICS = (
     "image_auroc",
     "pixel_auroc",
@@ -47,7 +49,7 @@ def run_controls(
             if (place / "means.json").is_file() or (by_hand and seed != seeds[0]):
                 continue
             own = [*recipe["every_run"], *recipe["rows"][row], f"seed={seed}"]
-            own.append(f"run_dir='{place}'")
+            own += [f"run_dir='{place}'", f"hydra.searchpath=['file://{OPTIONS}']"]
             if by_hand:
                 results = _by_hand(own, str(recipe["word"]), place)
             else:

@@ -1,6 +1,7 @@
 """Evaluate the small CLIP and the small guide on drawings unseen in training."""
 
 import random
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -9,12 +10,19 @@ from torch.nn import functional as F
 
 from crane.attention import GuidedAttention
 from crane.guides import Guide
+from crane.scoring import fuse, similarity_logits
 from experiments.mini_pretraining.canvas import Canvas
 from experiments.mini_pretraining.captions import caption
 from experiments.mini_pretraining.defects import DEFECTS, HELD_OUT_DEFECTS
 from experiments.mini_pretraining.model import MiniClip
-from experiments.mini_pretraining.objective import patch_coverage
-from experiments.mini_pretraining.pictures import draw
+from experiments.mini_pretraining.objective import TEMPERATURE
+from experiments.mini_pretraining.pictures import (
+    PATCH,
+    Drawn,
+    draw,
+    patch_coverage,
+    segment_features,
+)
 from experiments.mini_pretraining.scenes import draw_scenes
 from experiments.mini_pretraining.shapes import HELD_OUT_SHAPES, SHAPES
 from experiments.mini_pretraining.surfaces import HELD_OUT_PATTERNS, PATTERNS
@@ -31,19 +39,44 @@ DRAWINGS: dict[str, dict[str, Any]] = {
 """Sets of drawings by name; their seeds are never used in pretraining."""
 
 
+Features = Callable[[Canvas, Drawn], Tensor]
+"""Features of the patches of drawings (M, C, h, w), for D-Attn."""
+
+
+def features_of(guide: Guide) -> Features:
+    """What a guide sees in drawings."""
+    return lambda _, drawn: torch.cat([guide(part) for part in drawn.images.split(32)])
+
+
+def features_drawn(canvas: Canvas, drawn: Drawn) -> Tensor:
+    """What was drawn, perturbed as in pretraining."""
+    return segment_features(canvas, drawn, PATCH)
+
+
 @torch.no_grad()
 def evaluate(
-    model: MiniClip, *, image_size: int, scenes: int, visible: float, seed: int
+    model: MiniClip,
+    attention: GuidedAttention,
+    guides: Mapping[str, Features],
+    *,
+    image_size: int,
+    scenes: int,
+    visible: float,
+    seed: int,
 ) -> list[dict[str, Any]]:
     """Retrieval and detection without prompt training, one row per set of drawings.
 
     `caption_to_image` and `image_to_caption` are top-1 retrieval accuracies among all pictures and
     their captions (each scene occurs twice, without and with its defect); `twin` is the fraction of
     pictures that are closer to their own caption than to their twin's. The AUROCs score "damaged
-    object." against "object.": pictures by the class token, patches by each kind of embedding.
+    object." against "object.": pictures by the class token, alone and fused with E-Attn's patches
+    as in Crane; patches by each kind of embedding, and by Crane+'s mean of E-Attn and D-Attn under
+    each guide.
 
     Args:
         model: The model.
+        attention: D-Attn.
+        guides: Names of guides, and what they see.
         image_size: Height and width in pixels.
         scenes: Number of scenes in each set.
         visible: Smallest visible change, see `draw`.
@@ -57,13 +90,17 @@ def evaluate(
         rng = random.Random(seed + number)
         texts = model.encode_text([caption(facts, rng) for facts in drawn.facts])
         chunks = [model.encode_images(p, torch.arange(len(p))) for p in drawn.images.split(32)]
-        image = torch.cat([chunk.global_ for chunk in chunks])
+        image, stream = (
+            torch.cat([getattr(c, kind) for c in chunks]) for kind in ("global_", "stream")
+        )
         similar = image @ texts.T
         own = torch.arange(len(image))
         twin = (own + scenes) % (2 * scenes)
         normal, damaged = model.encode_text(["object.", "damaged object."])
-        direction = damaged - normal
-        coverage = patch_coverage(drawn.masks, model.tower.patch_size[0]).flatten()
+        direction, states = damaged - normal, torch.stack([normal, damaged])[None]
+        logits = similarity_logits(stream[None], states, TEMPERATURE)
+        fused = fuse(image, stream[None], logits, 0.5)
+        coverage = patch_coverage(drawn.masks, PATCH).flatten()
         clear = (coverage == 0) | (coverage >= 0.25)
         row: dict[str, Any] = {
             "drawings": name,
@@ -71,11 +108,20 @@ def evaluate(
             "caption_to_image": _accuracy(similar.argmax(0) == own),
             "twin": _accuracy(similar[own, own] > similar[own, twin]),
             "image_auroc": _auroc(image @ direction, own >= scenes),
+            "image_auroc_fused": _auroc(fused @ direction, own >= scenes),
         }
         for kind in ("plain", "stream", "values"):
             patches = torch.cat([getattr(chunk, kind) for chunk in chunks])
             evidence = (patches @ direction).flatten()
             row[f"patch_auroc_{kind}"] = _auroc(evidence[clear], coverage[clear] > 0)
+        for guide, features in guides.items():
+            seen = features(canvas, drawn)
+            values = [
+                model.encode_images(p, torch.arange(len(p)), None, attention.correlations(f)).values
+                for p, f in zip(drawn.images.split(32), seen.split(32), strict=True)
+            ]
+            evidence = ((torch.cat(values) + stream) @ direction).flatten()
+            row[f"patch_auroc_with_{guide}"] = _auroc(evidence[clear], coverage[clear] > 0)
         rows.append(row)
     return rows
 

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
@@ -50,11 +49,12 @@ def guide_colours(path: Path, guide: Guide) -> None:
         domain = embedded_domain(name)
         damaged = [p for p in domain.pictures() if p.kind in domain.defects]
         chosen = [damaged[i] for i in np.linspace(0, len(damaged) - 1, 10).astype(int)]
-        shown = [Image.fromarray(render(domain, p).image).resize((SIDE, SIDE)) for p in chosen]
-        images = torch.stack([torch.from_numpy(np.array(i)) for i in shown]).permute(0, 3, 1, 2)
+        shown = np.stack([render(domain, p).image for p in chosen])
+        images = torch.from_numpy(shown).permute(0, 3, 1, 2) / 255.0
         with torch.no_grad():
-            features = guide(images / 255.0)
-        rows += [images / 255.0, torch.stack([_colours(one) for one in features])]
+            features = guide(images)
+        small = torch.nn.functional.interpolate(images, (SIDE, SIDE), mode="area")
+        rows += [small, torch.stack([_colours(one) for one in features])]
     save_image(make_grid(torch.cat(rows), nrow=10, pad_value=1.0), path)
 
 

@@ -4,12 +4,12 @@ import logging
 import random
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
@@ -20,12 +20,25 @@ from experiments.mini_pretraining.canvas import Canvas
 from experiments.mini_pretraining.export import export
 from experiments.mini_pretraining.model import MiniClip, small_guide
 from experiments.mini_pretraining.objective import Weights, losses
-from experiments.mini_pretraining.pictures import Drawn, draw, window
+from experiments.mini_pretraining.pictures import (
+    Drawn,
+    draw,
+    scattered,
+    segment_features,
+    window,
+)
 
 log = logging.getLogger(__name__)
 
-Batch = tuple[Drawn, Int[Tensor, "M N"] | None]
-"""Pictures, and the indices of the patches used from each; None uses all."""
+
+class Batch(NamedTuple):
+    """What a step learns from."""
+
+    drawn: Drawn
+    kept: Int[Tensor, "M N"] | None
+    """Indices of the patches used from each picture; None uses all."""
+    segments: Float[Tensor, "M C h w"] | None
+    """Features of the drawn segments, for D-Attn in a guide's place."""
 
 
 def rate(step: int, steps: int, warmup: int, decay: float) -> float:
@@ -85,6 +98,8 @@ class Pretraining:
         self.folder, self.device = folder, torch.device(device)
         torch.manual_seed(recipe["seed"])
         self.model = MiniClip(self.settings["num_stream_blocks"], self.settings["correlation"])
+        if self.settings["start"] == "embedded":
+            self.model.load_embedded()
         self.model.to(self.device).train()
         self.stage, self.step, self.seconds = 0, 0, 0.0
         self.drawing_thread = ThreadPoolExecutor(1, thread_name_prefix="drawing")
@@ -162,11 +177,12 @@ class Pretraining:
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = stage["learning_rate"] * factor
-        drawn, kept = self._batch(stage)
+        batch = self._batch(stage)
         weights, rng = Weights(**stage["weights"]), random.Random(self._seed(self.step))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type != "cpu"):
-            guide = self._guide if stage["guided"] else None
-            parts = losses(self.model, drawn, weights, rng, stage["stream_share"], kept, guide)
+            guide = None if stage["guide"] == "none" else partial(self._correlations, batch)
+            share = stage["stream_share"]
+            parts = losses(self.model, batch.drawn, weights, rng, share, batch.kept, guide)
         self.model.zero_grad(set_to_none=True)
         parts["total"].backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings["clip_norm"])
@@ -176,27 +192,33 @@ class Pretraining:
         return {name: part.detach() for name, part in parts.items()}
 
     @cached_property
-    def _attention(self) -> tuple[nn.Module, GuidedAttention]:
-        """The pretrained small guide, and D-Attn as configured in conf/guide/mini.yaml."""
+    def _attention(self) -> GuidedAttention:
+        """D-Attn as configured in conf/guide/mini.yaml."""
+        return small_guide("random")[1]
+
+    @cached_property
+    def _guide(self) -> nn.Module:
+        """The pretrained small guide."""
         checkpoint = self.folder / "guide.ckpt"
         if not checkpoint.is_file():
             raise UsageError(
-                f"a guided stage needs {checkpoint}; pretrain the guide first", key="guided"
+                f"a guided stage needs {checkpoint}; pretrain the guide first", key="guide"
             )
         path = checkpoint.with_suffix(".safetensors")
         export(torch.load(checkpoint, map_location="cpu")["vit"], path)
-        guide, attention = small_guide(str(path.resolve()))
-        return guide.to(self.device), attention
+        return small_guide(str(path.resolve()))[0].to(self.device)
 
     @torch.no_grad()
-    def _guide(self, images: Tensor, kept: Int[Tensor, "K N"] | None) -> Tensor:
+    def _correlations(self, batch: Batch, chosen: Tensor, kept: Tensor | None) -> Tensor:
         """D-Attn's correlations between the patches in use."""
-        features, attention = self._attention
-        maps = features(images)
+        if batch.segments is None:
+            maps = self._guide(batch.drawn.images[chosen])
+        else:
+            maps = batch.segments[chosen]
         if kept is not None:
             index = kept[:, None].expand(-1, maps.shape[1], -1)
             maps = maps.flatten(2).gather(2, index).unsqueeze(-1)
-        return attention.correlations(maps)
+        return self._attention.correlations(maps)
 
     def _seed(self, step: int) -> int:
         return (self.recipe["seed"] + 1000 * self.stage) * 1_000_003 + step
@@ -217,10 +239,14 @@ class Pretraining:
         generator = torch.Generator(self.device).manual_seed(self._seed(step))
         canvas = Canvas(look["image_size"], generator)
         drawn = draw(canvas, **stage["drawings"])
-        if look["window"] is None:
-            return drawn, None
-        patch = self.model.tower.patch_size[0]
-        return drawn, window(canvas, drawn, patch, look["window"])
+        patch, kept = self.model.tower.patch_size[0], None
+        if "scattered" in look:
+            kept = scattered(canvas, drawn, patch, look["scattered"])
+        elif look["window"] is not None:
+            kept = window(canvas, drawn, patch, look["window"])
+        is_drawn = stage["guide"] == "segments"
+        segments = segment_features(canvas, drawn, patch) if is_drawn else None
+        return Batch(drawn, kept, segments)
 
     def _save(self) -> None:
         state = {

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int
 from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,7 +15,7 @@ from crane.config import compose
 from crane.gate import build
 from crane.guides import Guide
 from crane.weights import open_clip_with_mini
-from crane.weights.catalogue import MINI_CLIP
+from crane.weights.catalogue import MINI_CLIP, MINI_FOLDER
 
 
 class ImageEmbeddings(NamedTuple):
@@ -47,6 +48,11 @@ class MiniClip(nn.Module):
         self.text = TextTower(self.clip, self.tokenizer)
         self.first = len(self.tower.blocks) - num_stream_blocks
         self.correlation = correlation
+
+    def load_embedded(self) -> None:
+        """Take the weights of the package."""
+        weights = load_file(MINI_FOLDER / f"{MINI_CLIP}.safetensors")
+        self.clip.load_state_dict({name: weight.float() for name, weight in weights.items()})
 
     def encode_text(self, sentences: list[str]) -> Float[Tensor, "R E"]:
         """Unit-norm embeddings of sentences, computed without padding."""

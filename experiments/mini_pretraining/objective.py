@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from crane.scoring import fuse, similarity_logits
 from experiments.mini_pretraining.captions import caption, state_phrases
 from experiments.mini_pretraining.model import ImageEmbeddings, MiniClip
-from experiments.mini_pretraining.pictures import Drawn
+from experiments.mini_pretraining.pictures import Drawn, patch_coverage
 
 TEMPERATURE = 0.07
 """Temperature of the state logits, as in conf/base/scoring.yaml."""
@@ -22,7 +22,7 @@ CLOSEST = 0.9
 the logit between them can then reach 6 at this temperature."""
 
 Correlations = Callable[[Tensor, Int[Tensor, "K N"] | None], Tensor]
-"""Maps pictures and the indices of their patches in use to D-Attn's correlations (K, N, N)."""
+"""Maps indices of pictures, and of their patches in use, to D-Attn's correlations (K, N, N)."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class Weights:
     plain: float
     stream: float
     values: float
+    both: float
+    """Patches of E-Attn and D-Attn under the mean of their logits, as in Crane+."""
     found: float
     """Share of damaged patches in the patch losses; intact ones have the rest."""
     apart: float
@@ -66,7 +68,7 @@ def losses(
     device = drawn.images.device
     chosen = torch.cat([torch.arange(half), torch.arange(num, num + half)]).to(device)
     chosen_kept = None if kept is None else kept[chosen]
-    correlations = None if guide is None else guide(drawn.images[chosen], chosen_kept)
+    correlations = None if guide is None else guide(chosen, chosen_kept)
     images = model.encode_images(drawn.images, chosen, kept, correlations)
     captions = [caption(facts, rng) for facts in drawn.facts]
     normal, damaged = state_phrases(rng, 6)
@@ -84,15 +86,13 @@ def losses(
         "plain": _patches(images.plain, states, weights.found, coverage),
         "stream": _patches(images.stream, states, weights.found, coverage[chosen]),
         "values": _patches(images.values, states, weights.found, coverage[chosen]),
+        "both": _patches(
+            (images.stream + images.values) / 2.0, states, weights.found, coverage[chosen]
+        ),
         "apart": F.relu((states[:, 0] * states[:, 1]).sum(-1) - CLOSEST).mean(),
     }
     total = sum(getattr(weights, name) * part for name, part in parts.items())
     return {**parts, "total": torch.as_tensor(total)}
-
-
-def patch_coverage(masks: Tensor, patch: int) -> Float[Tensor, "M N"]:
-    """Fraction of each patch that is damaged."""
-    return F.avg_pool2d(masks[:, None].float(), patch).flatten(1)
 
 
 def _contrastive(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Batches for pretraining: scenes without and with a defect, masks, and facts for captions."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -8,11 +9,24 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from experiments.mini_pretraining.canvas import Canvas, Numbers, Pictures, Planes, per_picture
+from experiments.mini_pretraining.canvas import (
+    Canvas,
+    Numbers,
+    Pictures,
+    Planes,
+    clouds,
+    per_picture,
+    posed,
+)
 from experiments.mini_pretraining.defects import DEFECTS, Defect, Site
 from experiments.mini_pretraining.scenes import Scenes, draw_scenes
 from experiments.mini_pretraining.shapes import SHAPES, Outline
 from experiments.mini_pretraining.surfaces import PATTERNS, Pattern
+
+PATCH = 8
+"""Side of a patch of the small models in pixels."""
+SEEN = 4
+"""Damaged patches that `scattered` includes, or all if there are fewer."""
 
 
 @dataclass
@@ -36,6 +50,8 @@ class Drawn:
 
     images: Float[Tensor, "M 3 S S"]
     masks: Bool[Tensor, "M S S"]
+    regions: Float[Tensor, "M S S"]
+    """1 on the object, 0 on what lies behind it."""
     facts: list[Facts]
 
 
@@ -48,6 +64,7 @@ def draw(
     defects: Mapping[str, Defect] = DEFECTS,
     tinted: float = 0.0,
     natural: float = 0.0,
+    uneven: float = 0.0,
 ) -> Drawn:
     """Draw `num` scenes, each without and with a defect.
 
@@ -62,6 +79,7 @@ def draw(
         defects: Kinds of defect by name.
         tinted: Fraction of the surfaces with patches of a second colour.
         natural: Fraction of the surfaces that are noise, cells or leaves.
+        uneven: Fraction of the pictures whose light falls off towards one side.
     """
     scenes = draw_scenes(canvas, num, patterns, shapes, tinted, natural)
     x, y = _places(canvas, scenes.region)
@@ -87,11 +105,12 @@ def draw(
     change = (damaged - scenes.rgb).abs().amax(1)
     near = F.max_pool2d(change[:, None], 3, stride=1, padding=1)[:, 0]
     masks = (touched > 0.4) & (near > visible)
-    images = torch.cat([_photographed(canvas, scenes.rgb), _photographed(canvas, damaged)])
+    images = torch.cat([_photographed(canvas, rgb, uneven) for rgb in (scenes.rgb, damaged)])
     names = list(defects)
     states = [names[k] for k in kinds.tolist()]
     facts = _facts(scenes, ["flawless"] * num, masks) + _facts(scenes, states, masks)
-    return Drawn(images, torch.cat([torch.zeros_like(masks), masks]), facts)
+    masks = torch.cat([torch.zeros_like(masks), masks])
+    return Drawn(images, masks, torch.cat([scenes.region, scenes.region]), facts)
 
 
 def window(canvas: Canvas, drawn: Drawn, patch: int, side: int) -> Int[Tensor, "M N"]:
@@ -124,6 +143,34 @@ def window(canvas: Canvas, drawn: Drawn, patch: int, side: int) -> Int[Tensor, "
     return torch.cat([kept, kept])
 
 
+def scattered(canvas: Canvas, drawn: Drawn, patch: int, num: int) -> Int[Tensor, "M N"]:
+    """Patches from all over each picture, the same for both twins.
+
+    They are drawn at random, but include up to `SEEN` damaged ones. Dropping the others makes a
+    step on a large picture as fast as on a small one (FLIP, 2212.00794).
+
+    Args:
+        canvas: Source of randomness.
+        drawn: The pictures.
+        patch: Side of a patch in pixels.
+        num: Number of patches.
+
+    Returns:
+        Indices of patches, ascending.
+    """
+    damaged = patch_coverage(drawn.masks[len(drawn.masks) // 2 :], patch) > 0
+    chance = canvas.uniform(damaged.numel(), 0.0, 1.0).view_as(damaged)
+    first, which = (chance * damaged).topk(min(SEEN, num), dim=1)
+    chance.scatter_add_(1, which, (first > 0).float())
+    kept = chance.topk(num, dim=1).indices.sort(dim=1).values
+    return torch.cat([kept, kept])
+
+
+def patch_coverage(masks: Tensor, patch: int) -> Float[Tensor, "M N"]:
+    """Fraction of each patch that a mask covers, row-major."""
+    return F.avg_pool2d(masks[:, None].float(), patch).flatten(1)
+
+
 def _places(canvas: Canvas, region: Planes) -> tuple[Numbers, Numbers]:
     """A random point in each region."""
     flat = region.flatten(1) + 1e-6
@@ -132,9 +179,36 @@ def _places(canvas: Canvas, region: Planes) -> tuple[Numbers, Numbers]:
     return (col + 0.5) * canvas.pixel - 1.0, (row + 0.5) * canvas.pixel - 1.0
 
 
-def _photographed(canvas: Canvas, rgb: Pictures) -> Pictures:
-    """Add exposure, slight blur and noise, drawn for each picture separately."""
+def segment_features(canvas: Canvas, drawn: Drawn, patch: int) -> Float[Tensor, "M C h w"]:
+    """Features of patches by what is drawn there: what a perfect guide would see, perturbed.
+
+    They hold the share of the object, of what lies behind it and of the defect (missed in a quarter
+    of the pictures), the mean colour, and smooth noise that differs between places of one surface.
+
+    Args:
+        canvas: Source of randomness.
+        drawn: The pictures.
+        patch: Side of a patch in pixels.
+    """
+    num = len(drawn.images)
+    seen = canvas.uniform(num, 0.7, 2.0) * canvas.chance(num, 0.75)
+    defect = drawn.masks.float() * per_picture(seen)
+    segments = torch.stack([drawn.regions, 1.0 - drawn.regions, defect], dim=1)
+    segments = F.avg_pool2d(segments, patch)
+    colours = F.avg_pool2d(drawn.images, patch)
+    colours = (colours - colours.mean((2, 3), keepdim=True)) * 2.0
+    coarse = Canvas(canvas.size // patch, canvas.generator)
+    places = [clouds(coarse, coarse.uniform(num, 2.0, 5.0)) for _ in range(4)]
+    return torch.cat([segments, colours, 0.4 * torch.stack(places, dim=1)], dim=1)
+
+
+def _photographed(canvas: Canvas, rgb: Pictures, uneven: float) -> Pictures:
+    """Add exposure, slight blur, noise and uneven light, drawn for each picture separately."""
     num = len(rgb)
+    if uneven:
+        angle, fall = canvas.uniform(num, 0, 2 * math.pi), canvas.uniform(num, 0.0, 0.35)
+        along, _ = posed(canvas, torch.zeros_like(angle), torch.zeros_like(angle), angle)
+        rgb = rgb * (1.0 + along * per_picture(fall * canvas.chance(num, uneven)))[:, None]
     gain = canvas.uniform(num, 0.85, 1.15)[:, None, None, None]
     offset = canvas.uniform(num, -0.05, 0.05)[:, None, None, None]
     kernel = torch.tensor([0.25, 0.5, 0.25], device=canvas.device)

@@ -94,7 +94,7 @@ def test_python_runs_as_written(page, tmp_path, monkeypatch):
         page.read_text(encoding="utf-8").partition("From Python\n")[2].split("\n## What is")[0]
     )
     shown = [block.text for block in blocks(section) if block.language == "python"]
-    names = {"images": torch.rand(2, 3, 112, 112)}
+    names = {"images": torch.rand(2, 3, 224, 224)}
     for text in shown:
         exec(text, names)
     assert shown

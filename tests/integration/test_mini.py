@@ -33,7 +33,7 @@ def fabrics():
 
 def aupro_by_hand(fabrics, *overrides: str) -> float:
     """AUPRO of "object." against "damaged object.", without one learned token."""
-    model = build_model(compose("train", ["backbone=mini", *overrides]))
+    model = build_model(compose("train", ["backbone=mini", "image_size=112", *overrides]))
     sentences = []
     for words in ("object.", "damaged object."):
         ids = model.text.tokenize(words)

@@ -144,7 +144,7 @@ def render(domain: Domain, picture: PictureId) -> Rendered:
     Raises:
         RuntimeError: A defect's area lies out of bounds however often it is drawn.
     """
-    scene = domain.classes[picture.class_name](_generator(domain, picture, "scene"))
+    scene = scene_of(domain, picture)
     camera = _Camera(_generator(domain, picture, "camera"))
     clean = camera.take(scene.rgb)
     if picture.kind == "good":
@@ -152,6 +152,11 @@ def render(domain: Domain, picture: PictureId) -> Rendered:
     spoilt, mask = _spoil(domain, picture, scene)
     image = np.where(mask[..., None], camera.take(spoilt), clean)
     return Rendered(image, mask, clean)
+
+
+def scene_of(domain: Domain[SceneT], picture: PictureId) -> SceneT:
+    """What a picture shows, before its defect is painted."""
+    return domain.classes[picture.class_name](_generator(domain, picture, "scene"))
 
 
 def _spoil(domain: Domain, picture: PictureId, scene: Scene) -> tuple[Picture, Mask]:

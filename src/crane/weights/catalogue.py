@@ -160,7 +160,7 @@ _ENTRIES = (
     ),
     _embedded(
         *(MINI_GUIDE, "crane-mini-guide.safetensors", 2),
-        *("4d3e89895ad50ecf2219fbf17c9be500194c1ef9a2a2a07718b89512022a48ef", "guide=mini"),
+        *("a980ca3325c0ef69e67b1d7ff54a11dcad482f0cc2cc50b958006a4b03cdeaea", "guide=mini"),
     ),
     _openai(
         *("ViT-L-14-336", "ViT-L-14-336px.pt", "timm/vit_large_patch14_clip_336.openai", 934),

@@ -15,17 +15,28 @@ from experiments.mini_pretraining.pictures import Drawn, draw
 @pytest.fixture
 def recipe() -> dict[str, Any]:
     """The shipped recipe, shortened: ten steps in the first stage, then one, of eight pictures."""
-    short = yaml.safe_load((HERE / "recipe.yaml").read_text())
+    short = shortened("recipe.yaml", 10)
     short["image_size"] = 56
+    short["guide"].update(steps=4, warmup=2, num_prototypes=64)
+    short["guide"]["drawings"]["num"] = 2
+    short["guide"]["segments"].update(image_size=56, warmup=2)
+    short["guide"]["segments"]["looks"] = [{"num": 4, "window": 4}, {"num": 2, "window": None}]
+    return short
+
+
+def shortened(file: str, first: int) -> dict[str, Any]:
+    """A recipe with few steps of eight small pictures: `first`, then one in each stage."""
+    short = yaml.safe_load((HERE / file).read_text())
     for number, stage in enumerate(short["clip"]["stages"]):
-        steps = 1 if number else 10
+        steps = 1 if number else first
         stage.update(steps=steps, warmup=2)
         stage["drawings"]["num"] = 4
         for look in stage["looks"]:
             look["image_size"] = look["image_size"] // 16 * 8
-            look["window"] = look["window"] and 4
-    short["guide"].update(steps=4, warmup=2, num_prototypes=64)
-    short["guide"]["drawings"]["num"] = 2
+            if "scattered" in look:
+                look["scattered"] = 16
+            else:
+                look["window"] = look["window"] and 4
     return short
 
 

@@ -12,12 +12,13 @@ from crane.errors import UsageError
 from crane.methods import build_model
 from crane.weights import load_open_clip
 from crane.weights.catalogue import MINI_FOLDER
-from experiments.mini_pretraining.evaluate import evaluate
+from experiments.mini_pretraining.evaluate import evaluate, features_drawn
 from experiments.mini_pretraining.export import export
 from experiments.mini_pretraining.loop import Pretraining, optimizers
-from experiments.mini_pretraining.model import MiniClip
+from experiments.mini_pretraining.model import MiniClip, small_guide
 from experiments.mini_pretraining.objective import Weights, losses
 from experiments.mini_pretraining.pictures import Drawn
+from tests.unit.mini_pretraining.conftest import shortened
 
 needs_muon = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch 2.9 brings Muon")
 
@@ -59,6 +60,19 @@ def test_the_short_recipe_trains_exports_and_loads(recipe, tmp_path):
     assert maps.isfinite().all()
 
 
+@needs_muon
+def test_the_next_recipe_continues_from_the_package(tmp_path):
+    """With patches from all over a picture, and what was drawn in the guide's place."""
+    recipe = shortened("recipe_224.yaml", 2)
+    training = Pretraining(recipe, tmp_path, "cpu")
+    start = load_file(MINI_FOLDER / "crane-mini.safetensors")["visual.proj"].float()
+    torch.testing.assert_close(training.model.clip.visual.proj.detach(), start)
+    totals = training.run()
+    assert all(total == total and total < 20 for total in totals)
+    trained = torch.load(training.checkpoint)["model"]["visual.proj"]
+    assert 0 < (trained - start).abs().max() < 0.1
+
+
 @pytest.mark.long
 def test_a_repeated_batch_is_learned(recipe, tmp_path):
     recipe["clip"].update(stages=recipe["clip"]["stages"][:1], averaged=[])
@@ -70,7 +84,7 @@ def test_a_repeated_batch_is_learned(recipe, tmp_path):
 
 def test_a_guided_stage_needs_the_guide(recipe, tmp_path):
     recipe["clip"].update(stages=recipe["clip"]["stages"][:1], averaged=[])
-    recipe["clip"]["stages"][0]["guided"] = True
+    recipe["clip"]["stages"][0]["guide"] = "mini"
     with pytest.raises(UsageError, match=r"needs .*guide\.ckpt; pretrain the guide first"):
         Pretraining(recipe, tmp_path, "cpu").run()
 
@@ -155,7 +169,7 @@ def test_sentences_that_are_too_close_are_driven_apart(drawn, monkeypatch):
         return float(normal @ damaged)
 
     before = cosine()
-    weights = Weights(0, 0, 0, 0, 0, 0, found=0.2, apart=1.0)
+    weights = Weights(0, 0, 0, 0, 0, 0, 0, found=0.2, apart=1.0)
     parts = losses(model, few(drawn), weights, random.Random(0), 0.5)
     parts["total"].backward()
     assert parts["total"] == parts["apart"] > 0
@@ -176,11 +190,14 @@ def save_guide(folder: Path) -> None:
 def few(drawn: Drawn) -> Drawn:
     """Four of the forty scenes, without and with their defects."""
     which = [*range(4), *range(40, 44)]
-    return Drawn(drawn.images[which], drawn.masks[which], [drawn.facts[i] for i in which])
+    facts = [drawn.facts[i] for i in which]
+    return Drawn(drawn.images[which], drawn.masks[which], drawn.regions[which], facts)
 
 
 def test_evaluation_names_every_set_of_drawings():
-    rows = evaluate(MiniClip(6, ["q", "k", "v"]), image_size=56, scenes=8, visible=0.05, seed=5)
+    guides = {"segments": features_drawn}
+    drawings = {"image_size": 56, "scenes": 8, "visible": 0.05, "seed": 5}
+    rows = evaluate(MiniClip(6, ["q", "k", "v"]), small_guide("random")[1], guides, **drawings)
     assert [row["drawings"] for row in rows] == [
         "kinds of pretraining",
         "defects held out",

@@ -62,7 +62,7 @@ def test_the_small_clip_is_deep_and_fine_enough_for_e_attn():
 
 
 def test_the_small_guide_groups_patches_by_part():
-    drawings = {"image_size": 112, "scenes": 24, "seed": 1_000_000_000}
+    drawings = {"image_size": 224, "scenes": 24, "seed": 1_000_000_000}
     shipped = evaluate_guide(*small_guide("crane-mini-guide/embedded"), **drawings)
     untrained = evaluate_guide(*small_guide("random"), **drawings)
     assert shipped["part_auroc"] > max(0.9, untrained["part_auroc"])
