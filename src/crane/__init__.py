@@ -3,7 +3,7 @@
 >>> import crane
 >>> detector = crane.load("mini", device="cpu")
 >>> detector.image_size
-112
+224
 """
 
 from importlib.metadata import PackageNotFoundError, version
