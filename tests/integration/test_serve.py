@@ -306,7 +306,8 @@ def test_a_worker_that_is_killed_is_replaced_and_nothing_hangs(server, expected)
         for one in asked:
             one.result(60)
     assert set(codes) <= {200, 500, 504}
-    assert codes.count(200) > 20
+    assert 200 in codes[4:]  # the other worker went on
+    assert server.score(IMAGES[0]).status_code == 200
     assert len(codes) - codes.count(200) <= 8, codes
     agrees(server.score(IMAGES[1]).json(), expected[1])
 
