@@ -29,7 +29,7 @@ GROUND, OBJECT, DEFECT, UNCLEAR = 0, 1, 2, -1
 
 
 def segment_labels(drawn: Drawn, patch: int) -> Int[Tensor, "M P"]:
-    """What each patch shows; a quarter of a defect makes a patch one of it."""
+    """What each patch shows; one that a defect covers by more than a quarter shows the defect."""
     object_, defect = patch_coverage(drawn.regions, patch), patch_coverage(drawn.masks, patch)
     labels = torch.full(object_.shape, UNCLEAR, device=object_.device)
     labels[(object_ < 0.1) & (defect == 0)] = GROUND

@@ -1,4 +1,4 @@
-"""A guide that knows what was drawn: the bound of what D-Attn can gain from any guide."""
+"""A guide that knows what was drawn: the object, the defect and the colour of every patch."""
 
 from collections.abc import Sequence
 
