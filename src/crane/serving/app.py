@@ -178,7 +178,8 @@ class App:
                 found += [gr.skip(), gr.skip()]
                 continue
             threshold = self._calibrated(checkpoint, attention, images, rate)
-            found += [min(1.0, math.ceil(threshold.value / STEP) * STEP), threshold.pixel_value]
+            shown = round(math.ceil(threshold.value / STEP) * STEP, 9)  # not 0.10250000000000001
+            found += [min(1.0, shown), threshold.pixel_value]
         wanted = math.ceil(1 / rate - 1e-9) - 1
         said = f"Calibrated on {counted(len(images), 'normal image')} for {rate:.0%} false alarms."
         if len(images) < wanted:
