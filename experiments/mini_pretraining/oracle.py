@@ -9,11 +9,14 @@ from torch.nn import functional as F
 
 from crane.drawn import embedded_domain
 from crane.drawn.scene import render, scene_of
+from crane.errors import UsageError
 from crane.guides import Guide
 from experiments.mini_pretraining.pictures import PATCH
 
 THUMBNAIL = 16
 """Side of the pictures by which an image is found again."""
+FURTHEST = 0.4
+"""Distance to its thumbnail at other sizes (0.2 at most); other images are 0.8 away."""
 
 
 class OracleGuide(Guide):
@@ -51,7 +54,13 @@ class OracleGuide(Guide):
 
     def _features(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
         own = F.adaptive_avg_pool2d(images, THUMBNAIL).flatten(1)
-        nearest = torch.cdist(own, self.thumbnails).argmin(1)
+        distance, nearest = torch.cdist(own, self.thumbnails).min(1)
+        if distance.max() > FURTHEST:
+            raise UsageError(
+                "guide=oracle knows the images of its drawn domains only; test on "
+                "embedded_fabrics, embedded_boards or embedded_photos, or choose another guide",
+                key="guide",
+            )
         grid = (images.shape[-2] // PATCH, images.shape[-1] // PATCH)
         segments = F.interpolate(self.segments[nearest], size=grid, mode="area")
         colours = F.adaptive_avg_pool2d(images, grid)

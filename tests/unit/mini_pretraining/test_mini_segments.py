@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from crane.attention import GuidedAttention
 from crane.drawn import embedded_domain
 from crane.drawn.scene import render
+from crane.errors import UsageError
 from crane.weights.catalogue import MINI_FOLDER
 from experiments.mini_pretraining.canvas import Canvas
 from experiments.mini_pretraining.guide_segments import (
@@ -121,3 +122,5 @@ def test_the_oracle_finds_each_image_at_any_size():
         assert features.shape[-2:] == (size // 8, size // 8)
         expected = F.interpolate(masks[:, None], size=features.shape[-2:], mode="area")
         torch.testing.assert_close(features[:, 2:3], 2.0 * expected)
+    with pytest.raises(UsageError, match="knows the images of its drawn domains only"):
+        guide(torch.full((1, 3, 224, 224), 0.5))
